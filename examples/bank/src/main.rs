@@ -1,0 +1,2 @@
+//! bank
+fn main() {}
