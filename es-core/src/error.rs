@@ -1,0 +1,188 @@
+//! What can go wrong, sorted by what the caller does next.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{AggregateKey, ExpectedVersion, Version};
+
+/// A boxed cause.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// A text that can't be the id it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {text:?} is not valid: {reason}")]
+pub struct InvalidId {
+    what: &'static str,
+    text: String,
+    reason: &'static str,
+}
+
+impl InvalidId {
+    pub(crate) fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
+        let shown: String = text.chars().take(80).collect();
+        Self { what, text: shown, reason }
+    }
+
+    /// What the text should have been, for example `command id`.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
+/// A stored payload that this program can't read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The type's stored name is not among those of the enum.
+    #[error("the type {name:?} is not known to this program")]
+    UnknownType {
+        /// The stored name.
+        name: String,
+    },
+    /// The type is known, in another shape.
+    #[error("the type {name:?} is stored with schema version {stored}, this program knows {known}")]
+    UnknownSchemaVersion {
+        /// The stored name.
+        name: String,
+        /// The version that is stored.
+        stored: u32,
+        /// The version that this program knows.
+        known: u32,
+    },
+    /// The bytes do not have the shape of the type.
+    #[error("the payload of type {name:?} does not fit: {reason}")]
+    Payload {
+        /// The stored name.
+        name: String,
+        /// What the codec says.
+        reason: String,
+    },
+}
+
+/// Why a command has no receipt. What the caller does next decides the variant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError<E: StdError + 'static> {
+    /// The domain said no. It is the command's answer for good: the same id gets it again.
+    #[error("the command was refused")]
+    Refused(#[source] E),
+    /// The stream is not at the version that the sender expected. Also the command's answer for good.
+    #[error("the stream is at version {actual}, expected was {expected}")]
+    Conflict {
+        /// What the sender expected.
+        expected: ExpectedVersion,
+        /// The version at which it was decided.
+        actual: Version,
+    },
+    /// Nothing was done: send again later, with the same id or another.
+    #[error("nothing was done, send again: {0}")]
+    NotDone(NotDone),
+    /// It may or may not have happened: send again with the same command id to learn which.
+    #[error("the outcome is unknown after {waited:?}: send again with the same command id")]
+    OutcomeUnknown {
+        /// How long the sender waited.
+        waited: Duration,
+    },
+    /// The command id was used before for another command to this aggregate.
+    #[error("the command id was used before with another payload: give each command an id of its own")]
+    CommandIdReused,
+    /// The command can't be carried out as it is; nothing was done.
+    #[error("the command is not valid: {0}")]
+    Invalid(InvalidCommand),
+    /// The handler, or `apply` of a new event, panicked; nothing was appended.
+    #[error("deciding the command panicked: {0}")]
+    Panicked(String),
+    /// The aggregate's stored events can't be read; its commands wait for an operator.
+    #[error("aggregate {aggregate} is parked: {reason}")]
+    Parked {
+        /// Which one.
+        aggregate: AggregateKey,
+        /// What is wrong with its stored events.
+        reason: String,
+    },
+}
+
+impl<E: StdError + 'static> SendError<E> {
+    /// Whether sending the same command with the same id again is the right thing to do.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotDone(_) | Self::OutcomeUnknown { .. })
+    }
+
+    /// Whether the expected version was not the actual one.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotDone {
+    /// The owner of the aggregate's partition is not serving yet, or no longer.
+    NotReady {
+        /// Why.
+        reason: String,
+    },
+    /// The owner's queue is full.
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The append was in doubt and the log shows that the command did not happen.
+    NotInLog,
+    /// The bus was shut down.
+    Stopped,
+}
+
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReady { reason } => write!(f, "the owner is not ready: {reason}"),
+            Self::Overloaded { retry_after } => write!(f, "the owner is overloaded, retry after {retry_after:?}"),
+            Self::NotInLog => f.write_str("an append failed and the log does not hold the command"),
+            Self::Stopped => f.write_str("the bus was shut down"),
+        }
+    }
+}
+
+/// What is wrong with a command before the domain sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidCommand {
+    /// An id that can't be one.
+    Id(InvalidId),
+    /// Serialising the command, its events or its refusal failed.
+    Encoding(String),
+    /// An event, answer or command is too large for a record.
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes.
+        bytes: usize,
+        /// The largest that fits, in bytes.
+        limit: usize,
+    },
+    /// One command gave too many events.
+    TooManyEvents {
+        /// How many.
+        count: usize,
+        /// The most that one command may give.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for InvalidCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(error) => error.fmt(f),
+            Self::Encoding(reason) => write!(f, "it can't be encoded: {reason}"),
+            Self::TooLarge { what, bytes, limit } => {
+                write!(f, "its {what} has {bytes} bytes, a record holds at most {limit}: send less at once")
+            }
+            Self::TooManyEvents { count, limit } => {
+                write!(f, "it gave {count} events, at most {limit} are allowed: split the command")
+            }
+        }
+    }
+}
