@@ -93,8 +93,7 @@ macro_rules! text_id {
 
         impl From<Uuid> for $name {
             fn from(id: Uuid) -> Self {
-                let text: &str = id.hyphenated().encode_lower(&mut Uuid::encode_buffer());
-                Self(text.into())
+                Self(id.to_string().into())
             }
         }
     };

@@ -3,12 +3,21 @@
 extern crate self as es_core;
 
 mod aggregate;
+mod clock;
 pub mod codec;
+mod envelope;
 mod error;
 mod ids;
+pub mod log;
+mod partition;
+mod reader;
+pub mod record;
+pub mod validity;
 
 pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::{Codec, Json};
+pub use envelope::{CommandHash, Envelope, EventHash};
 pub use error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
 #[cfg(feature = "derive")]
 pub use es_derive::{Aggregate, Command, Event};
@@ -16,3 +25,5 @@ pub use ids::{
     Actor, AggregateId, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion,
     ID_MAX_BYTES, Position, StreamId, Version,
 };
+pub use partition::partition_of;
+pub use reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded, events_topic, verify_checkpoint};
