@@ -436,13 +436,13 @@ mod tests {
     #[tokio::test]
     async fn a_hanging_append_answers_after_the_release_and_lands_even_if_nobody_waits() {
         let (log, partition) = log().await;
-        let hanging = || async {
+        let mut appends = vec![];
+        for _ in 0..2 {
             let mut writer = log.writer(TOPIC, 1).await.unwrap();
             partition.fault(Fault::Hang);
-            tokio::spawn(async move { writer.append(vec![record("a")]).await })
-        };
-        let waiting = hanging().await;
-        let given_up = hanging().await;
+            appends.push(tokio::spawn(async move { writer.append(vec![record("a")]).await }));
+        }
+        let (given_up, waiting) = (appends.pop().unwrap(), appends.pop().unwrap());
         while partition.change(|partition| partition.held.len()) < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
