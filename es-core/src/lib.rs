@@ -21,6 +21,8 @@ pub mod record;
 mod round;
 mod state;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod validity;
 
 pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
