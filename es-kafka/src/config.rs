@@ -232,8 +232,9 @@ impl KafkaConfig {
         let mut client = ClientConfig::new();
         client.set("client.id", "es-kafka");
         client.set("socket.keepalive.enable", "true");
-        // librdkafka's default maximum of 10 s is most of the stall after a broker's restart.
-        client.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
+        // librdkafka's default maximum of 10 s is most of the stall after a broker's restart. And a new client waits
+        // for half of the first value before it connects to a broker that it learnt of: small makes opening fast.
+        client.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "500");
         if let Some(protocol) = self.security_protocol() {
             client.set("security.protocol", protocol);
         }

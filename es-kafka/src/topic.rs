@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use tokio::runtime::Handle;
 
-use crate::client::{Asking, Journal};
+use crate::client::{Asking, Journal, spawn};
 use crate::config::KafkaConfig;
 use crate::error::failed;
 
@@ -27,21 +27,27 @@ pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) 
         return Err(LogError::new(LogErrorKind::Settings, message));
     }
     let admin = Admin::new(config)?;
-    let metadata = asking.metadata(Some(&topic.name))?;
-    let found = match Shape::of(&metadata, &topic.name) {
+    let prepared = make_and_verify(&admin, asking, config, &topic.name);
+    spawn("es-kafka-admin", || drop(admin))?; // takes a tenth of a second
+    prepared
+}
+
+fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: &str) -> Result<u32, LogError> {
+    let metadata = asking.metadata(Some(topic))?;
+    let found = match Shape::of(&metadata, topic) {
         Some(shape) => shape,
         None => {
-            admin.create(&topic.name, config, metadata.brokers().len())?;
-            await_leaders(asking, &topic.name, config.deadline())?
+            admin.create(topic, config, metadata.brokers().len())?;
+            await_leaders(asking, topic, config.deadline())?
         }
     };
-    let settings = admin.settings(&topic.name)?;
+    let settings = admin.settings(topic)?;
     let wanted = Wanted { partitions: config.asked_partitions(), batch_bytes: config.batch_max_bytes() };
-    verify(&topic.name, &found, &settings, &wanted)?;
+    verify(topic, &found, &settings, &wanted)?;
     for partition in 0..found.partitions {
-        let start = asking.bounds(&topic.name, partition)?.start;
+        let start = asking.bounds(topic, partition)?.start;
         if start > 0 {
-            return Err(shortened(&topic.name, partition, start));
+            return Err(shortened(topic, partition, start));
         }
     }
     Ok(found.partitions)

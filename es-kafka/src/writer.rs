@@ -42,8 +42,11 @@ impl KafkaWriter {
         let producer: BaseProducer<Reports> =
             config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;
         let producer = Arc::new(producer);
-        // Connects now, so that the first append need not.
-        producer.client().fetch_metadata(Some(topic), config.deadline()).map_err(|error| failed(what(), error))?;
+        // Connects now, so that the first append need not. A producer asks for its id when an answer comes and a
+        // broker it has learnt of is connected, else after half a second: the first answer teaches, the second is it.
+        for _ in 0..2 {
+            producer.client().fetch_metadata(Some(topic), config.deadline()).map_err(|error| failed(what(), error))?;
+        }
         let stopped = Arc::new(AtomicBool::new(false));
         serve(Arc::clone(&producer), Arc::clone(&stopped))?;
         Ok(Self {
