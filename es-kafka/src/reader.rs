@@ -1,6 +1,5 @@
 //! Reading: a consumer with partitions assigned by hand, on a thread of its own.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::client::{Asking, Journal, POLL, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, Next, code_of, failed, next};
-use crate::header;
+use crate::header::{self, Names};
 
 /// The most records of a batch.
 const BATCH_RECORDS: usize = 1_000;
@@ -63,6 +62,7 @@ impl KafkaReader {
             asking: Arc::clone(asking),
             topic: Arc::clone(&topic),
             positions: from.iter().copied().collect(),
+            copier: Copier::default(),
             batch: None,
             bytes: 0,
             batches: sender,
@@ -92,6 +92,7 @@ struct Fetching {
     topic: Arc<str>,
     /// The offset to read next of each partition.
     positions: BTreeMap<u32, u64>,
+    copier: Copier,
     /// What is collected and not handed over yet.
     batch: Option<Batch>,
     bytes: usize,
@@ -106,7 +107,7 @@ impl Fetching {
             let done = match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
                     let partition = number(message.partition());
-                    let stored = stored(&message);
+                    let stored = self.copier.copy(&message);
                     drop(message);
                     self.take(partition, stored)
                 }
@@ -222,28 +223,42 @@ fn end_offset(reason: &str) -> Option<u64> {
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Copies a record out of librdkafka, into one piece of memory.
-fn stored(message: &BorrowedMessage<'_>) -> StoredRecord {
-    let key = message.key().unwrap_or_default();
-    let value = message.payload();
-    let mut parts = Vec::new();
-    let mut buffer = BytesMut::with_capacity(key.len() + value.map_or(0, <[u8]>::len) + 512);
-    buffer.extend_from_slice(key);
-    buffer.extend_from_slice(value.unwrap_or_default());
-    header::for_each(message, |name, value| {
-        buffer.extend_from_slice(value);
-        parts.push((name.to_string_lossy().into_owned(), value.len()));
-    });
-    let mut buffer = buffer.freeze();
-    let mut cut = |length: usize| -> Bytes { buffer.split_to(length) };
-    StoredRecord {
-        offset: u64::try_from(message.offset()).expect("a stored record has an offset"),
-        record: Record {
-            key: cut(key.len()),
-            value: value.map(|value| cut(value.len())),
-            headers: parts.into_iter().map(|(name, length)| (Cow::Owned(name), cut(length))).collect(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        },
+/// Copies records out of librdkafka, each into one piece of memory.
+#[derive(Debug, Default)]
+struct Copier {
+    names: Names,
+    /// The lengths of the header values of the record at hand.
+    lengths: Vec<usize>,
+    /// The header bytes of the last record: the next one has about as many.
+    header_bytes: usize,
+}
+
+impl Copier {
+    fn copy(&mut self, message: &BorrowedMessage<'_>) -> StoredRecord {
+        let key = message.key().unwrap_or_default();
+        let value = message.payload();
+        let body = key.len() + value.map_or(0, <[u8]>::len);
+        let mut buffer = BytesMut::with_capacity(body + self.header_bytes);
+        buffer.extend_from_slice(key);
+        buffer.extend_from_slice(value.unwrap_or_default());
+        let mut headers = Vec::with_capacity(self.lengths.len());
+        self.lengths.clear();
+        header::for_each(message, |name, value| {
+            buffer.extend_from_slice(value);
+            self.lengths.push(value.len());
+            headers.push((self.names.get(name), Bytes::new()));
+        });
+        self.header_bytes = buffer.len() - body;
+        let mut buffer = buffer.freeze();
+        let key = buffer.split_to(key.len());
+        let value = value.map(|value| buffer.split_to(value.len()));
+        for ((_, value), length) in headers.iter_mut().zip(&self.lengths) {
+            *value = buffer.split_to(*length);
+        }
+        StoredRecord {
+            offset: u64::try_from(message.offset()).expect("a stored record has an offset"),
+            record: Record { key, value, headers, timestamp_ms: message.timestamp().to_millis().unwrap_or(0) },
+        }
     }
 }
 
