@@ -12,6 +12,8 @@ pub mod log;
 mod partition;
 mod reader;
 pub mod record;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod validity;
 
 pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
