@@ -2,4 +2,7 @@
 //!
 //! `scripts/test` runs them all. Those that need a server are ignored in a bare `cargo test`.
 
+mod kafka_faults;
+mod kafka_log;
+mod kafka_topics;
 mod servers;
