@@ -45,6 +45,7 @@
 //! }
 //! ```
 
+pub mod audit;
 mod checkpoint;
 mod error;
 mod migrations;
