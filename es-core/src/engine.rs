@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::aggregate::{Apply, Handle};
 use crate::bus::{Bus, Counter, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::Codec;

@@ -32,7 +32,6 @@ pub use codec::{Codec, Json};
 pub use engine::{Engine, EngineConfig, StartError};
 pub use envelope::{CommandHash, Envelope, EventHash};
 pub use error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
-pub use store::StoreError;
 #[cfg(feature = "derive")]
 pub use es_derive::{Aggregate, Command, Event};
 pub use ids::{
@@ -42,3 +41,4 @@ pub use ids::{
 pub use owner::OwnerState;
 pub use partition::partition_of;
 pub use reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded, events_topic, verify_checkpoint};
+pub use store::StoreError;
