@@ -45,7 +45,10 @@ impl KafkaWriter {
         // Connects now, so that the first append need not. A producer asks for its id when an answer comes and a
         // broker it has learnt of is connected, else after half a second: the first answer teaches, the second is it.
         for _ in 0..2 {
-            producer.client().fetch_metadata(Some(topic), config.deadline()).map_err(|error| failed(what(), error))?;
+            if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
+                producer.poll(Duration::from_millis(20)); // brings the causes to the journal
+                return Err(producer.context().journal.explain(what(), error));
+            }
         }
         let stopped = Arc::new(AtomicBool::new(false));
         serve(Arc::clone(&producer), Arc::clone(&stopped))?;
