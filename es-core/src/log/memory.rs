@@ -410,6 +410,11 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_contract_holds() {
+        crate::testing::log_contract::run_all(Arc::new(MemoryLog::new(3)), "contract").await;
+    }
+
+    #[tokio::test]
     async fn faults_do_what_they_say() {
         for (fault, answer, landed) in [
             (Fault::ReportLost, "unknown", "0a 1b"),
