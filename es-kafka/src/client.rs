@@ -63,6 +63,17 @@ impl Journal {
         lock(&self.state).last.take().map(|(_, reason)| reason)
     }
 
+    /// Why something failed: where an error says only that no broker answered in time, the last failure says more.
+    pub(crate) fn explain(&self, message: impl Into<String>, error: KafkaError) -> LogError {
+        let vague = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
+        match self.last() {
+            Some((code, reason)) if vague => {
+                LogError::new(next(code).kind(), message).with_source(ClientError::new(reason))
+            }
+            _ => failed(message, error),
+        }
+    }
+
     fn note(&self, error: &KafkaError, reason: &str) {
         let code = code_of(error).unwrap_or(RDKafkaErrorCode::Unknown);
         if code == RDKafkaErrorCode::PartitionEOF {
@@ -96,6 +107,12 @@ impl ClientContext for Journal {
             // The same failures come as errors, which `note` spaces out; and every client warns of properties that
             // are meant for the others.
             Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
+                if facility == "FAIL" {
+                    // Not every failure comes as an error too: a broker that hangs up does not.
+                    let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
+                    let code = RDKafkaErrorCode::BrokerTransportFailure;
+                    lock(&self.state).last.get_or_insert_with(|| (code, reason.to_owned()));
+                }
                 tracing::debug!(target: "librdkafka", facility, "{message}");
             }
             Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
@@ -185,6 +202,8 @@ impl Asking {
         what: impl Fn() -> String,
     ) -> Result<T, LogError> {
         let deadline = Instant::now() + self.timeout;
+        let journal = self.consumer.context();
+        journal.take_reason(); // of something earlier
         loop {
             let error = match ask() {
                 Ok(answer) => return Ok(answer),
@@ -192,7 +211,7 @@ impl Asking {
             };
             let retry = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
             if !retry || Instant::now() >= deadline {
-                return Err(failed(what(), error));
+                return Err(journal.explain(what(), error));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -219,18 +238,18 @@ fn await_broker(consumer: &BaseConsumer<Journal>, config: &KafkaConfig) -> Resul
         for _ in 0..100 {
             let _ = consumer.poll(Duration::ZERO); // one log line or failure each, for the journal
         }
-        let cause = consumer.context().last();
-        let settings = cause.as_ref().is_some_and(|(code, _)| next(*code) == Next::Settings);
-        if settings || Instant::now() >= deadline {
-            let (kind, remedy) = if settings {
-                (LogErrorKind::Settings, "check user, password, certificates and security.protocol")
+        let refused = consumer.context().last().is_some_and(|(code, _)| next(code) == Next::Settings);
+        if refused || Instant::now() >= deadline {
+            let (brokers, waited) = (config.brokers(), config.deadline());
+            let message = if refused {
+                format!("connecting to Kafka at {brokers}: check user, password, certificates and security.protocol")
             } else {
-                (LogErrorKind::Unavailable, "check that the address is right and that a broker listens there")
+                format!(
+                    "connecting to Kafka at {brokers} failed for {waited:?}: check that a broker listens there and \
+                     that TLS and login are what it wants"
+                )
             };
-            let waited = config.deadline();
-            let message = format!("connecting to Kafka at {} failed within {waited:?}: {remedy}", config.brokers());
-            let cause = cause.map_or_else(|| ClientError::from(error), |(_, reason)| ClientError::new(reason));
-            return Err(LogError::new(kind, message).with_source(cause));
+            return Err(consumer.context().explain(message, error));
         }
         thread::sleep(Duration::from_millis(20));
     }
