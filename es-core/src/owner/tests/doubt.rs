@@ -167,3 +167,14 @@ async fn random_faults_lose_and_double_nothing() {
         assert_eq!(world.sum("a").await, sum, "seed {seed}");
     }
 }
+
+#[tokio::test]
+async fn a_claim_whose_report_is_lost_is_not_taken_for_another_processs() {
+    let world = World::new();
+    let process = world.process().await;
+    world.fault(Fault::Lost); // the round
+    world.fault(Fault::ReportLost); // the claim after it, which stands nevertheless
+    assert!(is_not_in_log(&process.send("a", "1", add(1)).await));
+    assert!(process.send_until_done("a", "1", add(1)).await.is_ok());
+    assert_eq!(world.sum("a").await, 1);
+}
