@@ -12,8 +12,8 @@ const VARIANT: Place = Place { attribute: "command", on: "a variant", keys: &[("
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut refusals = Refusals::default();
-    let types = message::read(input, "Command", &VARIANT, DefaultName::SnakeCase, &mut refusals);
     refusals::check_not_here(&input.attrs, &VARIANT, "the enum", &mut refusals);
+    let types = message::read(input, "Command", &VARIANT, DefaultName::SnakeCase, &mut refusals);
     match refusals.into_error() {
         None => implement(input, &message::expand(&types)),
         Some(error) => {
@@ -29,7 +29,6 @@ fn implement(input: &DeriveInput, members: &TokenStream) -> TokenStream {
     let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
         impl #impl_generics ::es_core::Command for #ident #ty_generics #where_clause {
             #members
         }

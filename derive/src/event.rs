@@ -15,8 +15,8 @@ const VARIANT: Place =
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut refusals = Refusals::default();
-    let types = message::read(input, "Event", &VARIANT, DefaultName::None, &mut refusals);
     let aggregate = aggregate(input, &mut refusals);
+    let types = message::read(input, "Event", &VARIANT, DefaultName::None, &mut refusals);
     match refusals.into_error() {
         None => implement(input, &aggregate, &message::expand(&types)),
         Some(error) => {
@@ -48,7 +48,6 @@ fn implement(input: &DeriveInput, aggregate: &str, members: &TokenStream) -> Tok
     let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         #[automatically_derived]
-        #[allow(deprecated)]
         impl #impl_generics ::es_core::Event for #ident #ty_generics #where_clause {
             const AGGREGATE: &'static str = #aggregate;
             #members

@@ -5,6 +5,8 @@
 //! implementation; `message` is what events and commands have in common.
 
 mod aggregate;
+#[cfg(test)]
+mod any_input;
 mod attr;
 mod command;
 mod event;
@@ -126,8 +128,9 @@ pub fn command(input: TokenStream) -> TokenStream {
 /// | `snapshot = 2` | raised by hand to build stored states anew; 1 unless given |
 /// | `codec = MyCodec` | how payloads become bytes; `es_core::Json` unless given |
 ///
-/// A stored state is built anew from events by itself when names, types or serde attributes of this struct's fields
-/// change (`SHAPE`). Raise `snapshot` for what the derive can't see: a change inside a field's type, or in `apply`.
+/// A stored state is built anew from events by itself when names or types of this struct's fields change, or serde's
+/// attributes on it or them (`SHAPE`). Raise `snapshot` for what the derive can't see: a change inside a field's
+/// type, or in `apply`.
 ///
 /// # Example
 /// ```

@@ -45,7 +45,7 @@ pub(crate) fn read(
         refusals.add(refusals::not_an_enum(input, derive, place.attribute));
         return Vec::new();
     };
-    refusals::check_generics(input, place, refusals);
+    refusals::check_lifetimes(input, refusals);
     refusals::check_serde_on_enum(&input.attrs, refusals);
     if data.variants.is_empty() {
         refusals.add(refusals::no_variants(input, place.attribute));
@@ -61,11 +61,6 @@ fn read_variant<'a>(
     names: &mut HashMap<String, &'a Ident>,
     refusals: &mut Refusals,
 ) -> MessageType {
-    refusals::check_serde_on_variant(variant, refusals);
-    refusals::check_fields(variant, refusals);
-    for field in &variant.fields {
-        refusals::check_not_here(&field.attrs, place, "a field", refusals);
-    }
     let attrs = Attrs::read(&variant.attrs, place, refusals);
     let name = stored_name(variant, &attrs, default, refusals);
     if let Some((name, at)) = &name {
@@ -73,6 +68,11 @@ fn read_variant<'a>(
             Some(first) => refusals.add(refusals::repeated_name(at, name, first)),
             None => _ = names.insert(name.clone(), &variant.ident),
         }
+    }
+    refusals::check_serde_on_variant(variant, refusals);
+    refusals::check_fields(variant, refusals);
+    for field in &variant.fields {
+        refusals::check_not_here(&field.attrs, place, "a field", refusals);
     }
     MessageType {
         ident: variant.ident.clone(),

@@ -6,7 +6,7 @@ use heck::ToSnakeCase;
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, GenericParam, Ident, LitInt, LitStr, Type, Variant};
+use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitInt, LitStr, Type, Variant};
 
 use crate::attr::{Place, Takes};
 use crate::text;
@@ -50,12 +50,11 @@ pub(crate) fn can_fall_back(input: &DeriveInput) -> bool {
 }
 
 pub(crate) fn not_an_enum(input: &DeriveInput, derive: &str, what: &str) -> Error {
-    let keyword = keyword(&input.data);
-    let example = input.ident.unraw();
+    let ident = input.ident.unraw();
     Error::new(
-        keyword,
+        keyword(&input.data),
         format!(
-            "`{derive}` is derived on an enum, one variant per {what} type: write `enum {example} {{ … }}` with this as a variant"
+            "`{derive}` is derived on an enum with a variant per {what} type: make `{ident}` an enum, or a variant of one"
         ),
     )
 }
@@ -86,26 +85,17 @@ pub(crate) fn no_variants(input: &DeriveInput, what: &str) -> Error {
     )
 }
 
-/// Refuses lifetimes of the item, one message each, and attributes on its generic parameters.
-pub(crate) fn check_generics(input: &DeriveInput, place: &Place, refusals: &mut Refusals) {
-    for param in &input.generics.params {
-        let attrs = match param {
-            GenericParam::Lifetime(param) => {
-                refusals.add(Error::new_spanned(
-                    &param.lifetime,
-                    format!(
-                        "what is stored owns its data, so `{}` can't borrow for `{}`: use owned types, such as `String` for `&str`, \
-                         `Vec<T>` for `&[T]`, and `Arc<str>` where clones should be cheap",
-                        input.ident.unraw(),
-                        param.lifetime
-                    ),
-                ));
-                &param.attrs
-            }
-            GenericParam::Type(param) => &param.attrs,
-            GenericParam::Const(param) => &param.attrs,
-        };
-        check_not_here(attrs, place, "a generic parameter", refusals);
+/// Refuses the item's lifetimes, a message each.
+pub(crate) fn check_lifetimes(input: &DeriveInput, refusals: &mut Refusals) {
+    let ident = input.ident.unraw();
+    for lifetime in input.generics.lifetimes().map(|param| &param.lifetime) {
+        refusals.add(Error::new_spanned(
+            lifetime,
+            format!(
+                "what is stored owns its data, so `{ident}` can't borrow for `{lifetime}`: use owned types, such as `String` \
+                 for `&str`, `Vec<T>` for `&[T]`, and `Arc<str>` where clones should be cheap"
+            ),
+        ));
     }
 }
 
@@ -165,14 +155,23 @@ fn check_owned(field: &Field, refusals: &mut Refusals) {
 
 /// Refuses a name that can't be stored. `extra` are the characters allowed besides lower case letters and digits.
 pub(crate) fn check_name(name: &LitStr, extra: &str, refusals: &mut Refusals) {
-    if let Err(reason) = is_name(&name.value(), extra) {
-        refusals.add(Error::new_spanned(name, reason));
-    }
+    let value = name.value();
+    let message = match wrong_with(&value, extra) {
+        None => return,
+        Some(Wrong::Length(length)) => format!(
+            "a stored name has at most {NAME_MAX} characters, this one has {length}: it stands in every record, so keep it short"
+        ),
+        Some(Wrong::Text(problem)) => {
+            let example = valid_like(&value, extra).map(|valid| format!(", for example {valid:?}")).unwrap_or_default();
+            format!("a stored name can't {problem}: use {}{example}", characters(extra))
+        }
+    };
+    refusals.add(Error::new_spanned(name, message));
 }
 
 /// Refuses a variant whose own name in snake case can't be stored.
 pub(crate) fn check_default_name(variant: &Variant, name: &str, extra: &str, refusals: &mut Refusals) {
-    if is_name(name, extra).is_err() {
+    if wrong_with(name, extra).is_some() {
         refusals.add(Error::new_spanned(
             &variant.ident,
             format!(
@@ -184,27 +183,26 @@ pub(crate) fn check_default_name(variant: &Variant, name: &str, extra: &str, ref
     }
 }
 
-fn is_name(name: &str, extra: &str) -> Result<(), String> {
+/// What is wrong with a stored name.
+enum Wrong {
+    Length(usize),
+    Text(String),
+}
+
+fn wrong_with(name: &str, extra: &str) -> Option<Wrong> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || extra.contains(c);
-    if name.is_empty() {
-        return Err("a stored name can't be empty".into());
+    let length = name.chars().count();
+    if length > NAME_MAX {
+        return Some(Wrong::Length(length));
     }
-    if name.chars().count() > NAME_MAX {
-        return Err(format!(
-            "a stored name has at most {NAME_MAX} characters, this one has {}: it stands in every record, so keep it short",
-            name.chars().count()
-        ));
+    if let Some(wrong) = name.chars().find(|&c| !allowed(c)) {
+        return Some(Wrong::Text(format!("have {wrong:?}")));
     }
-    let problem = match name.chars().find(|&c| !allowed(c)) {
-        Some(wrong) => format!("can't have {wrong:?}"),
-        None if !name.starts_with(|c: char| c.is_ascii_lowercase()) => "begins with a letter".into(),
-        None => return Ok(()),
-    };
-    let remedy = match valid_like(name, extra) {
-        Some(valid) => format!(", for example {valid:?}"),
-        None => String::new(),
-    };
-    Err(format!("a stored name {problem}: use {}{remedy}", characters(extra)))
+    match name.chars().next() {
+        None => Some(Wrong::Text("be empty".into())),
+        Some(first) if !first.is_ascii_lowercase() => Some(Wrong::Text(format!("begin with {first:?}"))),
+        Some(_) => None,
+    }
 }
 
 fn characters(extra: &str) -> String {
@@ -217,13 +215,7 @@ fn characters(extra: &str) -> String {
 /// A name like this one that is allowed, where there is one.
 fn valid_like(name: &str, extra: &str) -> Option<String> {
     let snake = name.to_snake_case();
-    is_valid(&snake, extra).then_some(snake)
-}
-
-fn is_valid(name: &str, extra: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.len() <= NAME_MAX
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || extra.contains(c))
+    wrong_with(&snake, extra).is_none().then_some(snake)
 }
 
 pub(crate) fn missing_name(variant: &Variant, extra: &str) -> Error {
@@ -275,7 +267,10 @@ fn known_keys(place: &Place) -> String {
 }
 
 pub(crate) fn empty_attribute(attribute: &Attribute, place: &Place) -> Error {
-    Error::new_spanned(&attribute.meta, format!("this attribute says nothing: on {} write {}", place.on, form(place)))
+    Error::new_spanned(
+        &attribute.meta,
+        format!("this attribute needs keys and values: on {} write {}", place.on, form(place)),
+    )
 }
 
 pub(crate) fn not_a_key(input: ParseStream<'_>, place: &Place) -> Error {
@@ -337,8 +332,7 @@ pub(crate) fn not_a_type(key: &Ident, value: &TokenStream) -> Error {
 
 pub(crate) fn missing_aggregate(input: &DeriveInput) -> Error {
     let name = input.ident.unraw().to_string();
-    let name = name.strip_suffix("Event").unwrap_or(&name).to_snake_case();
-    let name = if is_valid(&name, TOPIC_EXTRA) { name } else { "…".into() };
+    let name = valid_like(name.strip_suffix("Event").unwrap_or(&name), TOPIC_EXTRA).unwrap_or_else(|| "…".into());
     Error::new_spanned(
         &input.ident,
         format!(
@@ -348,38 +342,43 @@ pub(crate) fn missing_aggregate(input: &DeriveInput) -> Error {
     )
 }
 
+/// The keys that are missing in the attribute at `at`, or else the whole attribute.
 pub(crate) fn missing_keys(input: &DeriveInput, at: Option<Span>, missing: &[(&str, Takes)]) -> Error {
-    let keys: Vec<_> = missing.iter().map(|(key, _)| format!("`{key}`")).collect();
-    let example: Vec<_> = missing.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
-    Error::new(
-        at.unwrap_or_else(|| input.ident.span()),
-        format!(
-            "`#[aggregate]` must also say {}: {} `{}`",
-            keys.join(", "),
-            if at.is_some() { "add" } else { "write" },
-            if at.is_some() { example.join(", ") } else { format!("#[aggregate({})]", example.join(", ")) }
+    let entries: Vec<_> = missing.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
+    let entries = entries.join(", ");
+    match at {
+        Some(attribute) => Error::new(attribute, format!("`#[aggregate]` must say more: add `{entries}`")),
+        None => Error::new_spanned(
+            &input.ident,
+            format!(
+                "`{}` must say what belongs to it and how it is stored: write `#[aggregate({entries})]` above it",
+                input.ident.unraw()
+            ),
         ),
-    )
+    }
 }
 
 // Serde's attributes.
 
-/// Refuses what makes serde write the enum otherwise than as a variant with content.
+/// Refuses what makes serde write the enum otherwise than as a variant with content. Only the first: what follows
+/// belongs to the same choice, as `content` to `tag`.
 pub(crate) fn check_serde_on_enum(attributes: &[Attribute], refusals: &mut Refusals) {
-    serde_words(attributes, |word, refused| {
+    let mut first = None;
+    serde_words(attributes, |word, span| {
         let reason = match word {
             "tag" | "content" | "untagged" => "the name stands beside the payload, never in it",
             "from" | "into" | "try_from" | "transparent" | "remote" => "the enum itself is what is stored",
             "variant_identifier" | "field_identifier" => "a name alone is no payload",
             _ => return,
         };
-        refusals.add(Error::new(
-            refused,
-            format!(
-                "`#[serde({word})]` can't be used here, since {reason}: remove it; a variant is stored as its fields"
-            ),
-        ));
+        let message = format!(
+            "`#[serde({word})]` can't be used here, since {reason}: remove it; a variant is stored as its fields"
+        );
+        first.get_or_insert_with(|| Error::new(span, message));
     });
+    if let Some(error) = first {
+        refusals.add(error);
+    }
 }
 
 /// Refuses what takes a variant from serde's numbering, by which payloads find their variant.

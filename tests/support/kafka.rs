@@ -41,8 +41,8 @@ impl Kafka {
     /// Starts a broker of the caller's own, which is killed on drop.
     ///
     /// # Panics
-    /// If there is no Java, if Kafka's jars are neither there nor to be had, or if the broker does not answer within two
-    /// minutes. The message ends with the broker's log.
+    /// If there is no Java, if Kafka's jars are neither there nor to be had, or if the broker does not answer within
+    /// two minutes. The message ends with the broker's log.
     pub async fn start() -> Kafka {
         Kafka::start_with(&[]).await
     }

@@ -1,8 +1,8 @@
 //! What integration tests and benchmarks need around the framework: a real Kafka broker, a real PostgreSQL, and child
 //! processes that can be killed, stopped and watched. It knows nothing of the framework's crates.
 //!
-//! Everything started here listens on 127.0.0.1 only, keeps its data in a folder of its own, and dies with the process that
-//! started it, even when that one is killed with `kill -9`.
+//! Everything started here listens on 127.0.0.1 only, keeps its data in a folder of its own, and dies with the process
+//! that started it, even when that one is killed with `kill -9`.
 //!
 //! A test that needs a server carries `#[ignore = "needs Kafka: run scripts/test"]` (or `PostgreSQL`), so that a bare
 //! `cargo test` works with cargo alone. When it does run, a missing server is a panic, never a skip.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A short name that begins with `label` and that nothing else has, in this process or another.
 ///
-/// With a lower-case `label` it is fit for topics, consumer groups, contexts and databases: only `a-z` and `0-9` are added.
+/// With a lower-case `label` it is fit for topics, consumer groups, contexts and databases: only `a-z` and `0-9` are
+/// added.
 ///
 /// ```
 /// assert_ne!(es_tests::unique_name("group"), es_tests::unique_name("group"));
@@ -32,7 +33,7 @@ pub fn topic_prefix() -> String {
     unique_name("t")
 }
 
-/// The built `bank` program: `BANK_BIN` where that is set, else the one beside the running test's or benchmark's own file.
+/// The built `bank` program: `BANK_BIN` where that is set, else the one beside the running test or benchmark.
 ///
 /// # Panics
 /// If it is not there. Cargo builds no other package's programs for a test, so it has to be built before.
@@ -47,7 +48,7 @@ pub fn bank_binary() -> PathBuf {
     let found = this.ancestors().skip(1).take(2).map(|folder| folder.join("bank")).find(|bank| bank.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "the program `bank` is not beside {}: run `cargo build --bin bank` first, with `--release` for a release build",
+            "the program `bank` is not beside {}: run `cargo build --bin bank` first, with `--release` if this is one",
             this.display()
         )
     })

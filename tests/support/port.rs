@@ -6,14 +6,15 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use crate::names::random;
 
-/// Below the range from which the system takes the ports of outgoing connections (32768 and up). A client that retries a
-/// server which is down would sometimes get the server's own port there, be connected to itself, and keep the server out.
+/// Below the range from which the system takes the ports of outgoing connections (32768 and up). A client that retries
+/// a server which is down would sometimes get the server's own port there, be connected to itself, and keep the server
+/// out.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// A TCP port of 127.0.0.1 that is free, and that no other caller gets before this is dropped.
 pub(crate) struct Port {
     number: u16,
-    /// An abstract socket named after the port: the system lets only one process have it, and frees it when that one dies.
+    /// An abstract socket named after the port: only one process can have it, and it goes when that process dies.
     _reserved: UnixListener,
 }
 
@@ -34,7 +35,7 @@ impl Port {
     }
 }
 
-/// A TCP port of 127.0.0.1 on which nothing listens, and that this process's callers and other test processes won't be given too.
+/// A TCP port of 127.0.0.1 on which nothing listens, and that nobody else is given while this process lives.
 ///
 /// It stays free for a server that a test starts, stops and starts again.
 pub fn free_port() -> u16 {

@@ -22,7 +22,8 @@ const FAST: [(&str, &str); 2] = [("fsync", "off"), ("full_page_writes", "off")];
 /// A real PostgreSQL cluster with a data folder and a port of its own, open to everybody on 127.0.0.1.
 ///
 /// PostgreSQL refuses to run as root; there it runs as the user `postgres`, elsewhere as the current user.
-/// Only a test that [started](Postgres::start) its own cluster has it mutable and can stop it, never one that shares it.
+/// Only a test that [started](Postgres::start) its own cluster has it mutable and can stop it, never one that shares
+/// it.
 pub struct Postgres {
     server: Handle<Cluster>,
     programs: PathBuf,
@@ -203,7 +204,7 @@ impl Account {
     }
 }
 
-/// The folder of PostgreSQL's programs: the newest of Debian's, which are not on the path, else where the path has them.
+/// The folder of PostgreSQL's programs: the newest of Debian's, which are off the path, else where the path has them.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let numbered = versions.filter_map(|entry| {

@@ -237,8 +237,8 @@ fn die_with_this_process(command: &mut Command, signal: Signal) {
         // The parent may have died before the call, and then no signal will come.
         if parent_id() == this { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     };
-    // SAFETY: between fork and exec only what is safe in a signal handler may be done. Both calls are bare system calls, and
-    // errors made from a number allocate nothing.
+    // SAFETY: between fork and exec only what is safe in a signal handler may be done. Both calls are bare system
+    // calls, and errors made from a number allocate nothing.
     unsafe { command.pre_exec(before_exec) };
 }
 
