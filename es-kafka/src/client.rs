@@ -1,5 +1,6 @@
 //! What every client of librdkafka has in common: its logs go to `tracing`, and its last failure is kept as a cause.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, Next, code_of, failed, next};
+use crate::error::{ClientError, Next, code_of, failed, is_missing, next};
 
 /// How long a thread that serves a client waits for it before it looks whether it should stop.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -133,6 +134,15 @@ impl ClientContext for Journal {
 
 impl ConsumerContext for Journal {}
 
+/// A partition that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: u32,
+    /// It was seen before: a broker that does not know it will hear of it, which takes a moment for a new topic.
+    pub(crate) known: bool,
+}
+
 /// Asks about brokers, topics and offsets. Its calls block.
 pub(crate) struct Asking {
     consumer: Arc<BaseConsumer<Journal>>,
@@ -159,6 +169,7 @@ impl Asking {
     pub(crate) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, LogError> {
         self.retrying(
             || self.consumer.fetch_metadata(topic, self.timeout),
+            |code| next(code) == Next::Retry,
             || match topic {
                 Some(topic) => format!("asking Kafka at {} about topic {topic}", self.brokers),
                 None => format!("asking Kafka at {} about its topics", self.brokers),
@@ -167,12 +178,15 @@ impl Asking {
     }
 
     /// The first offset and the one after the last.
-    pub(crate) fn bounds(&self, topic: &str, partition: u32) -> Result<std::ops::Range<u64>, LogError> {
+    pub(crate) fn bounds(&self, place: Place<'_>) -> Result<Range<u64>, LogError> {
+        let Place { topic, partition, known } = place;
         let what = || format!("asking Kafka at {} for the bounds of {topic}/{partition}", self.brokers);
         let Ok(number) = i32::try_from(partition) else {
             return Err(LogError::new(LogErrorKind::Settings, format!("{}: there is no such partition", what())));
         };
-        let (low, high) = self.retrying(|| self.consumer.fetch_watermarks(topic, number, self.timeout), what)?;
+        let ask = || self.consumer.fetch_watermarks(topic, number, self.timeout);
+        let again = |code| next(code) == Next::Retry || (known && is_missing(code));
+        let (low, high) = self.retrying(ask, again, what)?;
         match (u64::try_from(low), u64::try_from(high)) {
             (Ok(low), Ok(high)) => Ok(low..high),
             _ => Err(LogError::new(LogErrorKind::Unavailable, format!("{} gave {low} and {high}", what()))),
@@ -198,7 +212,8 @@ impl Asking {
 
     fn retrying<T>(
         &self,
-        mut ask: impl FnMut() -> Result<T, KafkaError>,
+        ask: impl Fn() -> Result<T, KafkaError>,
+        again: impl Fn(RDKafkaErrorCode) -> bool,
         what: impl Fn() -> String,
     ) -> Result<T, LogError> {
         let deadline = Instant::now() + self.timeout;
@@ -209,8 +224,7 @@ impl Asking {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let retry = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
-            if !retry || Instant::now() >= deadline {
+            if !code_of(&error).is_some_and(&again) || Instant::now() >= deadline {
                 return Err(journal.explain(what(), error));
             }
             thread::sleep(Duration::from_millis(20));
@@ -270,4 +284,38 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
     thread::Builder::new().name(name.into()).spawn(work).map(drop).map_err(|error| {
         LogError::new(LogErrorKind::Unavailable, format!("starting the thread {name}")).with_source(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_logged_once_in_a_growing_while() {
+        let journal = Journal::default();
+        let failure = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        for _ in 0..5 {
+            journal.note(&failure, "connection refused");
+        }
+        assert_eq!(lock(&journal.state).suppressed, 4);
+        let first = lock(&journal.state).silence;
+        lock(&journal.state).silent_until = Some(Instant::now());
+        journal.note(&failure, "connection refused");
+        assert_eq!(lock(&journal.state).suppressed, 0);
+        assert_eq!(lock(&journal.state).silence, 2 * first);
+    }
+
+    #[test]
+    fn a_vague_failure_is_explained_by_the_last_one_that_names_a_cause() {
+        let journal = Journal::default();
+        let cause = |error: &LogError| std::error::Error::source(error).expect("a cause").to_string();
+        let vague = || KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
+        assert!(cause(&journal.explain("asking", vague())).contains("Timed out"));
+        journal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "wrong password");
+        journal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        let error = journal.explain("asking", vague());
+        assert_eq!((error.kind(), cause(&error).as_str()), (LogErrorKind::Settings, "wrong password"));
+        let clear = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic);
+        assert!(!cause(&journal.explain("asking", clear)).contains("password"));
+    }
 }

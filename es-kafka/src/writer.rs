@@ -13,7 +13,7 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
 
-use crate::client::{Asking, Journal, POLL, lock, spawn};
+use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, code_of, failed};
 
@@ -36,8 +36,7 @@ pub(crate) struct KafkaWriter {
 
 impl KafkaWriter {
     /// Blocks.
-    pub(crate) fn open(asking: &Asking, config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
-        asking.require(topic, &[partition])?;
+    pub(crate) fn open(config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
         let what = || format!("opening {topic}/{partition} for writing");
         let producer: BaseProducer<Reports> =
             config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;

@@ -107,7 +107,8 @@ async fn a_panic_fails_its_command_alone_and_appends_nothing() {
     assert!(matches!(&answers[3], Err(SendError::Panicked(text)) if text == "apply gave up"));
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
     assert_eq!(world.sum("a").await, 111);
-    assert!(process.send("a", "last", Do::Take { n: 111 }).await.is_ok(), "the state is whole");
+    let whole = process.send("a", "last", Do::Take { n: 112 }).await;
+    assert!(matches!(whole, Err(SendError::Refused(No::TooFew { sum: 111 }))), "half of the events stayed applied");
 }
 
 #[tokio::test]
