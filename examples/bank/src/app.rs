@@ -9,7 +9,7 @@ use es_core::log::{Log, TopicKind, TopicSpec};
 use es_core::{Aggregate, Bus, Engine, EngineConfig, EventSource, events_topic};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
-use es_projections::{ConnectOptions, Database, Handle, Worker};
+use es_projections::{ConnectOptions, Database, Handle, Worker, WorkerState};
 
 use crate::domain::Account;
 use crate::failure::Failure;
@@ -19,7 +19,7 @@ use crate::read_model::Accounts;
 /// Importing a file again changes nothing, however late: so command ids are remembered for ten years, on disk.
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Read models that do not move for this long are given up.
-const STANDSTILL: Duration = Duration::from_secs(60);
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// Where log, database and local state are.
 #[derive(Debug, Clone, clap::Args)]
@@ -129,7 +129,17 @@ async fn catch_up(projection: &Handle) -> Result<(), Failure> {
         match projection.catch_up(STANDSTILL).await {
             Ok(()) => return Ok(()),
             Err(es_projections::Error::Deadline { .. }) if projection.progress() != before => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(stuck(projection, &error)),
         }
+    }
+}
+
+/// What keeps a projection from going on says more than that it is late.
+fn stuck(projection: &Handle, error: &es_projections::Error) -> Failure {
+    match projection.state() {
+        WorkerState::Retrying { error, .. } => {
+            Failure::because(format!("projection {} can't go on", projection.projection()), &*error)
+        }
+        _ => Failure::because("waiting for the read models", error),
     }
 }
