@@ -179,6 +179,13 @@ impl Engine {
         }
     }
 
+    /// Ends every owner where it stands, as `kill -9` would.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self) {
+        let mut owners = std::mem::take(&mut *self.owners.lock().unwrap_or_else(PoisonError::into_inner));
+        owners.shutdown().await;
+    }
+
     fn spawn_owner<A: Handle + Apply>(
         &self,
         partition: u32,

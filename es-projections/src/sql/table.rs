@@ -143,6 +143,10 @@ impl Table {
             }
             for (column, value) in columns.iter().zip(row) {
                 let fits = value.kind().map_or(column.optional, |kind| kind == column.kind);
+                if let Some(reason) = value.unstorable() {
+                    let place = format!("table {:?}, column {:?}", self.name, column.name);
+                    return Err(Error::invalid(format!("{place}: {reason}")));
+                }
                 if !fits {
                     let found = value.kind().map_or_else(|| "no value".into(), |kind| format!("{kind:?}"));
                     let wanted = format!("{:?}", column.kind);

@@ -44,6 +44,10 @@ impl Folder {
             create(dir, partitions, make)?;
         }
         if !dir.join(DATA).try_exists().map_err(failed)? {
+            if !dir.join(NEW_DATA).try_exists().map_err(failed)? {
+                let message = format!("the log in {} has lost its data folder: restore it from a copy", dir.display());
+                return Err(LogError::new(LogErrorKind::Lost, message));
+            }
             finish(dir).map_err(failed)?;
         }
         Ok(folder)
