@@ -1,6 +1,7 @@
 //! What is printed.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -17,9 +18,7 @@ pub(crate) struct Figure {
 impl Figure {
     /// The median of several measurements of ours and of the floor.
     pub(crate) fn of_medians(name: &'static str, unit: &'static str, ours: Vec<f64>, floor: Vec<f64>) -> Self {
-        if std::env::var_os("BENCH_ROUNDS").is_some() {
-            eprintln!("{name}: ours {ours:.4?}, floor {floor:.4?} {unit}");
-        }
+        detail(|| format!("{name}: ours {ours:.4?}, floor {floor:.4?} {unit}"));
         Self { name, unit, value: median(ours), floor: Some(median(floor)) }
     }
 
@@ -49,6 +48,19 @@ impl fmt::Display for Figure {
             (Some(floor), Some(ratio)) => write!(f, " floor {floor:>10.digits$}  ratio {ratio:.2}"),
             _ => write!(f, " floor          -  ratio -"),
         }
+    }
+}
+
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Has each turn's measurement told on standard error.
+pub(crate) fn be_verbose() {
+    VERBOSE.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn detail(line: impl FnOnce() -> String) {
+    if VERBOSE.load(Ordering::Relaxed) {
+        eprintln!("{}", line());
     }
 }
 

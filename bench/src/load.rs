@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::figure::median;
+use crate::figure::{detail, median};
 
 /// How often ours and the floor are measured, in turn.
 pub(crate) const TURNS: usize = 5;
@@ -20,6 +20,15 @@ pub(crate) trait Work: Clone + Send + Sync + 'static {
     fn once(&self, place: usize) -> impl Future<Output = ()> + Send;
 }
 
+/// What one window showed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    /// Units a second.
+    per_second: f64,
+    /// What this process computed for each, in microseconds: a busy machine changes it little.
+    cpu_us: f64,
+}
+
 /// Units a second with this many concurrent senders, after a warm-up: of ours and the floor in turn.
 pub(crate) async fn many(senders: usize, ours: &impl Work, floor: &impl Work) -> (Vec<f64>, Vec<f64>) {
     let (mut our_rates, mut floor_rates) = (vec![], vec![]);
@@ -29,11 +38,15 @@ pub(crate) async fn many(senders: usize, ours: &impl Work, floor: &impl Work) ->
         our_rates.push(rate(senders, WINDOW, ours).await);
         floor_rates.push(rate(senders, WINDOW, floor).await);
     }
-    (our_rates, floor_rates)
+    let cpu = |rates: &[Rate]| median(rates.iter().map(|rate| rate.cpu_us).collect());
+    detail(|| format!("CPU us each: ours {:.1}, floor {:.1}", cpu(&our_rates), cpu(&floor_rates)));
+    let per_second = |rates: Vec<Rate>| rates.into_iter().map(|rate| rate.per_second).collect();
+    (per_second(our_rates), per_second(floor_rates))
 }
 
-/// Units a second in one window.
-pub(crate) async fn rate(senders: usize, window: Duration, work: &impl Work) -> f64 {
+/// The rate in one window.
+pub(crate) async fn rate(senders: usize, window: Duration, work: &impl Work) -> Rate {
+    let cpu = cpu_seconds();
     let over = Arc::new(AtomicBool::new(false));
     let started = Instant::now();
     let tasks: Vec<_> = (0..senders)
@@ -58,7 +71,16 @@ pub(crate) async fn rate(senders: usize, window: Duration, work: &impl Work) -> 
     for task in tasks {
         done += task.await.expect("a sender only panics where the measurement is void");
     }
-    f64::from(done) / started.elapsed().as_secs_f64()
+    let done = f64::from(done);
+    Rate { per_second: done / started.elapsed().as_secs_f64(), cpu_us: (cpu_seconds() - cpu) * 1e6 / done }
+}
+
+/// What this process has computed so far, by the system's clock of 100 ticks a second.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name of the program ends with a parenthesis; user and system time are the 12th and 13th after it.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Medians of the time in milliseconds that one takes alone: of ours and the floor in turn.

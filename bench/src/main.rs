@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Names the figures and says what each is.
     #[arg(long)]
     list: bool,
+    /// Tells each turn's measurement on standard error, and what it took of the processor.
+    #[arg(long)]
+    verbose: bool,
     /// A broker to use; unless given, one is started.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -59,6 +62,9 @@ async fn main() -> ExitCode {
     if let Some(dir) = &args.open_accounts {
         return report("opening accounts", memory::open_accounts(dir).await)
             .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if args.verbose {
+        figure::be_verbose();
     }
     if args.list {
         for (name, what) in FIGURES {
