@@ -90,6 +90,7 @@ pub struct PartitionReader {
     next: u64,
     rule: Rule<Recorded>,
     last_event: Option<(EventId, u64)>,
+    node: String,
 }
 
 impl PartitionReader {
@@ -102,6 +103,7 @@ impl PartitionReader {
             next: checkpoint.next,
             rule: Rule::resume(checkpoint.current),
             last_event: checkpoint.last_event,
+            node: String::new(),
         }
     }
 
@@ -118,6 +120,11 @@ impl PartitionReader {
     /// The state of the validity rule.
     pub fn current(&self) -> Current {
         self.rule.current()
+    }
+
+    /// The node of the current claim, where this reader has read it.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The log's id; nil before the first claim.
@@ -199,6 +206,7 @@ impl PartitionReader {
             return Err(self.lost(offset, &format!("claims log {}, the log so far is {}", claim.log_id, self.log_id)));
         }
         self.log_id = claim.log_id;
+        self.node.clone_from(&claim.node);
         Ok(Fed::Claim(claim))
     }
 

@@ -141,6 +141,14 @@ pub struct AnswerEntry {
     pub answer: Answer,
 }
 
+impl AnswerEntry {
+    /// No fewer bytes than it takes in the record: JSON may escape each byte of a text as six.
+    pub(crate) fn size_bound(&self) -> usize {
+        let refusal = if let Answer::Refused(text) = &self.answer { 2 * text.len() } else { 0 };
+        6 * (self.aggregate.as_str().len() + self.command.as_str().len()) + refusal + 256
+    }
+}
+
 /// An answer that appends no event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

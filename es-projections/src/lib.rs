@@ -1,1 +1,60 @@
-//! es-projections
+//! Read models: projections fold the events of the log into SQL tables, on SQLite or PostgreSQL, from one source.
+//!
+//! A [`Projection`] is a name, tables and code that changes them. A [`Worker`] runs it: it reads all partitions of
+//! its sources, decides by the validity rule which records count, and commits rows and checkpoint in one transaction,
+//! so that a read model always equals the fold of the log at its checkpoint. [`Handle::wait_for`] waits until a read
+//! model contains what was written.
+//!
+//! ```
+//! # use es_core::log::{Batch, Log, LogError, LogReader, LogWriter, TopicSpec};
+//! use std::sync::Arc;
+//!
+//! use async_trait::async_trait;
+//! use es_core::{EventSource, Recorded};
+//! use es_projections::{Database, Error, Kind, Projection, ProjectionError, Table, Tx, Worker};
+//!
+//! /// How many events each account has.
+//! struct Activity(Table);
+//!
+//! #[async_trait]
+//! impl Projection for Activity {
+//!     fn name(&self) -> &str {
+//!         "activity"
+//!     }
+//!
+//!     fn tables(&self) -> Vec<Table> {
+//!         vec![self.0.clone()]
+//!     }
+//!
+//!     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+//!         let row = |event: &Recorded| vec![event.envelope.stream.id.as_str().into(), event.envelope.version.into()];
+//!         tx.upsert(&self.0, events.iter().map(row).collect()).await?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! async fn run(log: Arc<dyn Log>, accounts: EventSource) -> Result<(), Error> {
+//!     let database = Database::connect("sqlite::memory:", "bank").await?;
+//!     let table = Table::new("activity").key("account", Kind::Text).column("events", Kind::Integer);
+//!     let worker = Worker::builder(database.clone(), log, vec![accounts]).start(Activity(table)).await?;
+//!     let rows = database.fetch(&format!("SELECT * FROM {}", database.table_name("activity")), &[]).await?;
+//!     for row in rows {
+//!         println!("{}: {}", row.get::<String>("account")?, row.get::<i64>("events")?);
+//!     }
+//!     worker.stop().await
+//! }
+//! ```
+
+pub mod audit;
+mod checkpoint;
+mod error;
+mod migrations;
+mod projection;
+mod registry;
+mod sql;
+mod worker;
+
+pub use error::{Error, ProjectionError};
+pub use projection::Projection;
+pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
+pub use worker::{Handle, PartitionProgress, Status, Worker, WorkerState};

@@ -1,1 +1,10 @@
-//! Integration tests.
+//! Integration tests of the workspace, a module a scenario.
+//!
+//! `scripts/test` runs them all. Those that need a server are ignored in a bare `cargo test`.
+
+mod kafka_faults;
+mod kafka_log;
+mod kafka_topics;
+mod projections;
+mod servers;
+mod write_path;

@@ -1,0 +1,73 @@
+//! No input makes a derive panic, or write what is not Rust.
+
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use syn::DeriveInput;
+
+const ITEMS: [&str; 4] = [
+    r#"
+    #[derive(Event)] #[event(aggregate = "account")] #[serde(tag = "t", rename_all = "snake_case")]
+    enum E<'a, T: A<B = u8>, const N: usize> where T: Copy {
+        #[event(name = "opened", version = 2)] #[serde(skip)] Opened { #[serde(rename = "x")] owner: &'static str, b: [u8; 4] } = 3,
+        #[event(name = "closed")] #[command(name = "close")] Closed(Vec<(T, <T as A>::B)>, fn(&u8) -> u8), Gone, Empty(),
+    }
+    "#,
+    r#"
+    #[aggregate(context = "bank", name = "account", id = Id<u8, [u8; 2]>, command = C, event = E<T>, error = (), snapshot = 2, codec = a::B)]
+    pub(crate) struct S<T = u8>(#[aggregate(x)] #[serde(with = "x")] T, dyn Fn(u8) -> u8 + 'static);
+    "#,
+    r#"#[aggregate(name, = 1, snapshot = -0, id = "u8", contxt = {})] #[event()] #[event] #[event = 1] union U { r#type: u8 }"#,
+    r#"enum r#enum { #[event(name = 1u32, version = "x", name = b'x', 4 = 4, r#name = 1.0e9, version = 99999999999)] r#fn {}, Ü, _1 }"#,
+];
+
+fn expand_all(tokens: TokenStream) -> usize {
+    let Ok(input) = syn::parse2::<DeriveInput>(tokens) else { return 0 };
+    for expanded in [crate::event::expand(&input), crate::command::expand(&input), crate::aggregate::expand(&input)] {
+        syn::parse2::<syn::File>(expanded).expect("a derive writes items");
+    }
+    1
+}
+
+/// Leaves out, repeats, exchanges or unwraps a few tokens somewhere.
+fn change(tokens: TokenStream, random: &mut fastrand::Rng) -> TokenStream {
+    let mut tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    if tokens.is_empty() {
+        return TokenStream::new();
+    }
+    // Mostly inside of groups: a change at the top leaves no item to derive on.
+    let groups: Vec<_> = (0..tokens.len()).filter(|&at| matches!(tokens[at], TokenTree::Group(_))).collect();
+    if let Some(at) = random.choice(groups)
+        && let TokenTree::Group(group) = &tokens[at]
+        && random.u8(..10) > 0
+    {
+        let changed = change(group.stream(), random);
+        let delimiter = if random.u8(..20) == 0 { Delimiter::None } else { group.delimiter() };
+        tokens[at] = Group::new(delimiter, changed).into();
+        return tokens.into_iter().collect();
+    }
+    let at = random.usize(..tokens.len());
+    match random.u8(..3) {
+        0 => drop(tokens.remove(at)),
+        1 => tokens.insert(random.usize(..=tokens.len()), tokens[at].clone()),
+        _ => {
+            let other = random.usize(..tokens.len());
+            tokens.swap(at, other);
+        }
+    }
+    tokens.into_iter().collect()
+}
+
+#[test]
+fn any_input_gives_rust() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut items = 0;
+    for text in ITEMS {
+        let item: TokenStream = text.parse().expect("the items are Rust tokens");
+        assert_eq!(expand_all(item.clone()), 1, "not an item: {text}");
+        for _ in 0..3_000 {
+            let changes = random.usize(1..6);
+            let changed = (0..changes).fold(item.clone(), |tokens, _| change(tokens, &mut random));
+            items += expand_all(changed);
+        }
+    }
+    assert!(items > 3_000, "only {items} of the changed inputs were items: the test shows nothing");
+}

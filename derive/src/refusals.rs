@@ -1,0 +1,430 @@
+//! Everything that the derives refuse, and what they say then: why, and the remedy.
+//!
+//! One mistake gives one message, at its token; several mistakes in one item are all told at once.
+
+use heck::ToSnakeCase;
+use proc_macro2::{Span, TokenStream};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitInt, LitStr, Type, Variant};
+
+use crate::attr::{Place, Takes};
+use crate::text;
+
+/// The longest stored name, in characters. Names stand in every record and in topic names, which end at 249.
+const NAME_MAX: usize = 100;
+
+/// What the names of contexts and aggregates may have besides lower case letters and digits. No dot: it separates the
+/// parts of a topic's name.
+pub(crate) const TOPIC_EXTRA: &str = "_-";
+
+/// The mistakes of one item, in the order in which they were found.
+#[derive(Default)]
+pub(crate) struct Refusals(Option<Error>);
+
+impl Refusals {
+    pub(crate) fn add(&mut self, error: Error) {
+        match &mut self.0 {
+            Some(first) => first.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
+    pub(crate) fn into_error(self) -> Option<Error> {
+        self.0
+    }
+}
+
+// The item.
+
+/// Whether an implementation beside the refusals spares errors elsewhere, instead of causing some: what borrows
+/// can't implement the traits, and a union none of those that they ask for.
+pub(crate) fn can_fall_back(input: &DeriveInput) -> bool {
+    let borrows = |field: &Field| matches!(field.ty, Type::Reference(_));
+    let owned = match &input.data {
+        Data::Struct(_) => true,
+        Data::Enum(data) => !data.variants.iter().flat_map(|variant| &variant.fields).any(borrows),
+        Data::Union(_) => false,
+    };
+    owned && input.generics.lifetimes().next().is_none()
+}
+
+pub(crate) fn not_an_enum(input: &DeriveInput, derive: &str, what: &str) -> Error {
+    let ident = input.ident.unraw();
+    Error::new(
+        keyword(&input.data),
+        format!(
+            "`{derive}` is derived on an enum with a variant per {what} type: make `{ident}` an enum, or a variant of one"
+        ),
+    )
+}
+
+pub(crate) fn not_a_struct(input: &DeriveInput) -> Error {
+    let message = match &input.data {
+        Data::Enum(_) => {
+            "`Aggregate` is derived on a struct, whose fields are the fingerprint of stored states: put the enum into a field, \
+             for example `struct Account(Status);`"
+        }
+        _ => "`Aggregate` is derived on a struct, and serde can't store a union: write `struct`",
+    };
+    Error::new(keyword(&input.data), message)
+}
+
+fn keyword(data: &Data) -> Span {
+    match data {
+        Data::Struct(data) => data.struct_token.span,
+        Data::Enum(data) => data.enum_token.span,
+        Data::Union(data) => data.union_token.span,
+    }
+}
+
+pub(crate) fn no_variants(input: &DeriveInput, what: &str) -> Error {
+    Error::new_spanned(
+        &input.ident,
+        format!("`{}` has no variants, so there is no {what} to store: add one per {what} type", input.ident.unraw()),
+    )
+}
+
+/// Refuses the item's lifetimes, a message each.
+pub(crate) fn check_lifetimes(input: &DeriveInput, refusals: &mut Refusals) {
+    let ident = input.ident.unraw();
+    for lifetime in input.generics.lifetimes().map(|param| &param.lifetime) {
+        refusals.add(Error::new_spanned(
+            lifetime,
+            format!(
+                "what is stored owns its data, so `{ident}` can't borrow for `{lifetime}`: use owned types, such as `String` \
+                 for `&str`, `Vec<T>` for `&[T]`, and `Arc<str>` where clones should be cheap"
+            ),
+        ));
+    }
+}
+
+/// Refuses the derive's attribute where it means nothing.
+pub(crate) fn check_not_here(attributes: &[Attribute], place: &Place, here: &str, refusals: &mut Refusals) {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident(place.attribute)) {
+        let name = place.attribute;
+        refusals.add(Error::new_spanned(
+            attribute,
+            format!("`#[{name}]` says nothing on {here}: it goes on {}; remove it here", place.on),
+        ));
+    }
+}
+
+// Variants.
+
+/// Refuses variants whose content has no names, and fields that can't be read back.
+pub(crate) fn check_fields(variant: &Variant, refusals: &mut Refusals) {
+    let name = &variant.ident;
+    match &variant.fields {
+        Fields::Unnamed(fields) if fields.unnamed.is_empty() => refusals.add(Error::new_spanned(
+            &variant.fields,
+            format!("an empty list of unnamed fields can't be stored: write `{name}` without the parentheses"),
+        )),
+        Fields::Unnamed(fields) if fields.unnamed.len() > 1 => refusals.add(Error::new_spanned(
+            &variant.fields,
+            format!(
+                "several unnamed fields can't be stored, since a payload is its fields by name: name them, `{name} {{ … }}`, \
+                 or put them into one struct"
+            ),
+        )),
+        _ => {}
+    }
+    for field in &variant.fields {
+        check_owned(field, refusals);
+    }
+}
+
+/// Refuses `&'static T`: serde reads it only from data that lives for ever. Other lifetimes the compiler refuses itself.
+fn check_owned(field: &Field, refusals: &mut Refusals) {
+    let Type::Reference(reference) = &field.ty else { return };
+    let is_static = reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static");
+    let read_otherwise = has_serde(field, &["with", "deserialize_with", "skip", "skip_deserializing"]);
+    if is_static && !read_otherwise {
+        refusals.add(Error::new_spanned(
+            &field.ty,
+            format!(
+                "what is stored is read back into owned data, so a field can't be `{}`: use an owned type, such as `String` \
+                 for `&str` or `Vec<T>` for `&[T]`",
+                text::of(&field.ty)
+            ),
+        ));
+    }
+}
+
+// Stored names.
+
+/// Refuses a name that can't be stored. `extra` are the characters allowed besides lower case letters and digits.
+pub(crate) fn check_name(name: &LitStr, extra: &str, refusals: &mut Refusals) {
+    let value = name.value();
+    let message = match wrong_with(&value, extra) {
+        None => return,
+        Some(Wrong::Length(length)) => format!(
+            "a stored name has at most {NAME_MAX} characters, this one has {length}: it stands in every record, so keep it short"
+        ),
+        Some(Wrong::Text(problem)) => {
+            let example = valid_like(&value, extra).map(|valid| format!(", for example {valid:?}")).unwrap_or_default();
+            format!("a stored name can't {problem}: use {}{example}", characters(extra))
+        }
+    };
+    refusals.add(Error::new_spanned(name, message));
+}
+
+/// Refuses a variant whose own name in snake case can't be stored.
+pub(crate) fn check_default_name(variant: &Variant, name: &str, extra: &str, refusals: &mut Refusals) {
+    if wrong_with(name, extra).is_some() {
+        refusals.add(Error::new_spanned(
+            &variant.ident,
+            format!(
+                "`{}` makes no stored name, which has {}: give one, `#[command(name = \"…\")]`",
+                variant.ident.unraw(),
+                characters(extra)
+            ),
+        ));
+    }
+}
+
+/// What is wrong with a stored name.
+enum Wrong {
+    Length(usize),
+    Text(String),
+}
+
+fn wrong_with(name: &str, extra: &str) -> Option<Wrong> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || extra.contains(c);
+    let length = name.chars().count();
+    if length > NAME_MAX {
+        return Some(Wrong::Length(length));
+    }
+    if let Some(wrong) = name.chars().find(|&c| !allowed(c)) {
+        return Some(Wrong::Text(format!("have {wrong:?}")));
+    }
+    match name.chars().next() {
+        None => Some(Wrong::Text("be empty".into())),
+        Some(first) if !first.is_ascii_lowercase() => Some(Wrong::Text(format!("begin with {first:?}"))),
+        Some(_) => None,
+    }
+}
+
+fn characters(extra: &str) -> String {
+    let mut all = vec!["lower case letters".to_owned(), "digits".into()];
+    all.extend(extra.chars().map(|c| format!("`{c}`")));
+    let last = all.pop().unwrap_or_default();
+    format!("{} and {last}, a letter first", all.join(", "))
+}
+
+/// A name like this one that is allowed, where there is one.
+fn valid_like(name: &str, extra: &str) -> Option<String> {
+    let snake = name.to_snake_case();
+    wrong_with(&snake, extra).is_none().then_some(snake)
+}
+
+pub(crate) fn missing_name(variant: &Variant, extra: &str) -> Error {
+    let ident = variant.ident.unraw();
+    let name = valid_like(&ident.to_string(), extra).unwrap_or_else(|| "…".into());
+    Error::new_spanned(
+        &variant.ident,
+        format!(
+            "`{ident}` needs a stored name, which stays when the variant is renamed: write `#[event(name = \"{name}\")]` above it"
+        ),
+    )
+}
+
+pub(crate) fn repeated_name(at: &TokenStream, name: &str, first: &Ident) -> Error {
+    Error::new_spanned(
+        at,
+        format!(
+            "the stored name {name:?} is already that of `{}`: every variant needs a name of its own",
+            first.unraw()
+        ),
+    )
+}
+
+// Attributes.
+
+/// What the attribute looks like in this place.
+fn form(place: &Place) -> String {
+    let keys: Vec<_> = place.keys.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
+    format!("`#[{}({})]`", place.attribute, keys.join(", "))
+}
+
+impl Takes {
+    fn example(self) -> &'static str {
+        match self {
+            Takes::Name => "\"…\"",
+            Takes::Version => "2",
+            Takes::Type => "…",
+        }
+    }
+}
+
+fn known_keys(place: &Place) -> String {
+    let keys: Vec<_> = place.keys.iter().map(|(key, _)| format!("`{key}`")).collect();
+    match keys.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+pub(crate) fn empty_attribute(attribute: &Attribute, place: &Place) -> Error {
+    Error::new_spanned(
+        &attribute.meta,
+        format!("this attribute needs keys and values: on {} write {}", place.on, form(place)),
+    )
+}
+
+pub(crate) fn not_a_key(input: ParseStream<'_>, place: &Place) -> Error {
+    Error::new(input.span(), format!("expected a key and its value: on {} write {}", place.on, form(place)))
+}
+
+pub(crate) fn unknown_key(key: &Ident, place: &Place, meant: Option<&str>) -> Error {
+    let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+    Error::new_spanned(
+        key,
+        format!("unknown key `{key}`: `#[{}]` on {} knows {}{hint}", place.attribute, place.on, known_keys(place)),
+    )
+}
+
+/// The known key that was probably meant.
+pub(crate) fn nearest(key: &Ident, place: &Place) -> Option<&'static str> {
+    let key = key.unraw().to_string();
+    let by_likeness = place.keys.iter().map(|&(known, _)| (strsim::jaro_winkler(&key, known), known));
+    by_likeness.filter(|(likeness, _)| *likeness > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+pub(crate) fn repeated_key(key: &Ident) -> Error {
+    Error::new_spanned(key, format!("`{key}` is given twice: remove one"))
+}
+
+pub(crate) fn missing_value(key: &Ident, takes: Takes) -> Error {
+    Error::new_spanned(key, format!("`{key}` needs a value: write `{key} = {}`", takes.example()))
+}
+
+pub(crate) fn missing_comma(input: ParseStream<'_>) -> Error {
+    Error::new(input.span(), "expected a comma before the next key")
+}
+
+pub(crate) fn not_a_name(key: &Ident, value: &TokenStream) -> Error {
+    let written = text::of(value);
+    let quoted = if written.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) { &written } else { "…" };
+    Error::new_spanned(value, format!("`{key}` is a stored name, a string literal: write `{key} = \"{quoted}\"`"))
+}
+
+pub(crate) fn not_a_version(key: &Ident, value: &TokenStream) -> Error {
+    let number = text::of(value).trim_matches('"').parse::<u32>().unwrap_or(2).max(1);
+    Error::new_spanned(value, format!("`{key}` is a whole number from 1, without quotes: write `{key} = {number}`"))
+}
+
+pub(crate) fn version_zero(key: &Ident, value: &LitInt) -> Error {
+    Error::new_spanned(value, format!("`{key}` counts from 1: write `{key} = 1` or leave it out"))
+}
+
+pub(crate) fn version_too_large(key: &Ident, value: &LitInt) -> Error {
+    Error::new_spanned(value, format!("`{key}` is at most {}: count up from 1", u32::MAX))
+}
+
+pub(crate) fn not_a_type(key: &Ident, value: &TokenStream) -> Error {
+    let written = text::of(value);
+    let bare = written.trim_matches('"');
+    let example = if syn::parse_str::<Type>(bare).is_ok() { bare } else { "…" };
+    Error::new_spanned(value, format!("`{key}` is a Rust type, without quotes: write `{key} = {example}`"))
+}
+
+pub(crate) fn missing_aggregate(input: &DeriveInput) -> Error {
+    let name = input.ident.unraw().to_string();
+    let name = valid_like(name.strip_suffix("Event").unwrap_or(&name), TOPIC_EXTRA).unwrap_or_else(|| "…".into());
+    Error::new_spanned(
+        &input.ident,
+        format!(
+            "the aggregate whose events these are is missing: write `#[event(aggregate = \"{name}\")]` above the enum, with the \
+             aggregate's stored name"
+        ),
+    )
+}
+
+/// The keys that are missing in the attribute at `at`, or else the whole attribute.
+pub(crate) fn missing_keys(input: &DeriveInput, at: Option<Span>, missing: &[(&str, Takes)]) -> Error {
+    let entries: Vec<_> = missing.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
+    let entries = entries.join(", ");
+    match at {
+        Some(attribute) => Error::new(attribute, format!("`#[aggregate]` must say more: add `{entries}`")),
+        None => Error::new_spanned(
+            &input.ident,
+            format!(
+                "`{}` must say what belongs to it and how it is stored: write `#[aggregate({entries})]` above it",
+                input.ident.unraw()
+            ),
+        ),
+    }
+}
+
+// Serde's attributes.
+
+/// Refuses what makes serde write the enum otherwise than as a variant with content. Only the first: what follows
+/// belongs to the same choice, as `content` to `tag`.
+pub(crate) fn check_serde_on_enum(attributes: &[Attribute], refusals: &mut Refusals) {
+    let mut first = None;
+    serde_words(attributes, |word, span| {
+        let reason = match word {
+            "tag" | "content" | "untagged" => "the name stands beside the payload, never in it",
+            "from" | "into" | "try_from" | "transparent" | "remote" => "the enum itself is what is stored",
+            "variant_identifier" | "field_identifier" => "a name alone is no payload",
+            _ => return,
+        };
+        let message = format!(
+            "`#[serde({word})]` can't be used here, since {reason}: remove it; a variant is stored as its fields"
+        );
+        first.get_or_insert_with(|| Error::new(span, message));
+    });
+    if let Some(error) = first {
+        refusals.add(error);
+    }
+}
+
+/// Refuses what takes a variant from serde's numbering, by which payloads find their variant.
+pub(crate) fn check_serde_on_variant(variant: &Variant, refusals: &mut Refusals) {
+    serde_words(&variant.attrs, |word, refused| {
+        let remedy = match word {
+            "skip" | "skip_serializing" | "skip_deserializing" => {
+                "remove it, and the variant too if it is never stored"
+            }
+            "other" => "remove it; an unknown type is an error that names it",
+            "untagged" => "remove it; a variant is stored as its fields anyway",
+            _ => return,
+        };
+        refusals.add(Error::new(
+            refused,
+            format!(
+                "`#[serde({word})]` can't be used on a variant, since each one is stored under its own name: {remedy}"
+            ),
+        ));
+    });
+}
+
+fn has_serde(field: &Field, words: &[&str]) -> bool {
+    let mut found = false;
+    serde_words(&field.attrs, |word, _| found |= words.contains(&word));
+    found
+}
+
+/// Visits the words of all `#[serde(…)]`. Malformed ones are left to serde, which refuses them itself.
+fn serde_words(attributes: &[Attribute], mut visit: impl FnMut(&str, Span)) {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        let Ok(list) = attribute.meta.require_list() else { continue };
+        let words = syn::punctuated::Punctuated::<SerdeWord, syn::Token![,]>::parse_terminated;
+        let Ok(words) = words.parse2(list.tokens.clone()) else { continue };
+        for word in words {
+            visit(&word.0.to_string(), word.0.span());
+        }
+    }
+}
+
+struct SerdeWord(Ident);
+
+impl syn::parse::Parse for SerdeWord {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let word = input.call(Ident::parse_any)?;
+        crate::attr::skip_to_comma(input);
+        Ok(Self(word))
+    }
+}

@@ -1,0 +1,10 @@
+include!("../bank.rs");
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(context = "bank", name = "account", id = u64, command = AccountCommand, event = AccountEvent, error = AccountError)]
+struct Account {
+    #[aggregate(skip)]
+    balance: u64,
+}
+
+fn main() {}

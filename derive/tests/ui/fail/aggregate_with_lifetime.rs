@@ -1,0 +1,9 @@
+include!("../bank.rs");
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(context = "bank", name = "account", id = u64, command = AccountCommand, event = AccountEvent, error = AccountError)]
+struct Account<'a> {
+    owner: &'a str,
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use es_core::Command;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Command)]
+enum AccountCommand {}
+
+fn main() {}

@@ -1,0 +1,14 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = "opened")]
+    Opened {
+        #[event(name = "holder")]
+        owner: String,
+    },
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = "opened")]
+    #[event(version = 2, name = "opened")]
+    Opened,
+}
+
+fn main() {}

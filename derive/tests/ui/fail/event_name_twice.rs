@@ -1,0 +1,13 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = "closed")]
+    Closed,
+    #[event(name = "closed")]
+    ShutDown,
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = opened)]
+    Opened,
+    #[event(name = concat!("clo", "sed"))]
+    Closed,
+    #[event(name = b"frozen")]
+    Frozen,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use es_core::Event;
+
+#[derive(Event)]
+#[event(aggregate = "account")]
+union AccountEvent {
+    opened: u8,
+}
+
+fn main() {}

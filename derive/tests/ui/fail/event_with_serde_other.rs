@@ -1,0 +1,14 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = "opened")]
+    Opened,
+    #[event(name = "unknown")]
+    #[serde(other)]
+    Unknown,
+}
+
+fn main() {}

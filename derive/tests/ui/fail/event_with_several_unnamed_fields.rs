@@ -1,0 +1,11 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {
+    #[event(name = "opened")]
+    Opened(String, u64),
+}
+
+fn main() {}

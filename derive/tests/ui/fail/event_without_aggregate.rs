@@ -1,0 +1,10 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+enum AccountEvent {
+    #[event(name = "opened")]
+    Opened,
+}
+
+fn main() {}

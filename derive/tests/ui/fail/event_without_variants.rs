@@ -1,0 +1,8 @@
+use es_core::Event;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+enum AccountEvent {}
+
+fn main() {}

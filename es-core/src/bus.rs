@@ -1,0 +1,361 @@
+//! The command bus: takes a command to the owner of its aggregate and brings back the answer.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::codec;
+use crate::envelope::CommandHash;
+use crate::error::{InvalidCommand, InvalidId, NotDone, SendError};
+use crate::ids::{
+    Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
+};
+use crate::owner::{Counters, OwnerState};
+use crate::partition::partition_of;
+use crate::reader::EventSource;
+use crate::record::Answer;
+use crate::round::{Job, Metadata, Reply};
+use crate::state::Known;
+
+/// Sends commands to the aggregates of one type. Cheap to clone.
+///
+/// ```
+/// # use es_core::doc::*;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let engine = Engine::in_memory();
+/// let bus = engine.start::<Account>().await?;
+/// bus.ready().await?;
+///
+/// let id = "42".to_string();
+/// let receipt = bus.send(&id, AccountCommand::Deposit { amount: 5 }).actor("teller 7").await?;
+/// assert_eq!(receipt.version.get(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+pub struct Bus<A: Aggregate> {
+    pub(crate) shared: Arc<Shared<A>>,
+}
+
+impl<A: Aggregate> Clone for Bus<A> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<A: Aggregate> fmt::Debug for Bus<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bus<{}>", A::NAME)
+    }
+}
+
+pub(crate) struct Shared<A: Aggregate> {
+    pub(crate) source: EventSource,
+    pub(crate) desks: Vec<Counter<A>>,
+    pub(crate) send_deadline: Duration,
+    pub(crate) retry_after: Duration,
+    pub(crate) command_max_bytes: usize,
+}
+
+/// Where commands of one partition are handed in.
+pub(crate) struct Counter<A: Aggregate> {
+    pub(crate) inbox: mpsc::Sender<Job<A>>,
+    pub(crate) status: watch::Receiver<OwnerState>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The answer to an accepted command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The aggregate's stream.
+    pub stream: StreamId,
+    /// The version after the command.
+    pub version: Version,
+    /// The number of events that the command gave; 0 for a no-op.
+    pub events: u32,
+    /// Where a read model must be to contain the command.
+    pub position: Position,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// Whether this is the remembered answer to an earlier sending of the same command.
+    pub duplicate: bool,
+}
+
+/// A partition's owner, as [`Bus::status`] shows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: u32,
+    /// What its owner is doing.
+    pub state: OwnerState,
+    /// Rounds appended since the start.
+    pub rounds: u64,
+    /// Records appended since the start.
+    pub records: u64,
+    /// Appends that came to be in doubt since the start.
+    pub doubts: u64,
+    /// Records of superseded writers seen since the start.
+    pub void: u64,
+    /// Records that are not ours seen since the start.
+    pub foreign: u64,
+    /// Commands that wait for the owner.
+    pub queued: usize,
+}
+
+impl<A: Handle + Apply> Bus<A> {
+    /// A command to the aggregate `id`; await it to send it.
+    ///
+    /// Without [`Send::command_id`] each sending is a command of its own.
+    pub fn send(&self, id: &A::Id, command: A::Command) -> Send<A> {
+        Send {
+            bus: self.clone(),
+            id: AggregateKey::new(id.to_string()),
+            command,
+            command_id: Ok(None),
+            correlation_id: Ok(None),
+            causation_id: Ok(None),
+            actor: Ok(None),
+            occurred_at: None,
+            expected: ExpectedVersion::Any,
+            traceparent: None,
+            deadline: self.shared.send_deadline,
+        }
+    }
+
+    /// Waits until every partition has an owner that serves.
+    ///
+    /// # Errors
+    /// [`NotDone::NotReady`] as soon as one can't serve without help: superseded, failed or stopped.
+    pub async fn ready(&self) -> Result<(), NotDone> {
+        for desk in &self.shared.desks {
+            let mut status = desk.status.clone();
+            let settled = status
+                .wait_for(|state| !matches!(state, OwnerState::TakingOver { .. }))
+                .await
+                .map_or(OwnerState::Stopped, |state| state.clone());
+            if settled != OwnerState::Serving {
+                return Err(not_ready(&settled));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each partition's owner, in order.
+    pub fn status(&self) -> Vec<PartitionStatus> {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let one = |(partition, desk): (u32, &Counter<A>)| PartitionStatus {
+            partition,
+            state: desk.status.borrow().clone(),
+            rounds: read(&desk.counters.rounds),
+            records: read(&desk.counters.records),
+            doubts: read(&desk.counters.doubts),
+            void: read(&desk.counters.void),
+            foreign: read(&desk.counters.foreign),
+            queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
+        };
+        (0..).zip(&self.shared.desks).map(one).collect()
+    }
+
+    /// Where this aggregate type's events are, for projections.
+    pub fn source(&self) -> &EventSource {
+        &self.shared.source
+    }
+}
+
+/// A command that is about to be sent; see [`Bus::send`].
+#[must_use = "a command is sent when this is awaited"]
+pub struct Send<A: Aggregate> {
+    bus: Bus<A>,
+    id: Result<AggregateKey, InvalidId>,
+    command: A::Command,
+    command_id: Result<Option<CommandId>, InvalidId>,
+    correlation_id: Result<Option<CorrelationId>, InvalidId>,
+    causation_id: Result<Option<CausationId>, InvalidId>,
+    actor: Result<Option<Actor>, InvalidId>,
+    occurred_at: Option<DateTime<Utc>>,
+    expected: ExpectedVersion,
+    traceparent: Option<Arc<str>>,
+    deadline: Duration,
+}
+
+impl<A: Aggregate> fmt::Debug for Send<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Send").field("id", &self.id).field("command_id", &self.command_id).finish_non_exhaustive()
+    }
+}
+
+impl<A: Aggregate> Send<A> {
+    /// The id that makes a retry recognisable: unique among the commands to this aggregate.
+    pub fn command_id(mut self, id: impl AsRef<str>) -> Self {
+        self.command_id = CommandId::new(id).map(Some);
+        self
+    }
+
+    /// The conversation that the command belongs to; its own id unless given.
+    pub fn correlation_id(mut self, id: impl AsRef<str>) -> Self {
+        self.correlation_id = CorrelationId::new(id).map(Some);
+        self
+    }
+
+    /// The command or event that caused this command.
+    pub fn causation_id(mut self, id: impl AsRef<str>) -> Self {
+        self.causation_id = CausationId::new(id).map(Some);
+        self
+    }
+
+    /// Who sends it.
+    pub fn actor(mut self, actor: impl AsRef<str>) -> Self {
+        self.actor = Actor::new(actor).map(Some);
+        self
+    }
+
+    /// The business time of the events; the time of recording unless given. Kept to the microsecond.
+    pub fn occurred_at(mut self, time: DateTime<Utc>) -> Self {
+        self.occurred_at = Some(time);
+        self
+    }
+
+    /// What the stream's version must be for the command to be decided.
+    pub fn expect(mut self, expected: ExpectedVersion) -> Self {
+        self.expected = expected;
+        self
+    }
+
+    /// The W3C trace context, copied to the events.
+    pub fn traceparent(mut self, value: &str) -> Self {
+        self.traceparent = Some(value.into());
+        self
+    }
+
+    /// How long to wait for the answer, instead of the engine's default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+impl<A: Handle + Apply> IntoFuture for Send<A> {
+    type Output = Result<Receipt, SendError<A::Error>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + std::marker::Send>>;
+
+    /// Sends the command and waits for its answer.
+    ///
+    /// Dropping the future after it was polled leaves the outcome unknown; sending again with the same command id is safe.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.deliver())
+    }
+}
+
+impl<A: Handle + Apply> Send<A> {
+    async fn deliver(self) -> Result<Receipt, SendError<A::Error>> {
+        let (bus, deadline) = (self.bus.clone(), self.deadline);
+        let shared = &bus.shared;
+        let (job, answer) = self.into_job().map_err(SendError::Invalid)?;
+        let id = job.id.clone();
+        let partition = partition_of(&id, shared.source.partitions);
+        let desk = &shared.desks[partition as usize];
+        let state = desk.status.borrow().clone();
+        if state != OwnerState::Serving {
+            return Err(SendError::NotDone(not_ready(&state)));
+        }
+        desk.inbox.try_send(job).map_err(|error| {
+            SendError::NotDone(match error {
+                mpsc::error::TrySendError::Full(_) => NotDone::Overloaded { retry_after: shared.retry_after },
+                mpsc::error::TrySendError::Closed(_) => NotDone::Stopped,
+            })
+        })?;
+        // An owner that goes without a word leaves the outcome as unknown as one that is too slow.
+        let Ok(Ok(reply)) = tokio::time::timeout(deadline, answer).await else {
+            return Err(SendError::OutcomeUnknown { waited: deadline });
+        };
+        match reply {
+            Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate),
+            Reply::NotDone(why) => Err(SendError::NotDone(why)),
+            Reply::CommandIdReused => Err(SendError::CommandIdReused),
+            Reply::Invalid(why) => Err(SendError::Invalid(why)),
+            Reply::Panicked(text) => Err(SendError::Panicked(text)),
+            Reply::Parked(reason) => Err(SendError::Parked { aggregate: id, reason }),
+        }
+    }
+
+    /// Checks and encodes here, in the caller's task, so that the owner need not.
+    fn into_job(self) -> Result<(Job<A>, oneshot::Receiver<Reply>), InvalidCommand> {
+        let id = self.id.map_err(InvalidCommand::Id)?;
+        if id.as_str().starts_with('!') {
+            let reserved = InvalidId::new("aggregate id", id.as_str(), "it begins with !, as control records do");
+            return Err(InvalidCommand::Id(reserved));
+        }
+        let command_id = self.command_id.map_err(InvalidCommand::Id)?.unwrap_or_else(CommandId::random);
+        let correlation_id = match self.correlation_id.map_err(InvalidCommand::Id)? {
+            Some(id) => id,
+            None => CorrelationId::new(command_id.as_str()).map_err(InvalidCommand::Id)?,
+        };
+        let (kind, payload) =
+            codec::encode_command::<A::Codec, A::Command>(&self.command).map_err(InvalidCommand::Encoding)?;
+        let (bytes, limit) = (payload.len(), self.bus.shared.command_max_bytes);
+        if bytes > limit {
+            return Err(InvalidCommand::TooLarge { what: "payload", bytes, limit });
+        }
+        let metadata = Metadata {
+            command_id,
+            correlation_id,
+            causation_id: self.causation_id.map_err(InvalidCommand::Id)?,
+            actor: self.actor.map_err(InvalidCommand::Id)?,
+            occurred_at: self.occurred_at,
+            expected: self.expected,
+            traceparent: self.traceparent,
+        };
+        let (reply, answer) = oneshot::channel();
+        let hash = CommandHash::of(kind.name, &payload);
+        Ok((Job { id, command: self.command, hash, metadata, reply }, answer))
+    }
+}
+
+impl<A: Aggregate> Shared<A> {
+    fn answer(
+        &self,
+        id: AggregateKey,
+        partition: u32,
+        known: &Known,
+        duplicate: bool,
+    ) -> Result<Receipt, SendError<A::Error>> {
+        let at = Version::new(known.first);
+        match known.answer() {
+            Some(Answer::Refused(text)) => {
+                return Err(serde_json::from_str(&text).map_or_else(
+                    |error| SendError::Invalid(InvalidCommand::Encoding(format!("its refusal {text}: {error}"))),
+                    SendError::Refused,
+                ));
+            }
+            Some(Answer::Conflict(expected)) => return Err(SendError::Conflict { expected, actual: at }),
+            Some(Answer::NoOp(())) | None => {}
+        }
+        let last = known.first + u64::from(known.events.max(1)) - 1;
+        Ok(Receipt {
+            stream: StreamId { category: self.source.category.clone(), id },
+            version: Version::new(last),
+            events: known.events,
+            position: Position { category: self.source.category.clone(), partition, offset: known.offset },
+            recorded_at: DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default(),
+            duplicate,
+        })
+    }
+}
+
+fn not_ready(state: &OwnerState) -> NotDone {
+    let reason = match state {
+        OwnerState::Serving => "it is just taking over".into(),
+        OwnerState::TakingOver { reason } => reason.clone(),
+        OwnerState::Superseded { by } => format!("{by} took the partition over"),
+        OwnerState::Failed { reason } => reason.clone(),
+        OwnerState::Stopped => return NotDone::Stopped,
+    };
+    NotDone::NotReady { reason }
+}

@@ -1,0 +1,97 @@
+//! The log trait on Kafka.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use es_core::log::{Log, LogError, LogErrorKind, LogReader, LogWriter, TopicSpec};
+
+use crate::client::{Asking, Place, blocking, lock};
+use crate::config::KafkaConfig;
+use crate::reader::KafkaReader;
+use crate::topic;
+use crate::writer::KafkaWriter;
+
+/// Kafka as the log. Cloning is cheap: clones share a connection for questions.
+#[derive(Debug, Clone)]
+pub struct KafkaLog {
+    config: Arc<KafkaConfig>,
+    asking: Arc<Asking>,
+    /// The number of partitions of each topic prepared so far.
+    prepared: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl KafkaLog {
+    /// Connects to Kafka, trying again until the configured time is over.
+    ///
+    /// # Errors
+    /// [`LogErrorKind::Unavailable`] when no broker answers in time, naming them and the cause;
+    /// [`LogErrorKind::Settings`] for a property that would break a guarantee, is unknown, or is refused by a broker.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn connect(config: KafkaConfig) -> Result<Self, LogError> {
+        config.check()?;
+        let config = Arc::new(config);
+        let settings = Arc::clone(&config);
+        let asking = blocking(move || Asking::connect(&settings)).await?;
+        Ok(Self { config, asking: Arc::new(asking), prepared: Arc::default() })
+    }
+
+    fn knows(&self, topic: &str, partition: u32) -> bool {
+        lock(&self.prepared).get(topic).is_some_and(|&count| partition < count)
+    }
+
+    /// Refuses partitions that are not there. Those of a prepared topic are, though a broker may not know of it yet.
+    async fn require(&self, topic: &str, partitions: Vec<u32>) -> Result<(), LogError> {
+        if partitions.iter().all(|&partition| self.knows(topic, partition)) {
+            return Ok(());
+        }
+        let (asking, topic) = (Arc::clone(&self.asking), topic.to_owned());
+        blocking(move || asking.require(&topic, &partitions)).await
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn prepare(&self, topic: &TopicSpec) -> Result<u32, LogError> {
+        let (config, asking, spec) = (Arc::clone(&self.config), Arc::clone(&self.asking), topic.clone());
+        let found = blocking(move || topic::prepare(&asking, &config, &spec)).await?;
+        let known = *lock(&self.prepared).entry(topic.name.clone()).or_insert(found);
+        if known != found {
+            let message = format!(
+                "topic {} has {found} partitions and had {known} before: aggregates can't move, so make it anew with \
+                 {known} partitions from a backup",
+                topic.name
+            );
+            return Err(LogError::new(LogErrorKind::Settings, message));
+        }
+        Ok(found)
+    }
+
+    async fn writer(&self, topic: &str, partition: u32) -> Result<Box<dyn LogWriter>, LogError> {
+        self.require(topic, vec![partition]).await?;
+        let (config, topic) = (Arc::clone(&self.config), topic.to_owned());
+        let writer = blocking(move || KafkaWriter::open(&config, &topic, partition)).await?;
+        Ok(Box::new(writer))
+    }
+
+    async fn reader(&self, topic: &str, from: &[(u32, u64)]) -> Result<Box<dyn LogReader>, LogError> {
+        self.require(topic, from.iter().map(|&(partition, _)| partition).collect()).await?;
+        let (config, asking) = (Arc::clone(&self.config), Arc::clone(&self.asking));
+        let (topic, from) = (topic.to_owned(), from.to_vec());
+        let reader = blocking(move || KafkaReader::open(&asking, &config, &topic, &from)).await?;
+        Ok(Box::new(reader))
+    }
+
+    async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
+        let known = self.knows(topic, partition);
+        let (asking, topic) = (Arc::clone(&self.asking), topic.to_owned());
+        blocking(move || asking.bounds(Place { topic: &topic, partition, known })).await
+    }
+
+    fn record_max_bytes(&self) -> usize {
+        self.config.record_max_bytes()
+    }
+}

@@ -1,0 +1,293 @@
+//! Making a topic so that it keeps every event, and refusing one that would not.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use es_core::log::{LogError, LogErrorKind, TopicKind, TopicSpec};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use tokio::runtime::Handle;
+
+use crate::client::{Asking, Journal, Place, spawn};
+use crate::config::KafkaConfig;
+use crate::error::failed;
+
+/// A reader must have this long to see a record before compaction may take its predecessor away.
+const COMPACTION_LAG_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Kafka's own default for `max.message.bytes`.
+const MESSAGE_MAX_BYTES: usize = 1_048_588;
+const PARTITIONS: u32 = 8;
+const REPLICAS: usize = 3;
+
+/// Makes the topic where it is missing, verifies it, and tells its number of partitions. Blocks.
+pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) -> Result<u32, LogError> {
+    if topic.kind != TopicKind::Events {
+        let message = format!("topic {} is of the kind {:?}, which is not known here", topic.name, topic.kind);
+        return Err(LogError::new(LogErrorKind::Settings, message));
+    }
+    let admin = Admin::new(config)?;
+    let prepared = make_and_verify(&admin, asking, config, &topic.name);
+    spawn("es-kafka-admin", || drop(admin))?; // takes a tenth of a second
+    prepared
+}
+
+fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: &str) -> Result<u32, LogError> {
+    let metadata = asking.metadata(Some(topic))?;
+    let found = match Shape::of(&metadata, topic) {
+        Some(shape) => shape,
+        None => {
+            admin.create(topic, config, metadata.brokers().len())?;
+            await_leaders(asking, topic, config.deadline())?
+        }
+    };
+    let settings = admin.settings(topic)?;
+    let wanted = Wanted { partitions: config.asked_partitions(), batch_bytes: config.batch_max_bytes() };
+    verify(topic, &found, &settings, &wanted)?;
+    for partition in 0..found.partitions {
+        let start = asking.bounds(Place { topic, partition, known: true })?.start;
+        if start > 0 {
+            return Err(shortened(topic, partition, start));
+        }
+    }
+    Ok(found.partitions)
+}
+
+/// Partitions and replicas of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape {
+    partitions: u32,
+    /// The smallest number of replicas of its partitions.
+    replicas: usize,
+    led: bool,
+}
+
+impl Shape {
+    fn of(metadata: &Metadata, topic: &str) -> Option<Self> {
+        let topic = metadata.topics().iter().find(|found| found.name() == topic)?;
+        let partitions = topic.partitions();
+        let replicas = partitions.iter().map(|partition| partition.replicas().len()).min()?;
+        Some(Self {
+            partitions: u32::try_from(partitions.len()).expect("Kafka counts partitions in 31 bits"),
+            replicas,
+            led: partitions.iter().all(|partition| partition.leader() >= 0),
+        })
+    }
+}
+
+/// A new topic is known to brokers one after the other.
+fn await_leaders(asking: &Asking, topic: &str, patience: Duration) -> Result<Shape, LogError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match Shape::of(&asking.metadata(Some(topic))?, topic) {
+            Some(shape) if shape.led => return Ok(shape),
+            _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            _ => {
+                let message = format!("creating topic {topic}: it has no leaders after {patience:?}");
+                return Err(LogError::new(LogErrorKind::Unavailable, message));
+            }
+        }
+    }
+}
+
+struct Admin {
+    client: AdminClient<Journal>,
+    options: AdminOptions,
+    runtime: Handle,
+}
+
+impl Admin {
+    fn new(config: &KafkaConfig) -> Result<Self, LogError> {
+        let client = config
+            .for_admin()
+            .create_with_context(Journal::default())
+            .map_err(|error| failed("creating a Kafka client", error))?;
+        let limit = Some(config.deadline());
+        let options = AdminOptions::new().request_timeout(limit).operation_timeout(limit);
+        Ok(Self { client, options, runtime: Handle::current() })
+    }
+
+    fn create(&self, topic: &str, config: &KafkaConfig, brokers: usize) -> Result<(), LogError> {
+        let replicas = config.asked_replication_factor().map_or(brokers.clamp(1, REPLICAS), usize::from);
+        let settings = new_settings(replicas, config.batch_max_bytes());
+        let partitions = config.asked_partitions().unwrap_or(PARTITIONS);
+        let what = || format!("creating topic {topic} with {partitions} partitions and {replicas} replicas");
+        let too_many = |_| LogError::new(LogErrorKind::Settings, format!("{}: too many", what()));
+        let mut new = NewTopic::new(
+            topic,
+            i32::try_from(partitions).map_err(too_many)?,
+            TopicReplication::Fixed(i32::try_from(replicas).map_err(too_many)?),
+        );
+        for (name, value) in &settings {
+            new = new.set(name, value);
+        }
+        let results = self.runtime.block_on(self.client.create_topics([&new], &self.options));
+        let outcome = results.map_err(|error| failed(what(), error))?.into_iter().next();
+        match outcome {
+            // Somebody was faster: what they made is verified like any other.
+            Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+                tracing::info!(topic, partitions, replicas, "topic created");
+                Ok(())
+            }
+            Some(Err((_, code))) => Err(failed(what(), KafkaError::AdminOp(code))),
+            None => Err(LogError::new(LogErrorKind::Unavailable, format!("{}: no answer", what()))),
+        }
+    }
+
+    fn settings(&self, topic: &str) -> Result<Settings, LogError> {
+        let what = || format!("reading the settings of topic {topic} (the right DescribeConfigs is needed)");
+        let asked = [ResourceSpecifier::Topic(topic)];
+        let results = self.runtime.block_on(self.client.describe_configs(&asked, &self.options));
+        let found = results.map_err(|error| failed(what(), error))?.into_iter().next();
+        let found = found.ok_or_else(|| LogError::new(LogErrorKind::Unavailable, format!("{}: no answer", what())))?;
+        let entries = found.map_err(|code| failed(what(), KafkaError::AdminOp(code)))?.entries;
+        Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+}
+
+type Settings = HashMap<String, String>;
+
+fn new_settings(replicas: usize, batch_bytes: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("cleanup.policy", "compact".into()),
+        ("retention.ms", "-1".into()),
+        ("retention.bytes", "-1".into()),
+        ("min.compaction.lag.ms", COMPACTION_LAG_MS.to_string()),
+        ("min.insync.replicas", if replicas >= REPLICAS { "2" } else { "1" }.into()),
+        ("unclean.leader.election.enable", "false".into()),
+        ("message.timestamp.type", "CreateTime".into()),
+        ("max.message.bytes", batch_bytes.max(MESSAGE_MAX_BYTES).to_string()),
+    ]
+}
+
+/// What this client needs of a topic.
+struct Wanted {
+    partitions: Option<u32>,
+    batch_bytes: usize,
+}
+
+/// Refuses a topic that could lose history or can't take what is appended, naming everything that is wrong.
+fn verify(topic: &str, shape: &Shape, settings: &Settings, wanted: &Wanted) -> Result<(), LogError> {
+    let mut wrong = Vec::new();
+    let setting = |name: &str| settings.get(name).map_or("", |value| value.trim());
+    let number = |name: &str| setting(name).parse::<i64>().ok();
+    let mut set = |name: &str, why: &str, remedy: &str| {
+        wrong.push(format!("{name} is {:?}, {why}: set it to {remedy}", setting(name)));
+    };
+
+    let cleanup: Vec<&str> = setting("cleanup.policy").split(',').map(str::trim).collect();
+    if cleanup.contains(&"delete") {
+        for name in ["retention.ms", "retention.bytes"] {
+            if number(name) != Some(-1) {
+                set(name, "so cleanup.policy delete removes events", "-1, or cleanup.policy to compact");
+            }
+        }
+    }
+    let lag = number("min.compaction.lag.ms").and_then(|lag| u64::try_from(lag).ok());
+    if cleanup.contains(&"compact") && lag.is_none_or(|lag| lag < COMPACTION_LAG_MS) {
+        let remedy = format!("{COMPACTION_LAG_MS} (7 days) or more");
+        set("min.compaction.lag.ms", "so a slow reader could miss a record", &remedy);
+    }
+    if shape.replicas >= REPLICAS && number("min.insync.replicas").is_none_or(|replicas| replicas < 2) {
+        set("min.insync.replicas", "so an acknowledged event may be on one broker only", "2");
+    }
+    if setting("unclean.leader.election.enable") != "false" {
+        set("unclean.leader.election.enable", "so a broker that lags behind could drop events", "false");
+    }
+    if setting("message.timestamp.type") != "CreateTime" {
+        set("message.timestamp.type", "so brokers replace the time at which an event was recorded", "CreateTime");
+    }
+    let batch_bytes = i64::try_from(wanted.batch_bytes).unwrap_or(i64::MAX);
+    if number("max.message.bytes").is_none_or(|bytes| bytes < batch_bytes) {
+        let remedy = format!("{batch_bytes} or more, or the client's property message.max.bytes lower");
+        set("max.message.bytes", "less than the client sends at once", &remedy);
+    }
+    if let Some(partitions) = wanted.partitions
+        && partitions != shape.partitions
+    {
+        let found = shape.partitions;
+        wrong.push(format!(
+            "it has {found} partitions, asked for are {partitions}: ask for {found}, since aggregates can't move"
+        ));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(LogError::new(LogErrorKind::Settings, format!("topic {topic} is not fit for events: {}", wrong.join("; "))))
+}
+
+fn shortened(topic: &str, partition: u32, start: u64) -> LogError {
+    let remedy = "its first events were deleted: restore the topic, or begin with a new one";
+    let message =
+        format!("topic {topic} is not fit for events: partition {partition} begins at offset {start}, {remedy}");
+    LogError::new(LogErrorKind::Lost, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Shape = Shape { partitions: 4, replicas: 3, led: true };
+    const WANTED: Wanted = Wanted { partitions: Some(4), batch_bytes: 1_000_061 };
+
+    fn made() -> Settings {
+        new_settings(3, WANTED.batch_bytes).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn with(changes: &[(&str, &str)]) -> Settings {
+        let mut settings = made();
+        settings.extend(changes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        settings
+    }
+
+    #[test]
+    fn a_topic_as_it_is_made_is_accepted() {
+        verify("t", &GOOD, &made(), &WANTED).unwrap();
+    }
+
+    #[test]
+    fn deleting_is_accepted_where_nothing_is_ever_old_or_large_enough() {
+        verify("t", &GOOD, &with(&[("cleanup.policy", "delete"), ("min.compaction.lag.ms", "0")]), &WANTED).unwrap();
+        verify("t", &GOOD, &with(&[("cleanup.policy", "compact,delete")]), &WANTED).unwrap();
+    }
+
+    #[test]
+    fn each_dangerous_setting_is_refused_with_value_and_remedy() {
+        let table: &[(&[(&str, &str)], &str)] = &[
+            (&[("cleanup.policy", "delete"), ("retention.ms", "604800000")], "retention.ms is \"604800000\""),
+            (&[("cleanup.policy", "compact,delete"), ("retention.bytes", "1000")], "retention.bytes is \"1000\""),
+            (&[("min.compaction.lag.ms", "0")], "min.compaction.lag.ms is \"0\""),
+            (&[("min.insync.replicas", "1")], "min.insync.replicas is \"1\""),
+            (&[("unclean.leader.election.enable", "true")], "unclean.leader.election.enable is \"true\""),
+            (&[("message.timestamp.type", "LogAppendTime")], "message.timestamp.type is \"LogAppendTime\""),
+            (&[("max.message.bytes", "1000060")], "max.message.bytes is \"1000060\""),
+        ];
+        for (changes, expected) in table {
+            let error = verify("bank.account.events", &GOOD, &with(changes), &WANTED).unwrap_err();
+            let message = error.to_string();
+            assert_eq!(error.kind(), LogErrorKind::Settings);
+            assert!(message.contains("bank.account.events") && message.contains(expected), "{message}");
+            assert!(message.contains("set it to"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_the_broker_does_not_tell_is_refused() {
+        let message = verify("t", &GOOD, &Settings::new(), &WANTED).unwrap_err().to_string();
+        assert!(message.contains("unclean.leader.election.enable is \"\""), "{message}");
+    }
+
+    #[test]
+    fn with_few_replicas_one_in_sync_is_enough() {
+        let single = Shape { replicas: 1, ..GOOD };
+        verify("t", &single, &with(&[("min.insync.replicas", "1")]), &WANTED).unwrap();
+    }
+
+    #[test]
+    fn another_number_of_partitions_is_refused_only_if_one_is_asked_for() {
+        let other = Shape { partitions: 5, ..GOOD };
+        let message = verify("t", &other, &made(), &WANTED).unwrap_err().to_string();
+        assert!(message.contains("5 partitions, asked for are 4"), "{message}");
+        verify("t", &other, &made(), &Wanted { partitions: None, ..WANTED }).unwrap();
+    }
+}

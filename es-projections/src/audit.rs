@@ -1,0 +1,107 @@
+//! The audit trail: every event with its metadata, as a table to be queried.
+//!
+//! [`AuditTrail`] is a projection like any other; [`Query`] asks it. The columns of `<namespace>_audit`, for SQL of
+//! one's own:
+//!
+//! | column | holds |
+//! |---|---|
+//! | `category`, `aggregate_id`, `version` | the stream and the place in it: the primary key |
+//! | `context` | the bounded context |
+//! | `event_id`, `event_type`, `schema_version` | the event |
+//! | `recorded_at`, `occurred_at` | when it was recorded, and the business time |
+//! | `command_id`, `command_hash` | the command that it comes from, and the hash of what was asked |
+//! | `correlation_id`, `causation_id`, `actor`, `traceparent` | the rest of the metadata, null where not given |
+//! | `content_type`, `payload`, `payload_bytes` | the event's payload: in `payload` if it is JSON, to the byte; else in `payload_bytes` |
+//! | `previous_hash`, `hash` | the chain |
+//! | `topic`, `topic_partition`, `topic_offset` | where it is in the log |
+//!
+//! Its indexes are over the key, `recorded_at`, `occurred_at`, `actor`, `correlation_id`, `command_id` and
+//! `event_type`.
+
+mod entry;
+mod query;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use es_core::{EventSource, Recorded};
+
+use crate::error::ProjectionError;
+use crate::projection::Projection;
+use crate::sql::{Kind, OnDuplicate, Table, Tx};
+pub use entry::Entry;
+pub use query::{LIMIT_MAX, Order, Page, Query};
+
+/// The projection that keeps the audit trail.
+#[derive(Debug, Clone)]
+pub struct AuditTrail {
+    table: Table,
+    topics: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl AuditTrail {
+    /// The audit trail of these sources, the ones that its worker reads.
+    pub fn new(sources: &[EventSource]) -> Self {
+        let topics = sources.iter().map(|source| (source.category.clone(), source.topic.clone()));
+        Self { table: table(), topics: topics.collect() }
+    }
+}
+
+#[async_trait]
+impl Projection for AuditTrail {
+    fn name(&self) -> &str {
+        "audit"
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        vec![self.table.clone()]
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        let mut rows = Vec::with_capacity(events.len());
+        for event in events {
+            let category = &event.envelope.stream.category;
+            let topic = self.topics.get(category);
+            let topic = topic.ok_or_else(|| format!("the audit trail was made without the source of {category}"))?;
+            rows.push(entry::to_row(event, topic));
+        }
+        // Versions are 1, 2, 3 … without duplicate: a second event of the same version is damage, and is told.
+        tx.insert(&self.table, rows, OnDuplicate::Fail).await?;
+        Ok(())
+    }
+}
+
+/// The order of the columns is that of `entry::to_row`.
+fn table() -> Table {
+    Table::new("audit")
+        .key("category", Kind::Text)
+        .key("aggregate_id", Kind::Text)
+        .key("version", Kind::Integer)
+        .column("context", Kind::Text)
+        .column("event_id", Kind::Uuid)
+        .column("event_type", Kind::Text)
+        .column("schema_version", Kind::Integer)
+        .column("recorded_at", Kind::Time)
+        .column("occurred_at", Kind::Time)
+        .column("command_id", Kind::Text)
+        .column("command_hash", Kind::Bytes)
+        .column("correlation_id", Kind::Text)
+        .optional("causation_id", Kind::Text)
+        .optional("actor", Kind::Text)
+        .optional("traceparent", Kind::Text)
+        .column("content_type", Kind::Text)
+        .optional("payload", Kind::Json)
+        .optional("payload_bytes", Kind::Bytes)
+        .column("previous_hash", Kind::Bytes)
+        .column("hash", Kind::Bytes)
+        .column("topic", Kind::Text)
+        .column("topic_partition", Kind::Integer)
+        .column("topic_offset", Kind::Integer)
+        .index("by_recorded", &["recorded_at"])
+        .index("by_occurred", &["occurred_at"])
+        .index_present("by_actor", &["actor", "recorded_at"])
+        .index("by_correlation", &["correlation_id"])
+        .index("by_command", &["command_id"])
+        .index("by_type", &["event_type", "recorded_at"])
+}

@@ -1,0 +1,126 @@
+//! What can go wrong, sorted by what the caller does next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::log::LogError;
+use es_core::{Cause, Position};
+
+/// What a projection may return: any error, so that `?` works on all of them.
+pub type ProjectionError = Cause;
+
+/// A failure of a read model, its worker or its database.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Try again later: the database can't be reached, is busy, or went away.
+    #[error("{doing} on {database} failed: the database can't be reached or is busy")]
+    Unavailable {
+        /// What was tried.
+        doing: String,
+        /// The database's URL without its password.
+        database: Arc<str>,
+        /// What the driver said.
+        #[source]
+        source: Cause,
+    },
+    /// Fix the statement or the data: the database refused it.
+    #[error("{doing} on {database} failed")]
+    Sql {
+        /// What was tried.
+        doing: String,
+        /// The database's URL without its password.
+        database: Arc<str>,
+        /// What the driver said.
+        #[source]
+        source: Cause,
+    },
+    /// Fix the call: a name, a URL, a row or a query is not valid.
+    #[error("{0}")]
+    Invalid(String),
+    /// Remove or rebuild: what is stored was made by another version of the projection or of this program.
+    #[error("{0}")]
+    OtherVersion(String),
+    /// Give up: another worker took over this partition of the projection.
+    #[error("projection {projection} lost {place} to a worker that started later")]
+    Fenced {
+        /// The projection.
+        projection: Arc<str>,
+        /// Topic and partition.
+        place: String,
+    },
+    /// The log failed. [`LogError::kind`] says what to do; a lost tail is final.
+    #[error("projection {projection} can't read the log")]
+    Log {
+        /// The projection.
+        projection: Arc<str>,
+        /// What the log said.
+        #[source]
+        source: LogError,
+    },
+    /// Fix the projection or the data: it failed, or it panicked, on a batch of events.
+    #[error("projection {projection} failed on {events}")]
+    Projection {
+        /// The projection.
+        projection: Arc<str>,
+        /// Which events it was given.
+        events: String,
+        /// What it returned.
+        #[source]
+        source: ProjectionError,
+    },
+    /// Wait longer or answer without: the read model does not contain the position yet.
+    #[error("projection {projection} has not reached {position} within {within:?}, it goes on at offset {next}")]
+    Deadline {
+        /// The projection.
+        projection: Arc<str>,
+        /// What was waited for.
+        position: Position,
+        /// Where the projection is in that partition.
+        next: u64,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// Start it again: the worker stopped. The source says why, if it was not asked to.
+    #[error("projection {projection} is stopped")]
+    Stopped {
+        /// The projection.
+        projection: Arc<str>,
+        /// Why, unless it was asked to.
+        #[source]
+        source: Option<Arc<Error>>,
+    },
+}
+
+impl Error {
+    /// Whether trying the same again later may help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Deadline { .. } => true,
+            Self::Log { source, .. } => source.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether another worker took over.
+    pub fn is_fenced(&self) -> bool {
+        match self {
+            Self::Fenced { .. } => true,
+            Self::Stopped { source: Some(source), .. } => source.is_fenced(),
+            _ => false,
+        }
+    }
+
+    /// Whether the log lost records that the read model contains.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Log { source, .. } => source.kind() == es_core::log::LogErrorKind::Lost,
+            Self::Stopped { source: Some(source), .. } => source.is_lost(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid(reason.into())
+    }
+}

@@ -1,0 +1,249 @@
+//! The database: one connection string, one source of SQL, SQLite or PostgreSQL below it.
+
+mod postgres;
+mod sqlite;
+mod statement;
+mod table;
+mod tx;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::Cause;
+
+use crate::error::Error;
+use crate::migrations;
+pub(crate) use statement::quoted;
+use table::NAMESPACE_MAX;
+pub(crate) use table::check_name;
+pub use table::{Column, Table};
+pub use tx::{OnDuplicate, Tx};
+pub use value::{FromValue, Kind, Row, Value};
+
+/// A database with the tables of one namespace: the namespace's name begins each table's.
+///
+/// Cloning is cheap and shares the connections.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: Pool,
+    namespace: String,
+    url: Arc<str>,
+}
+
+enum Pool {
+    Sqlite(sqlite::Pools),
+    Postgres(postgres::Pool),
+}
+
+/// How hard to try when connecting, and how many connections to hold.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectOptions {
+    /// How often to try, with a growing pause between, before giving up. At least 1; 8 unless given, within 10 s.
+    pub attempts: u32,
+    /// The most connections: 10 unless given. On SQLite these are for reading, and one more writes.
+    pub connections: u32,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { attempts: 8, connections: 10 }
+    }
+}
+
+impl Database {
+    /// Connects and brings the framework's own tables up to date.
+    ///
+    /// `url` is `sqlite://path` (made where it is missing), `sqlite::memory:` or `postgres://…`. `namespace` begins
+    /// the name of each table, as `bank` does in `bank_accounts`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a URL or namespace that can't be used, [`Error::Unavailable`] when the database can't
+    /// be reached within the attempts, [`Error::OtherVersion`] for tables of a newer release.
+    pub async fn connect(url: &str, namespace: &str) -> Result<Self, Error> {
+        Self::connect_with(url, namespace, ConnectOptions::default()).await
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As for [`Database::connect`].
+    pub async fn connect_with(url: &str, namespace: &str, options: ConnectOptions) -> Result<Self, Error> {
+        check_name("namespace", namespace, NAMESPACE_MAX)?;
+        let shown: Arc<str> = without_password(url).into();
+        let mut pause = Duration::from_millis(50);
+        for attempt in 1.. {
+            match Pool::connect(url, &shown, options.connections.max(1)).await {
+                Ok(pool) => {
+                    let inner = Inner { pool, namespace: namespace.into(), url: shown };
+                    let database = Self { inner: Arc::new(inner) };
+                    migrations::run(&database).await?;
+                    return Ok(database);
+                }
+                Err(error) if error.is_retryable() && attempt < options.attempts => {
+                    tracing::warn!(database = %shown, attempt, ?pause, error = &error as &dyn std::error::Error, "connecting failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(3));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
+    pub fn table_name(&self, name: &str) -> String {
+        quoted(&format!("{}_{name}", self.inner.namespace))
+    }
+
+    /// Runs a query outside a transaction. `?` stands for the arguments in turn.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        check_args(args)?;
+        let rows = match &self.inner.pool {
+            Pool::Sqlite(pools) => pools.fetch(sql, args).await,
+            Pool::Postgres(pool) => pool.fetch(sql, args).await,
+        };
+        rows.map_err(|error| self.error("a query", error))
+    }
+
+    /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        let begun = match &self.inner.pool {
+            Pool::Sqlite(pools) => pools.begin().await.map(tx::Inner::Sqlite),
+            Pool::Postgres(pool) => pool.begin().await.map(tx::Inner::Postgres),
+        };
+        let inner = begun.map_err(|error| self.error("beginning a transaction", error))?;
+        Ok(Tx::new(self.clone(), inner))
+    }
+
+    /// The URL without its password.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    /// Closes all connections. What is open is finished first; what begins later fails.
+    pub async fn close(&self) {
+        match &self.inner.pool {
+            Pool::Sqlite(pools) => pools.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    fn error(&self, doing: &str, error: DriverError) -> Error {
+        error.into_error(doing, &self.inner.url)
+    }
+}
+
+fn check_args(args: &[Value]) -> Result<(), Error> {
+    args.iter()
+        .find_map(Value::unstorable)
+        .map_or(Ok(()), |reason| Err(Error::invalid(format!("an argument: {reason}"))))
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("url", &self.inner.url).field("namespace", &self.inner.namespace).finish()
+    }
+}
+
+impl Pool {
+    async fn connect(url: &str, shown: &Arc<str>, connections: u32) -> Result<Self, Error> {
+        let connected = if url.starts_with("sqlite:") {
+            sqlite::Pools::connect(url, connections).await.map(Self::Sqlite)
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            postgres::Pool::connect(url, connections).await.map(Self::Postgres)
+        } else {
+            let forms = "it must begin with sqlite:// or postgres://";
+            return Err(Error::invalid(format!("database URL {shown:?} is not valid: {forms}")));
+        };
+        connected.map_err(|error| error.into_error("connecting", shown))
+    }
+}
+
+/// What a driver said, sorted by what to do next.
+#[derive(Debug)]
+enum DriverError {
+    Unavailable(Cause),
+    Invalid(String),
+    Sql(Cause),
+}
+
+impl DriverError {
+    fn into_error(self, doing: &str, database: &Arc<str>) -> Error {
+        let (doing, database) = (doing.to_owned(), database.clone());
+        match self {
+            Self::Unavailable(source) => Error::Unavailable { doing, database, source },
+            Self::Sql(source) => Error::Sql { doing, database, source },
+            Self::Invalid(reason) => Error::Invalid(format!("{doing} on {database}: {reason}")),
+        }
+    }
+}
+
+/// Sorts the driver's errors; `is_passing` knows the database's own codes.
+fn sort_error(error: sqlx::Error, is_passing: impl Fn(&str) -> bool) -> DriverError {
+    use sqlx::Error as E;
+    match &error {
+        E::Configuration(reason) => DriverError::Invalid(reason.to_string()),
+        E::Io(_) | E::Tls(_) | E::Protocol(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
+            DriverError::Unavailable(error.into())
+        }
+        E::Database(database) if database.code().is_some_and(|code| is_passing(&code)) => {
+            DriverError::Unavailable(error.into())
+        }
+        _ => DriverError::Sql(error.into()),
+    }
+}
+
+/// The URL with the password of its user, or of its parameters, replaced.
+fn without_password(url: &str) -> String {
+    let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
+    let mut shown = address.to_owned();
+    if let Some((scheme, rest)) = address.split_once("://")
+        && let Some((user, host)) = rest.rsplit_once('@')
+        && let Some((name, _)) = user.split_once(':')
+    {
+        shown = format!("{scheme}://{name}:***@{host}");
+    }
+    if let Some(parameters) = parameters {
+        let hide = |parameter: &str| match parameter.split_once('=') {
+            Some((name, _)) if name.contains("password") => format!("{name}=***"),
+            _ => parameter.to_owned(),
+        };
+        shown = format!("{shown}?{}", parameters.split('&').map(hide).collect::<Vec<_>>().join("&"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("postgres://bank:s3cret@db:5432/bank", "postgres://bank:***@db:5432/bank"),
+            ("postgres://bank:p@ss:w@db/bank?sslmode=require", "postgres://bank:***@db/bank?sslmode=require"),
+            ("postgres://db/bank?user=a&password=s3cret", "postgres://db/bank?user=a&password=***"),
+            ("postgres://bank@db/bank", "postgres://bank@db/bank"),
+            ("sqlite://bank.db", "sqlite://bank.db"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! PostgreSQL: bulk work through arrays and `unnest`.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgHasArrayType, PgPool, PgPoolOptions, PgRow, PgTypeInfo,
+};
+use sqlx::{
+    Arguments, AssertSqlSafe, Column as _, ConnectOptions, Decode, Encode, Postgres, Row as _, Type, TypeInfo, ValueRef,
+};
+use uuid::Uuid;
+
+use super::DriverError;
+use super::statement::{self, names, numbered, on_conflict_update, same_key};
+use super::table::{Column, Table};
+use super::tx::OnDuplicate;
+use super::value::{Kind, Row, Value};
+
+type Result<T> = std::result::Result<T, DriverError>;
+
+/// How long to wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows and roughly bytes of one statement.
+const CHUNK_ROWS: usize = 4_096;
+const CHUNK_BYTES: usize = 16 << 20;
+
+pub(super) struct Pool(PgPool);
+
+impl Pool {
+    pub(super) async fn connect(url: &str, connections: u32) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(failed)?
+            .application_name("es-projections")
+            .options([
+                // Rows and checkpoint move in one transaction, and the log can fill both again. So a crash of the
+                // server may take the last transactions, and the worker sees it at the checkpoint and goes back.
+                ("synchronous_commit", "off"),
+                // A worker that hangs inside a transaction holds the rows that its successor needs.
+                ("idle_in_transaction_session_timeout", "30s"),
+                ("client_min_messages", "warning"),
+                ("timezone", "UTC"),
+            ])
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        Ok(Self(pool.connect_with(options).await.map_err(failed)?))
+    }
+
+    pub(super) async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
+        let sql = numbered(sql);
+        decode_rows(&query(&sql, arguments(args)?).fetch_all(&self.0).await.map_err(failed)?)
+    }
+
+    pub(super) async fn begin(&self) -> Result<Tx> {
+        Ok(Tx(self.0.begin().await.map_err(failed)?))
+    }
+
+    pub(super) async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+pub(super) struct Tx(sqlx::Transaction<'static, Postgres>);
+
+impl Tx {
+    pub(super) async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64> {
+        self.run(&numbered(sql), arguments(args)?).await
+    }
+
+    pub(super) async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
+        let sql = numbered(sql);
+        decode_rows(&query(&sql, arguments(args)?).fetch_all(&mut *self.0).await.map_err(failed)?)
+    }
+
+    pub(super) async fn script(&mut self, sql: &str) -> Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.0).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// A lock by name until the end of the transaction.
+    pub(super) async fn lock(&mut self, name: &str) -> Result<()> {
+        let sql = "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))";
+        query(sql, arguments(&[name.into()])?).fetch_all(&mut *self.0).await.map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) async fn upsert(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>) -> Result<()> {
+        self.write(table, name, rows, &on_conflict_update(table)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn insert(
+        &mut self,
+        table: &Table,
+        name: &str,
+        rows: Vec<Vec<Value>>,
+        or: OnDuplicate,
+    ) -> Result<u64> {
+        let end = match or {
+            OnDuplicate::Fail => "",
+            OnDuplicate::Keep => " ON CONFLICT DO NOTHING",
+        };
+        self.write(table, name, rows, end).await
+    }
+
+    async fn write(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>, end: &str) -> Result<u64> {
+        let columns = table.columns();
+        let (name, into, from) = (statement::quoted(name), names(columns, ""), unnest(columns.len()));
+        let sql = format!("INSERT INTO {name} ({into}) SELECT * FROM {from}{end}");
+        let mut changed = 0;
+        for chunk in chunks(rows) {
+            changed += self.run(&sql, arrays(columns, chunk)?).await?;
+        }
+        Ok(changed)
+    }
+
+    pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
+        let key = table.key_columns();
+        let (name, select, on) = (statement::quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));
+        let sql =
+            format!("SELECT {select} FROM {} AS k({}) JOIN {name} AS t ON {on}", unnest(key.len()), names(key, ""));
+        let mut loaded = Vec::new();
+        for chunk in chunks(keys) {
+            let rows = query(&sql, arrays(key, chunk)?).fetch_all(&mut *self.0).await.map_err(failed)?;
+            loaded.append(&mut decode_rows(&rows)?);
+        }
+        Ok(loaded)
+    }
+
+    pub(super) async fn delete(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<u64> {
+        let key = table.key_columns();
+        let (name, from, columns) = (statement::quoted(name), unnest(key.len()), names(key, ""));
+        let sql = format!("DELETE FROM {name} AS t USING {from} AS k({columns}) WHERE {}", same_key(table, "t", "k"));
+        let mut changed = 0;
+        for chunk in chunks(keys) {
+            changed += self.run(&sql, arrays(key, chunk)?).await?;
+        }
+        Ok(changed)
+    }
+
+    pub(super) async fn commit(self) -> Result<()> {
+        self.0.commit().await.map_err(failed)
+    }
+
+    pub(super) async fn rollback(self) -> Result<()> {
+        self.0.rollback().await.map_err(failed)
+    }
+
+    async fn run(&mut self, sql: &str, args: PgArguments) -> Result<u64> {
+        Ok(query(sql, args).execute(&mut *self.0).await.map_err(failed)?.rows_affected())
+    }
+}
+
+pub(super) fn create(table: &Table, name: &str) -> String {
+    let kind_name = |column: &Column| match column.kind {
+        Kind::Integer => "BIGINT",
+        Kind::Text => "TEXT",
+        Kind::Bool => "BOOLEAN",
+        Kind::Bytes => "BYTEA",
+        // JSON keeps the text byte for byte and takes what JSONB refuses, such as \u0000 and huge numbers.
+        Kind::Json => "JSON",
+        Kind::Time => "TIMESTAMPTZ",
+        Kind::Uuid => "UUID",
+    };
+    statement::create(table, name, kind_name, "")
+}
+
+/// Splits rows by number and size.
+fn chunks(rows: Vec<Vec<Value>>) -> impl Iterator<Item = Vec<Vec<Value>>> {
+    let mut rows = rows.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut chunk = Vec::with_capacity(rows.len().min(CHUNK_ROWS));
+        let mut bytes = 0;
+        while chunk.len() < CHUNK_ROWS && bytes < CHUNK_BYTES {
+            let Some(row) = rows.next() else { break };
+            bytes += row.iter().map(Value::size).sum::<usize>();
+            chunk.push(row);
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// `unnest($1, $2)`
+fn unnest(width: usize) -> String {
+    let places = (1..=width).map(|place| format!("${place}")).collect::<Vec<_>>();
+    format!("unnest({})", places.join(", "))
+}
+
+fn query(sql: &str, args: PgArguments) -> sqlx::query::Query<'_, Postgres, PgArguments> {
+    sqlx::query_with(AssertSqlSafe(sql), args)
+}
+
+fn arguments(values: &[Value]) -> Result<PgArguments> {
+    let mut args = PgArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Null => args.add(Untyped),
+            Value::Integer(value) => args.add(value),
+            Value::Text(value) => args.add(value),
+            Value::Bool(value) => args.add(value),
+            Value::Bytes(value) => args.add(value),
+            Value::Json(value) => args.add(JsonText(value.clone())),
+            Value::Time(value) => args.add(value),
+            Value::Uuid(value) => args.add(value),
+        };
+        added.map_err(DriverError::Sql)?;
+    }
+    Ok(args)
+}
+
+/// An array per column.
+fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<PgArguments> {
+    let mut arrays: Vec<Array> = columns.iter().map(|column| Array::new(column.kind, rows.len())).collect();
+    for row in rows {
+        for (array, value) in arrays.iter_mut().zip(row) {
+            array.push(value);
+        }
+    }
+    let mut args = PgArguments::default();
+    for array in arrays {
+        let added = match array {
+            Array::Integer(values) => args.add(values),
+            Array::Text(values) => args.add(values),
+            Array::Bool(values) => args.add(values),
+            Array::Bytes(values) => args.add(values),
+            Array::Json(values) => args.add(values),
+            Array::Time(values) => args.add(values),
+            Array::Uuid(values) => args.add(values),
+        };
+        added.map_err(DriverError::Sql)?;
+    }
+    Ok(args)
+}
+
+enum Array {
+    Integer(Vec<Option<i64>>),
+    Text(Vec<Option<String>>),
+    Bool(Vec<Option<bool>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Json(Vec<Option<JsonText>>),
+    Time(Vec<Option<DateTime<Utc>>>),
+    Uuid(Vec<Option<Uuid>>),
+}
+
+impl Array {
+    fn new(kind: Kind, len: usize) -> Self {
+        match kind {
+            Kind::Integer => Self::Integer(Vec::with_capacity(len)),
+            Kind::Text => Self::Text(Vec::with_capacity(len)),
+            Kind::Bool => Self::Bool(Vec::with_capacity(len)),
+            Kind::Bytes => Self::Bytes(Vec::with_capacity(len)),
+            Kind::Json => Self::Json(Vec::with_capacity(len)),
+            Kind::Time => Self::Time(Vec::with_capacity(len)),
+            Kind::Uuid => Self::Uuid(Vec::with_capacity(len)),
+        }
+    }
+
+    fn push(&mut self, value: Value) {
+        match (self, value) {
+            (Self::Integer(values), Value::Integer(value)) => values.push(Some(value)),
+            (Self::Text(values), Value::Text(value)) => values.push(Some(value)),
+            (Self::Bool(values), Value::Bool(value)) => values.push(Some(value)),
+            (Self::Bytes(values), Value::Bytes(value)) => values.push(Some(value)),
+            (Self::Json(values), Value::Json(value)) => values.push(Some(JsonText(value))),
+            (Self::Time(values), Value::Time(value)) => values.push(Some(value)),
+            (Self::Uuid(values), Value::Uuid(value)) => values.push(Some(value)),
+            (array, Value::Null) => array.push_null(),
+            (_, value) => unreachable!("rows are checked against the table's kinds, and this is {value:?}"),
+        }
+    }
+
+    fn push_null(&mut self) {
+        match self {
+            Self::Integer(values) => values.push(None),
+            Self::Text(values) => values.push(None),
+            Self::Bool(values) => values.push(None),
+            Self::Bytes(values) => values.push(None),
+            Self::Json(values) => values.push(None),
+            Self::Time(values) => values.push(None),
+            Self::Uuid(values) => values.push(None),
+        }
+    }
+}
+
+/// JSON as text. sqlx's own JSON type is JSONB on the wire.
+struct JsonText(String);
+
+impl Type<Postgres> for JsonText {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for JsonText {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for JsonText {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
+        buf.extend(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+/// A null whose type the server finds out.
+struct Untyped;
+
+impl Type<Postgres> for Untyped {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(705))
+    }
+}
+
+impl Encode<'_, Postgres> for Untyped {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+fn decode_rows(rows: &[PgRow]) -> Result<Vec<Row>> {
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
+    let decode = |row: &PgRow| {
+        let values = (0..columns.len()).map(|place| decode_value(row, place)).collect::<Result<_>>()?;
+        Ok(Row { columns: columns.clone(), values })
+    };
+    rows.iter().map(decode).collect()
+}
+
+fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
+    let value = row.try_get_raw(place).map_err(failed)?;
+    if value.is_null() {
+        return Ok(Value::Null);
+    }
+    let info = value.type_info().into_owned();
+    let decoded = match info.name() {
+        "INT8" => <i64 as Decode<Postgres>>::decode(value).map(Value::Integer),
+        "INT4" => <i32 as Decode<Postgres>>::decode(value).map(Value::from),
+        "INT2" => <i16 as Decode<Postgres>>::decode(value).map(|value| Value::Integer(value.into())),
+        "TEXT" | "VARCHAR" | "NAME" => <String as Decode<Postgres>>::decode(value).map(Value::Text),
+        "BOOL" => <bool as Decode<Postgres>>::decode(value).map(Value::Bool),
+        "BYTEA" => <Vec<u8> as Decode<Postgres>>::decode(value).map(Value::Bytes),
+        "JSON" => value.as_str().map(|text| Value::Json(text.to_owned())),
+        // A version byte stands before the text.
+        "JSONB" => value.as_str().map(|text| Value::Json(text[1..].to_owned())),
+        "TIMESTAMPTZ" => <DateTime<Utc> as Decode<Postgres>>::decode(value).map(Value::Time),
+        "UUID" => <Uuid as Decode<Postgres>>::decode(value).map(Value::Uuid),
+        "NUMERIC" => value.as_bytes().and_then(|bytes| integral(bytes).map(Value::Integer)),
+        other => {
+            let name = row.column(place).name();
+            return Err(DriverError::Invalid(format!("column {name:?} is {other}, which is not read: cast it")));
+        }
+    };
+    decoded.map_err(DriverError::Sql)
+}
+
+/// A NUMERIC without fraction that fits an integer: what `sum` makes of integers.
+fn integral(bytes: &[u8]) -> std::result::Result<i64, BoxDynError> {
+    let wrong = || BoxDynError::from("a NUMERIC that is not an integer of 64 bits: cast it");
+    let words: Vec<i16> = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
+    let [_, weight, sign, _, digits @ ..] = words.as_slice() else { return Err(wrong()) };
+    // Digits are of base 10,000; the first counts 10,000 to the power of `weight`.
+    let places = usize::try_from(i32::from(*weight) + 1).unwrap_or(0);
+    if digits.iter().skip(places).any(|&digit| digit != 0) || places > 5 {
+        return Err(wrong());
+    }
+    let digit = |place| i128::from(digits.get(place).copied().unwrap_or(0));
+    let number = (0..places).fold(0, |number, place| number * 10_000 + digit(place));
+    match *sign as u16 {
+        0x0000 => i64::try_from(number).map_err(|_| wrong()),
+        0x4000 => i64::try_from(-number).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    }
+}
+
+/// Sorts PostgreSQL's errors: connection, resources, shutdown, and conflicts with other transactions may pass.
+fn failed(error: sqlx::Error) -> DriverError {
+    super::sort_error(error, |code| {
+        let passing = ["57P01", "57P02", "57P03", "40001", "40P01", "55P03", "25P03"];
+        code.starts_with("08") || code.starts_with("53") || passing.contains(&code)
+    })
+}

@@ -1,0 +1,212 @@
+//! A transaction, with statements of one's own and bulk work over declared tables.
+
+use std::collections::HashMap;
+
+use super::table::Table;
+use super::value::{Row, Value};
+use super::{Database, DriverError, check_args, postgres, sqlite};
+use crate::error::Error;
+
+/// A transaction of a worker or a tool. Dropping it rolls it back.
+///
+/// The same source runs on every database. [`Tx::upsert`], [`Tx::insert`], [`Tx::load`] and [`Tx::delete`] take
+/// whole batches and send a statement per some thousand rows; use them rather than a statement per event.
+pub struct Tx {
+    database: Database,
+    inner: Inner,
+}
+
+pub(super) enum Inner {
+    Sqlite(sqlite::Tx),
+    Postgres(postgres::Tx),
+}
+
+/// What [`Tx::insert`] does with a row whose key is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// The statement fails.
+    Fail,
+    /// The row that is there stays.
+    Keep,
+}
+
+impl Tx {
+    pub(super) fn new(database: Database, inner: Inner) -> Self {
+        Self { database, inner }
+    }
+
+    /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
+    pub fn table_name(&self, name: &str) -> String {
+        self.database.table_name(name)
+    }
+
+    /// Runs a statement and tells how many rows it changed. `?` stands for the arguments in turn.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`]; the transaction can only be rolled back then.
+    pub async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
+        check_args(args)?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.execute(sql, args).await,
+            Inner::Postgres(tx) => tx.execute(sql, args).await,
+        };
+        done.map_err(|error| self.error("a statement", error))
+    }
+
+    /// Runs a query. `?` stands for the arguments in turn.
+    ///
+    /// # Errors
+    /// As for [`Tx::execute`].
+    pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        check_args(args)?;
+        let rows = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.fetch(sql, args).await,
+            Inner::Postgres(tx) => tx.fetch(sql, args).await,
+        };
+        rows.map_err(|error| self.error("a query", error))
+    }
+
+    /// Makes a table and its indexes where they are missing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that can't be used; else as for [`Tx::execute`].
+    pub async fn create(&mut self, table: &Table) -> Result<(), Error> {
+        table.check()?;
+        let name = self.full_name(table);
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.script(&sqlite::create(table, &name)).await,
+            Inner::Postgres(tx) => tx.script(&postgres::create(table, &name)).await,
+        };
+        done.map_err(|error| self.error(&format!("creating table {name}"), error))
+    }
+
+    /// Writes rows: those whose key is there are replaced. Of rows with one key the last is taken.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a row does not fit the table; else as for [`Tx::execute`].
+    pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        table.check_rows(table.columns(), &rows)?;
+        let rows = last_of_each_key(rows, table.key_columns().len());
+        let name = self.full_name(table);
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.upsert(table, &name, rows).await,
+            Inner::Postgres(tx) => tx.upsert(table, &name, rows).await,
+        };
+        done.map_err(|error| self.error(&format!("writing to {name}"), error))
+    }
+
+    /// Adds rows and tells how many were added.
+    ///
+    /// # Errors
+    /// As for [`Tx::upsert`].
+    pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
+        table.check_rows(table.columns(), &rows)?;
+        let name = self.full_name(table);
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
+            Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
+        };
+        done.map_err(|error| self.error(&format!("adding to {name}"), error))
+    }
+
+    /// The rows of these keys that are there, in no particular order.
+    ///
+    /// # Errors
+    /// As for [`Tx::upsert`].
+    pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
+        table.check_rows(table.key_columns(), &keys)?;
+        let keys = last_of_each_key(keys, table.key_columns().len());
+        let name = self.full_name(table);
+        let rows = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
+            Inner::Postgres(tx) => tx.load(table, &name, keys).await,
+        };
+        rows.map_err(|error| self.error(&format!("loading from {name}"), error))
+    }
+
+    /// Deletes the rows of these keys and tells how many there were.
+    ///
+    /// # Errors
+    /// As for [`Tx::upsert`].
+    pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
+        table.check_rows(table.key_columns(), &keys)?;
+        let name = self.full_name(table);
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.delete(table, &name, keys).await,
+            Inner::Postgres(tx) => tx.delete(table, &name, keys).await,
+        };
+        done.map_err(|error| self.error(&format!("deleting from {name}"), error))
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`]; whether it was committed is unknown then.
+    pub async fn commit(self) -> Result<(), Error> {
+        let done = match self.inner {
+            Inner::Sqlite(tx) => tx.commit().await,
+            Inner::Postgres(tx) => tx.commit().await,
+        };
+        done.map_err(|error| self.database.error("committing", error))
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`]; nothing was committed either way.
+    pub async fn rollback(self) -> Result<(), Error> {
+        let done = match self.inner {
+            Inner::Sqlite(tx) => tx.rollback().await,
+            Inner::Postgres(tx) => tx.rollback().await,
+        };
+        done.map_err(|error| self.database.error("rolling back", error))
+    }
+
+    /// Runs statements without arguments, with a database's own names of types in them.
+    pub(crate) async fn migrate(&mut self, name: &str, script: &str) -> Result<(), Error> {
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.script(&script.replace("{time}", "TEXT").replace("{bytes}", "BLOB")).await,
+            Inner::Postgres(tx) => {
+                tx.script(&script.replace("{time}", "TIMESTAMPTZ").replace("{bytes}", "BYTEA")).await
+            }
+        };
+        done.map_err(|error| self.error(&format!("migration {name}"), error))
+    }
+
+    /// Shuts out every other transaction that does the same in this namespace, until the end of this one.
+    pub(crate) async fn lock_schema(&mut self) -> Result<(), Error> {
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
+            Inner::Postgres(tx) => tx.lock(&self.database.inner.namespace).await,
+        };
+        done.map_err(|error| self.error("locking the schema", error))
+    }
+
+    fn full_name(&self, table: &Table) -> String {
+        format!("{}_{}", self.database.inner.namespace, table.name())
+    }
+
+    fn error(&self, doing: &str, error: DriverError) -> Error {
+        self.database.error(doing, error)
+    }
+}
+
+impl std::fmt::Debug for Tx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+/// A statement can change a row only once, so of the rows with one key only the last goes into it.
+fn last_of_each_key(mut rows: Vec<Vec<Value>>, key_len: usize) -> Vec<Vec<Value>> {
+    let mut last = HashMap::with_capacity(rows.len());
+    for (place, row) in rows.iter().enumerate() {
+        last.insert(&row[..key_len], place);
+    }
+    if last.len() == rows.len() {
+        return rows;
+    }
+    let mut keep: Vec<usize> = last.into_values().collect();
+    keep.sort_unstable();
+    keep.into_iter().map(|place| std::mem::take(&mut rows[place])).collect()
+}

@@ -1,0 +1,253 @@
+//! Values, rows and how Rust types become them: the same on every database.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
+use es_core::Version;
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// The kind of a column.
+///
+/// | kind | SQLite | PostgreSQL |
+/// |---|---|---|
+/// | [`Kind::Integer`] | `INTEGER` | `BIGINT` |
+/// | [`Kind::Text`] | `TEXT` | `TEXT` |
+/// | [`Kind::Bool`] | `INTEGER`, 0 or 1 | `BOOLEAN` |
+/// | [`Kind::Bytes`] | `BLOB` | `BYTEA` |
+/// | [`Kind::Json`] | `TEXT` | `JSON`, which keeps the text as it was given |
+/// | [`Kind::Time`] | `TEXT`, as `2026-01-31T12:00:00.000000Z` | `TIMESTAMPTZ` |
+/// | [`Kind::Uuid`] | `TEXT`, lower case with hyphens | `UUID` |
+///
+/// Times are written in full, to the microsecond and in UTC, so that they sort as text, and `recorded_at >=
+/// '2026-01-31'` means the same on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A signed integer of 64 bits.
+    Integer,
+    /// Unicode text.
+    Text,
+    /// True or false.
+    Bool,
+    /// Bytes.
+    Bytes,
+    /// JSON, kept as the text it was given as.
+    Json,
+    /// A point in time, to the microsecond.
+    Time,
+    /// A UUID.
+    Uuid,
+}
+
+/// A value of a column, or an argument of a statement.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// An integer.
+    Integer(i64),
+    /// Text.
+    Text(String),
+    /// True or false.
+    Bool(bool),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// JSON text.
+    Json(String),
+    /// A point in time; what is finer than a microsecond is cut off when it is stored.
+    Time(DateTime<Utc>),
+    /// A UUID.
+    Uuid(Uuid),
+}
+
+impl Value {
+    /// The JSON text of anything that serde can write.
+    ///
+    /// # Errors
+    /// What the value's `Serialize` refuses.
+    pub fn json(value: &impl serde::Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(Self::Json)
+    }
+
+    /// Whether it is [`Value::Null`].
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The kind; none for [`Value::Null`].
+    pub fn kind(&self) -> Option<Kind> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Integer(_) => Kind::Integer,
+            Self::Text(_) => Kind::Text,
+            Self::Bool(_) => Kind::Bool,
+            Self::Bytes(_) => Kind::Bytes,
+            Self::Json(_) => Kind::Json,
+            Self::Time(_) => Kind::Time,
+            Self::Uuid(_) => Kind::Uuid,
+        })
+    }
+
+    /// Why not every database takes it. One that does would hide what another one refuses.
+    pub(crate) fn unstorable(&self) -> Option<String> {
+        match self {
+            Self::Text(text) if text.contains('\0') => Some("text with a zero character can't be stored".into()),
+            Self::Json(text) if text.contains('\0') => Some("JSON has no zero characters".into()),
+            Self::Time(time) if !(0..=9999).contains(&time.year()) => {
+                Some(format!("time {time} is not between the years 0 and 9999"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Roughly the bytes that it takes in a statement.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.len() + 8,
+            Self::Bytes(bytes) => bytes.len() + 8,
+            _ => 24,
+        }
+    }
+}
+
+macro_rules! from {
+    ($($type:ty => |$value:ident| $made:expr;)*) => {$(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $made
+            }
+        }
+    )*};
+}
+
+from! {
+    i64 => |value| Self::Integer(value);
+    i32 => |value| Self::Integer(value.into());
+    u32 => |value| Self::Integer(value.into());
+    bool => |value| Self::Bool(value);
+    String => |value| Self::Text(value);
+    &str => |value| Self::Text(value.into());
+    &String => |value| Self::Text(value.clone());
+    Arc<str> => |value| Self::Text(value.as_ref().into());
+    Vec<u8> => |value| Self::Bytes(value);
+    &[u8] => |value| Self::Bytes(value.into());
+    Bytes => |value| Self::Bytes(value.into());
+    DateTime<Utc> => |value| Self::Time(value);
+    Uuid => |value| Self::Uuid(value);
+    Version => |value| Self::Integer(i64::try_from(value.get()).expect("versions are counted from 1, one by one"));
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// What can be read from a column with [`Row::get`].
+pub trait FromValue: Sized {
+    /// What it reads, for the error message.
+    const WHAT: &'static str;
+
+    /// Reads the value; none if it is of another kind.
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+macro_rules! from_value {
+    ($($type:ty, $what:literal: $($pattern:pat => $made:expr),+;)*) => {$(
+        impl FromValue for $type {
+            const WHAT: &'static str = $what;
+            fn from_value(value: &Value) -> Option<Self> {
+                match value {
+                    $($pattern => $made,)+
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+// The further patterns are for statements of the user's own, whose columns have no declared kind on SQLite.
+from_value! {
+    i64, "an integer": Value::Integer(value) => Some(*value);
+    u64, "an integer from 0": Value::Integer(value) => u64::try_from(*value).ok();
+    u32, "an integer from 0 to 4294967295": Value::Integer(value) => u32::try_from(*value).ok();
+    bool, "true or false": Value::Bool(value) => Some(*value), Value::Integer(value @ 0..=1) => Some(*value == 1);
+    String, "text": Value::Text(value) | Value::Json(value) => Some(value.clone()), Value::Uuid(value) => Some(value.to_string());
+    Vec<u8>, "bytes": Value::Bytes(value) => Some(value.clone());
+    DateTime<Utc>, "a time": Value::Time(value) => Some(*value), Value::Text(text) => parse_time(text);
+    Uuid, "a UUID": Value::Uuid(value) => Some(*value), Value::Text(text) => Uuid::parse_str(text).ok();
+    serde_json::Value, "JSON": Value::Json(text) | Value::Text(text) => serde_json::from_str(text).ok();
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    const WHAT: &'static str = T::WHAT;
+
+    fn from_value(value: &Value) -> Option<Self> {
+        if value.is_null() { Some(None) } else { T::from_value(value).map(Some) }
+    }
+}
+
+/// A row: its columns' names and values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub(crate) columns: Arc<[String]>,
+    pub(crate) values: Vec<Value>,
+}
+
+impl Row {
+    /// The value of a column.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no such column, or its value is not of that type.
+    pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
+        let Some(place) = self.columns.iter().position(|name| name == column) else {
+            return Err(Error::invalid(format!("there is no column {column:?} among {:?}", self.columns)));
+        };
+        let value = &self.values[place];
+        T::from_value(value).ok_or_else(|| {
+            let found = value.kind().map_or_else(|| "null".into(), |kind| format!("{kind:?}").to_lowercase());
+            Error::invalid(format!("column {column:?} is read as {}, but holds {found}", T::WHAT))
+        })
+    }
+
+    /// The names of the columns.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The values in the order of the columns.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The values in the order of the columns, without a copy.
+    pub fn into_values(self) -> Vec<Value> {
+        self.values
+    }
+}
+
+/// A time as text that sorts as the time does.
+pub(crate) fn time_text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Integer(value) => value.fmt(f),
+            Self::Text(value) | Self::Json(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::Bytes(value) => write!(f, "{} bytes", value.len()),
+            Self::Time(value) => f.write_str(&time_text(*value)),
+            Self::Uuid(value) => value.fmt(f),
+        }
+    }
+}

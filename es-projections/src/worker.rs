@@ -1,0 +1,140 @@
+//! A worker: runs one projection over all partitions of its sources.
+//!
+//! Readers decode the log and put whole commands into a hopper, [`hopper`]; the worker takes what is there, and in
+//! one transaction moves the checkpoints, folds the events in and commits, [`run`]. While a batch is committed the
+//! next one is decoded, and no more than that is held.
+
+mod handle;
+mod hopper;
+mod quarantine;
+mod read;
+mod run;
+mod state;
+
+use std::fmt;
+use std::sync::Arc;
+
+use es_core::log::Log;
+use es_core::{EventSource, verify_checkpoint};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Ledger, Place, Saved};
+use crate::error::Error;
+use crate::projection::Projection;
+use crate::registry;
+use crate::sql::Database;
+pub use handle::Handle;
+use run::Run;
+use state::Board;
+pub use state::{PartitionProgress, Status, WorkerState};
+
+/// A worker's settings; [`Worker::start`] sets it to work.
+#[derive(Clone)]
+pub struct Worker {
+    database: Database,
+    log: Arc<dyn Log>,
+    sources: Arc<[EventSource]>,
+    limits: hopper::Limits,
+    shutdown: CancellationToken,
+}
+
+impl Worker {
+    /// A worker that reads these sources from the log and writes to the database.
+    pub fn builder(database: Database, log: Arc<dyn Log>, sources: Vec<EventSource>) -> Self {
+        let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
+        Self { database, log, sources: sources.into(), limits, shutdown: CancellationToken::new() }
+    }
+
+    /// The most events of a transaction, save that a command is never split; 2,000 unless given.
+    ///
+    /// # Panics
+    /// When `events` is 0.
+    #[must_use]
+    pub fn batch_max(mut self, events: usize) -> Self {
+        assert!(events > 0, "a batch holds at least one event");
+        self.limits.events = events;
+        self
+    }
+
+    /// Stops the worker when this token is cancelled, as [`Handle::stop`] does.
+    #[must_use]
+    pub fn shutdown(mut self, token: CancellationToken) -> Self {
+        self.shutdown = token;
+        self
+    }
+
+    /// Makes the projection's tables, shuts out every earlier worker of it, compares its checkpoints with the log,
+    /// and goes on from there in a task of its own.
+    ///
+    /// # Errors
+    /// [`Error::OtherVersion`] when the tables were built by another version of the projection, [`Error::Log`] when
+    /// the log lost records that the read model contains or can't be reached, [`Error::Invalid`] for names that
+    /// can't be used, [`Error::Unavailable`] when the database can't be reached.
+    pub async fn start(&self, projection: impl Projection) -> Result<Handle, Error> {
+        let projection: Arc<dyn Projection> = Arc::new(projection);
+        self.check_sources()?;
+        registry::prepare(&self.database, &*projection).await?;
+        let name: Arc<str> = projection.name().into();
+        let places = self.places();
+        let taken =
+            Ledger::take_over(self.database.clone(), name.clone(), projection.version(), places.clone()).await?;
+        let (ledger, saved) = taken;
+        let board = Arc::new(Board::new(name, places, &saved));
+        let shutdown = self.shutdown.child_token();
+        let run = Run { worker: self.clone(), projection, ledger, board: board.clone(), shutdown: shutdown.clone() };
+        run.verify(&saved).await?;
+        tokio::spawn(run.to_the_end(saved));
+        Ok(Handle::new(board, self.log.clone(), shutdown))
+    }
+
+    fn check_sources(&self) -> Result<(), Error> {
+        if self.sources.is_empty() {
+            return Err(Error::invalid("a worker needs at least one source of events"));
+        }
+        for (place, source) in self.sources.iter().enumerate() {
+            let same = |other: &EventSource| other.topic == source.topic || other.category == source.category;
+            if self.sources[..place].iter().any(same) {
+                return Err(Error::invalid(format!("a worker was given {} twice", source.topic)));
+            }
+        }
+        Ok(())
+    }
+
+    fn places(&self) -> Arc<[Place]> {
+        let of_source = |(source, events): (usize, &EventSource)| {
+            let (category, topic) = (events.category.clone(), events.topic.clone());
+            (0..events.partitions).map(move |partition| Place {
+                source,
+                category: category.clone(),
+                topic: topic.clone(),
+                partition,
+            })
+        };
+        self.sources.iter().enumerate().flat_map(of_source).collect()
+    }
+}
+
+impl Run {
+    /// Compares each checkpoint with the log.
+    async fn verify(&self, saved: &[Saved]) -> Result<(), Error> {
+        const AT_ONCE: usize = 16;
+        let places = self.board.places();
+        let checks = places.iter().zip(saved).map(|(place, saved)| {
+            let source = &self.worker.sources[place.source];
+            verify_checkpoint(&*self.worker.log, source, place.partition, &saved.checkpoint).boxed()
+        });
+        let checks: Vec<_> = checks.collect();
+        let checked = stream::iter(checks).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await;
+        checked.map(|_| ()).map_err(|source| self.log_error(source))
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("database", &self.database)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! The readers: decode, apply the validity rule, and put whole commands into the hopper.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use es_core::log::{Batch, Log, LogError, StoredRecord};
+use es_core::{Checkpoint, EventSource, Fed, PartitionReader};
+
+use super::hopper::{Chunk, Hopper};
+use super::run::Pause;
+use super::state::{Board, Origin};
+use crate::error::Error;
+
+/// A record on an events topic that is not an event of ours.
+#[derive(Debug, Clone)]
+pub(super) struct Quarantined {
+    pub(super) offset: u64,
+    pub(super) reason: String,
+    pub(super) timestamp_ms: i64,
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+}
+
+/// Reads all partitions of one source until something is final.
+pub(super) struct SourceReader {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) source: EventSource,
+    /// Its index among the worker's sources.
+    pub(super) index: usize,
+    /// Its first partition's index among the worker's places.
+    pub(super) first_place: usize,
+    pub(super) hopper: Arc<Hopper>,
+    pub(super) board: Arc<Board>,
+}
+
+impl SourceReader {
+    /// Reads on from the checkpoints, one per partition, and returns only with an error that trying again can't mend.
+    pub(super) async fn run(self, checkpoints: Vec<Checkpoint>) -> LogError {
+        let partitions = 0..self.source.partitions;
+        let resume = |(partition, checkpoint)| PartitionReader::resume(self.source.clone(), partition, checkpoint);
+        let mut readers: Vec<_> = partitions.zip(&checkpoints).map(resume).collect();
+        let mut pause = Pause::new("reading the log");
+        loop {
+            let Err(error) = self.follow(&mut readers, &mut pause).await;
+            if !error.is_retryable() {
+                return error;
+            }
+            let error = Arc::new(Error::Log { projection: self.board.projection().clone(), source: error });
+            self.board.trouble(Origin::Source(self.index), error.clone());
+            tokio::time::sleep(pause.grow(self.board.projection(), &error)).await;
+        }
+    }
+
+    async fn follow(
+        &self,
+        readers: &mut [PartitionReader],
+        pause: &mut Pause,
+    ) -> Result<std::convert::Infallible, LogError> {
+        let from: Vec<_> = readers.iter().map(|reader| (reader.partition(), reader.next())).collect();
+        let mut log = self.log.reader(&self.source.topic, &from).await?;
+        loop {
+            let batch = log.next().await?;
+            if pause.reset() {
+                self.board.well(Origin::Source(self.index));
+            }
+            let partition = batch.partition as usize;
+            let reader = readers.get_mut(partition).expect("a log reads the partitions that it was asked for");
+            self.feed(reader, batch).await?;
+        }
+    }
+
+    async fn feed(&self, reader: &mut PartitionReader, batch: Batch) -> Result<(), LogError> {
+        let limits = self.hopper.limits();
+        let place = self.first_place + batch.partition as usize;
+        let mut chunk = Chunk::at(place, reader.checkpoint());
+        for stored in batch.records {
+            take(&mut chunk, reader, stored)?;
+            if chunk.weight() >= limits.events || chunk.bytes >= limits.bytes {
+                let full = std::mem::replace(&mut chunk, Chunk::at(place, reader.checkpoint()));
+                self.hopper.push(cut(full, reader)).await;
+            }
+        }
+        reader.skip_to(batch.next);
+        self.hopper.push(cut(chunk, reader)).await;
+        Ok(())
+    }
+}
+
+/// Feeds a record to the reader and adds what comes of it to the chunk.
+fn take(chunk: &mut Chunk, reader: &mut PartitionReader, stored: StoredRecord) -> Result<(), LogError> {
+    /// What an event takes in memory beside its payload, roughly.
+    const EVENT_BYTES: usize = 600;
+    let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
+    let (key, value) = (stored.record.key.clone(), stored.record.value.clone());
+    match reader.feed(stored)? {
+        Fed::Events(events) => {
+            chunk.bytes += events.iter().map(|event| event.envelope.payload.len() + EVENT_BYTES).sum::<usize>();
+            chunk.events.extend(events);
+        }
+        Fed::Foreign(reason) => {
+            tracing::warn!(topic_partition = reader.partition(), offset, reason, "a record that is not an event");
+            let value = value.unwrap_or_default();
+            chunk.bytes += key.len() + value.len() + EVENT_BYTES;
+            chunk.quarantined.push(Quarantined { offset, reason, timestamp_ms, key, value });
+        }
+        Fed::Void(reason) => {
+            tracing::info!(topic_partition = reader.partition(), offset, ?reason, "a void record");
+            chunk.void += 1;
+        }
+        Fed::Nothing | Fed::Answers(_) | Fed::Claim(_) => {}
+    }
+    Ok(())
+}
+
+/// Ends a chunk where the reader is.
+fn cut(chunk: Chunk, reader: &PartitionReader) -> Chunk {
+    Chunk { to: reader.checkpoint(), read: reader.next(), ..chunk }
+}
+
+impl Quarantined {
+    /// When the record's writer says that it was written, where a database can hold that.
+    pub(super) fn recorded_at(&self) -> Option<DateTime<Utc>> {
+        const YEAR_9999_MS: i64 = 253_402_300_799_999;
+        let plausible = (0..=YEAR_9999_MS).contains(&self.timestamp_ms);
+        plausible.then(|| DateTime::from_timestamp_millis(self.timestamp_ms)).flatten()
+    }
+}
+
+/// The start of what may be long.
+pub(super) fn start_of(bytes: &Bytes) -> Vec<u8> {
+    const START: usize = 256;
+    bytes[..bytes.len().min(START)].to_vec()
+}
+
+/// How long a pause may become.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,187 @@
+//! What others see of a worker: where it is, and how it is doing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use es_core::Position;
+use tokio::sync::watch;
+
+use crate::checkpoint::{Place, Saved};
+use crate::error::Error;
+
+/// How a worker is doing.
+#[derive(Debug, Clone)]
+pub enum WorkerState {
+    /// It works, or waits for events.
+    Running,
+    /// Something failed; it tries again, and no event is skipped.
+    Retrying {
+        /// The last failure.
+        error: Arc<Error>,
+        /// Since when it fails.
+        since: DateTime<Utc>,
+        /// How often it failed since then.
+        attempts: u32,
+    },
+    /// It does nothing any more.
+    Stopped {
+        /// Why, unless it was asked to.
+        error: Option<Arc<Error>>,
+    },
+}
+
+/// How a worker is doing, and how far it is.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// How it is doing.
+    pub state: WorkerState,
+    /// The number of records that it has not handled yet; none when the log can't be asked.
+    pub lag: Option<u64>,
+}
+
+/// How far a worker is in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionProgress {
+    /// The aggregate type's stored name.
+    pub category: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: u32,
+    /// The offset to go on from: everything before is in the read model.
+    pub next: u64,
+    /// The offset up to which it has read: further than `next` while a command is not complete.
+    pub read: u64,
+    /// Events folded in since the read model was begun.
+    pub events: u64,
+    /// Void records passed since then. Those inside a command that is not complete yet may be counted again after a
+    /// restart, and so may quarantined ones.
+    pub void: u64,
+    /// Records quarantined since then, since they are not events of ours.
+    pub quarantined: u64,
+}
+
+/// Progress and troubles of one worker, written by its tasks, read by its handles.
+#[derive(Debug)]
+pub(super) struct Board {
+    projection: Arc<str>,
+    places: Arc<[Place]>,
+    sender: watch::Sender<Notice>,
+}
+
+/// What the board shows.
+#[derive(Debug, Default)]
+pub(super) struct Notice {
+    progress: Vec<PartitionProgress>,
+    troubles: BTreeMap<Origin, Trouble>,
+    stopped: Option<Option<Arc<Error>>>,
+}
+
+/// What of the worker is in trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// The transaction.
+    Commit,
+    /// The reader of a source.
+    Source(usize),
+}
+
+#[derive(Debug, Clone)]
+struct Trouble {
+    error: Arc<Error>,
+    since: DateTime<Utc>,
+    attempts: u32,
+}
+
+impl Board {
+    pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>, saved: &[Saved]) -> Self {
+        let board = Self { projection, places, sender: watch::Sender::default() };
+        board.reset(saved);
+        board
+    }
+
+    pub(super) fn projection(&self) -> &Arc<str> {
+        &self.projection
+    }
+
+    pub(super) fn places(&self) -> &Arc<[Place]> {
+        &self.places
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Notice> {
+        self.sender.subscribe()
+    }
+
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Notice) -> T) -> T {
+        read(&self.sender.borrow())
+    }
+
+    /// Index of the partition of a position.
+    pub(super) fn place_of(&self, position: &Position) -> Option<usize> {
+        let here = |place: &Place| place.category == position.category && place.partition == position.partition;
+        self.places.iter().position(here)
+    }
+
+    /// Shows what is saved.
+    pub(super) fn reset(&self, saved: &[Saved]) {
+        let progress = self.places.iter().zip(saved).map(|(place, saved)| PartitionProgress {
+            category: place.category.clone(),
+            topic: place.topic.clone(),
+            partition: place.partition,
+            next: saved.checkpoint.next,
+            read: saved.checkpoint.next,
+            events: saved.events,
+            void: saved.void,
+            quarantined: saved.quarantined,
+        });
+        let progress = progress.collect();
+        self.sender.send_modify(|notice| notice.progress = progress);
+    }
+
+    /// Shows that a place moved.
+    pub(super) fn moved(&self, change: impl FnOnce(&mut [PartitionProgress])) {
+        self.sender.send_modify(|notice| {
+            change(&mut notice.progress);
+            notice.troubles.remove(&Origin::Commit);
+        });
+    }
+
+    pub(super) fn trouble(&self, origin: Origin, error: Arc<Error>) {
+        self.sender.send_modify(|notice| {
+            let new = Trouble { error: error.clone(), since: Utc::now(), attempts: 0 };
+            let trouble = notice.troubles.entry(origin).or_insert(new);
+            trouble.error = error;
+            trouble.attempts += 1;
+        });
+    }
+
+    pub(super) fn well(&self, origin: Origin) {
+        self.sender.send_if_modified(|notice| notice.troubles.remove(&origin).is_some());
+    }
+
+    pub(super) fn stopped(&self, error: Option<Arc<Error>>) {
+        self.sender.send_modify(|notice| notice.stopped = Some(error));
+    }
+}
+
+impl Notice {
+    pub(super) fn progress(&self) -> &[PartitionProgress] {
+        &self.progress
+    }
+
+    /// Whether the worker stopped, and why.
+    pub(super) fn stop(&self) -> Option<&Option<Arc<Error>>> {
+        self.stopped.as_ref()
+    }
+
+    pub(super) fn state(&self) -> WorkerState {
+        if let Some(error) = &self.stopped {
+            return WorkerState::Stopped { error: error.clone() };
+        }
+        self.troubles.values().next().cloned().map_or(WorkerState::Running, |trouble| {
+            let Trouble { error, since, attempts } = trouble;
+            WorkerState::Retrying { error, since, attempts }
+        })
+    }
+}

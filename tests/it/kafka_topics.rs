@@ -1,0 +1,174 @@
+//! Topics are made so that they keep every event, and those that would not are refused.
+
+use std::collections::HashMap;
+
+use es_core::log::{Log, LogErrorKind};
+use es_kafka::KafkaConfig;
+use es_tests::Kafka;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::kafka_log::{connect, connect_with, events, prepared, record};
+
+fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().expect("an admin client can be made")
+}
+
+async fn create(kafka: &Kafka, topic: &str, settings: &[(&str, &str)]) {
+    let mut new = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
+    for (name, value) in settings {
+        new = new.set(name, value);
+    }
+    let made = admin(kafka).create_topics([&new], &AdminOptions::new()).await.unwrap();
+    made.into_iter().for_each(|made| drop(made.expect("the topic can be made")));
+}
+
+async fn settings(kafka: &Kafka, topic: &str) -> HashMap<String, String> {
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let mut told = admin(kafka).describe_configs(&asked, &AdminOptions::new()).await.unwrap();
+    let entries = told.remove(0).unwrap().entries;
+    entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_missing_topic_is_made_so_that_nothing_is_ever_lost() {
+    let kafka = Kafka::shared().await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).partitions(3)).await;
+    let topic = events("account");
+    assert_eq!(log.prepare(&topic).await.unwrap(), 3);
+    assert_eq!(log.prepare(&topic).await.unwrap(), 3, "and accepted when it is there");
+
+    let settings = settings(kafka, &topic.name).await;
+    let expected = [
+        ("cleanup.policy", "compact"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "-1"),
+        ("min.compaction.lag.ms", "604800000"),
+        ("min.insync.replicas", "1"),
+        ("unclean.leader.election.enable", "false"),
+        ("message.timestamp.type", "CreateTime"),
+        ("max.message.bytes", "1048588"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn two_processes_can_make_a_topic_at_the_same_time() {
+    let kafka = Kafka::shared().await;
+    let (one, other) = tokio::join!(connect(kafka), connect(kafka));
+    let topic = events("account");
+    let (one, other) = tokio::join!(one.prepare(&topic), other.prepare(&topic));
+    assert_eq!((one.unwrap(), other.unwrap()), (8, 8));
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_client_with_larger_batches_makes_a_topic_that_takes_them() {
+    let kafka = Kafka::shared().await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).property("message.max.bytes", "2000000")).await;
+    let topic = prepared(&log).await;
+    assert_eq!(settings(kafka, &topic).await["max.message.bytes"], "2000061");
+    // The smaller default is refused by name.
+    let topic = events("account");
+    create(kafka, &topic.name, &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "604800000")]).await;
+    let message = log.prepare(&topic).await.unwrap_err().to_string();
+    assert!(message.contains("max.message.bytes is \"1048588\"") && message.contains("2000061 or more"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn an_existing_topic_that_could_lose_history_is_refused() {
+    const COMPACTED: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "604800000")];
+    const DELETED: [(&str, &str); 3] =
+        [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let table: [(&[(&str, &str)], &[(&str, &str)], Option<&str>); 11] = [
+        (&COMPACTED, &[], None),
+        (&DELETED, &[], None),
+        (&COMPACTED, &[("compression.type", "lz4"), ("segment.bytes", "1048576")], None),
+        (&[], &[], Some("retention.ms is \"604800000\", so cleanup.policy delete removes events: set it to -1")),
+        (&DELETED, &[("retention.bytes", "1000000")], Some("retention.bytes is \"1000000\"")),
+        (&DELETED, &[("cleanup.policy", "compact,delete"), ("min.compaction.lag.ms", "604800000")], None),
+        (&COMPACTED, &[("cleanup.policy", "compact,delete")], Some("retention.ms is \"604800000\"")),
+        (&COMPACTED, &[("min.compaction.lag.ms", "604799999")], Some("min.compaction.lag.ms is \"604799999\"")),
+        (&COMPACTED, &[("unclean.leader.election.enable", "true")], Some("unclean.leader.election.enable is \"true\"")),
+        (
+            &COMPACTED,
+            &[("message.timestamp.type", "LogAppendTime")],
+            Some("message.timestamp.type is \"LogAppendTime\""),
+        ),
+        (&COMPACTED, &[("max.message.bytes", "1000060")], Some("max.message.bytes is \"1000060\"")),
+    ];
+    for (base, changes, refused) in table {
+        let topic = events("account");
+        let settings: HashMap<&str, &str> = base.iter().chain(changes).copied().collect();
+        create(kafka, &topic.name, &settings.into_iter().collect::<Vec<_>>()).await;
+        let outcome = log.prepare(&topic).await;
+        match refused {
+            None => assert_eq!(outcome.unwrap(), 2, "{base:?} {changes:?}"),
+            Some(expected) => {
+                let error = outcome.expect_err(expected);
+                assert_eq!(error.kind(), LogErrorKind::Settings);
+                let message = error.to_string();
+                assert!(message.contains(expected) && message.contains(&topic.name), "{message}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn another_number_of_partitions_is_refused() {
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let topic = events("account");
+    assert_eq!(log.prepare(&topic).await.unwrap(), 8);
+    // Asked for by the configuration.
+    let other = connect_with(KafkaConfig::new(kafka.bootstrap()).partitions(4)).await;
+    let error = other.prepare(&topic).await.unwrap_err();
+    assert_eq!(error.kind(), LogErrorKind::Settings);
+    assert!(error.to_string().contains("it has 8 partitions, asked for are 4"), "{error}");
+    // Remembered from before: somebody added some.
+    let more = rdkafka::admin::NewPartitions::new(&topic.name, 9);
+    let changed = admin(kafka).create_partitions([&more], &AdminOptions::new()).await.unwrap();
+    changed.into_iter().for_each(|changed| drop(changed.unwrap()));
+    let error = es_tests::eventually("the new partition", crate::kafka_log::PATIENCE, async || {
+        log.prepare(&topic).await.err() // brokers hear of it one after the other
+    })
+    .await;
+    assert_eq!(error.kind(), LogErrorKind::Settings);
+    assert!(error.to_string().contains("has 9 partitions and had 8 before"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_topic_whose_first_records_were_deleted_is_refused() {
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let topic = events("account");
+    // Kafka deletes records only where the policy allows it.
+    let settings = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+    create(kafka, &topic.name, &settings).await;
+    log.prepare(&topic).await.unwrap();
+    log.writer(&topic.name, 1).await.unwrap().append((0..5).map(|n| record(n.to_string())).collect()).await.unwrap();
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&topic.name, 1, Offset::Offset(3)).unwrap();
+    admin(kafka).delete_records(&before, &AdminOptions::new()).await.unwrap();
+
+    let error = log.prepare(&topic).await.unwrap_err();
+    assert_eq!(error.kind(), LogErrorKind::Lost);
+    let message = error.to_string();
+    assert!(message.contains("partition 1 begins at offset 3") && message.contains(&topic.name), "{message}");
+
+    // And a reader that begins before them is told, not moved on in silence.
+    let mut reader = log.reader(&topic.name, &[(0, 0), (1, 2)]).await.unwrap();
+    let error = reader.next().await.unwrap_err();
+    assert_eq!(error.kind(), LogErrorKind::Lost);
+    assert!(error.to_string().contains(&format!("{}/1 at offset 2: it has 3 to 5", topic.name)), "{error}");
+}
