@@ -705,9 +705,10 @@ mod tests {
         };
         let es = Es::stamped(Kind::Event, stamp());
         assert_eq!(with_es(Es { format: 2, ..es.clone() }), Decoded::Newer(2));
-        for foreign in [Es { format: 2, kind: 0, ..es.clone() }, Es { format: 0, ..es.clone() }, Es { kind: 0, ..es }] {
-            assert!(matches!(with_es(foreign), Decoded::Foreign(_)));
-        }
+        let foreign = |es, reason: &str| assert_eq!(with_es(es), Decoded::Foreign(reason.into()));
+        foreign(Es { format: 2, kind: 0, ..es.clone() }, "its es header has format 2");
+        foreign(Es { format: 0, ..es.clone() }, "its es header has format 0");
+        foreign(Es { kind: 0, ..es }, "its es header has kind 0");
     }
 
     #[test]
