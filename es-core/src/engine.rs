@@ -24,7 +24,6 @@ use crate::store::{DiskStore, MemoryStore, Store, StoreError};
 
 /// How an engine works. Every bound has a default that suits a service with a few hundred concurrent senders.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct EngineConfig {
     /// The first part of topic names, in place of the aggregates' context: lower case letters, digits, `_` and `-`.
     pub namespace: Option<String>,

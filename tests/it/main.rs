@@ -7,3 +7,4 @@ mod kafka_log;
 mod kafka_topics;
 mod projections;
 mod servers;
+mod write_path;

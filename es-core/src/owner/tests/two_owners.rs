@@ -93,3 +93,18 @@ async fn of_two_that_start_at_once_exactly_one_serves() {
         assert_eq!((world.sum("a").await, sum), (20, 20));
     }
 }
+
+#[tokio::test]
+async fn a_claim_that_lands_behind_another_of_its_number_has_lost() {
+    let world = World::new();
+    world.fault(Fault::Hang); // the slow one's claim
+    let slow = world.starting(world.config.clone()).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let quick = world.process().await;
+    quick.send("a", "1", add(1)).await.unwrap();
+    assert_eq!(world.partition().release(), 1);
+    assert!(slow.bus.ready().await.is_err());
+    assert!(slow.send("a", "2", add(10)).await.is_err());
+    quick.send_until_done("a", "3", add(100)).await.unwrap();
+    assert_eq!(world.sum("a").await, 101);
+}

@@ -1,0 +1,49 @@
+//! What ends the program: one line that says what failed and what to do.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why a command failed, in one line.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(one_line(&what.into()))
+    }
+
+    /// What failed, then each cause.
+    pub(crate) fn because(what: impl fmt::Display, error: &(dyn Error + 'static)) -> Self {
+        Self::new(format!("{what}: {}", chain(error)))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(chain(&error))
+    }
+}
+
+/// An error and its causes, each once.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
