@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, code_of, failed};
+use crate::error::{ClientError, code_of, failed, next};
 
 /// Stands for an offset that was not reported yet.
 const UNREPORTED: u64 = u64::MAX;
@@ -77,7 +77,7 @@ impl KafkaWriter {
             Err(AppendError::Refused(LogError::new(LogErrorKind::Settings, message)))
         };
         for record in records {
-            let bytes = record.size() + 10 * record.headers.len().saturating_sub(98);
+            let bytes = KafkaConfig::record_bytes(record);
             if bytes > self.record_max_bytes {
                 let limit = self.record_max_bytes;
                 return refused(format!("a record has {bytes} bytes, the largest that fits has {limit}"));
@@ -97,16 +97,16 @@ impl KafkaWriter {
     }
 
     async fn produce(&mut self, record: &Record) -> Result<(), AppendError> {
-        let mut next = BaseRecord::with_opaque_to(&self.topic, self.produced)
+        let mut message = BaseRecord::with_opaque_to(&self.topic, self.produced)
             .partition(self.number)
             .key(record.key.as_ref())
             .timestamp(record.timestamp_ms)
             .headers(headers(record));
-        next.payload = record.value.as_deref();
+        message.payload = record.value.as_deref();
         loop {
-            match self.producer.send(next) {
+            match self.producer.send(message) {
                 Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => next = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
                 Err((error, _)) => return Err(self.unknown(ClientError::from(error), None)),
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -116,7 +116,7 @@ impl KafkaWriter {
     }
 
     fn unknown(&self, cause: ClientError, code: Option<RDKafkaErrorCode>) -> AppendError {
-        let kind = code.map_or(LogErrorKind::Unavailable, |code| crate::error::next(code).kind());
+        let kind = code.map_or(LogErrorKind::Unavailable, |code| next(code).kind());
         let message = format!("appending to {}/{}", self.topic, self.partition);
         AppendError::Unknown(LogError::new(kind, message).with_source(cause))
     }
