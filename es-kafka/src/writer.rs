@@ -1,4 +1,9 @@
 //! Appending: one idempotent producer per open writer, dropped at the first doubt.
+//!
+//! A broker remembers a producer for a day (`producer.id.expiration.ms`) by the *times in its records*. Where they are
+//! older than that on the broker's clock, it forgets the producer when it restarts, and a batch that was appended and is
+//! sent again is appended twice. The writer is told the offsets of the second copy, so whoever expects consecutive
+//! offsets learns of it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
