@@ -10,8 +10,10 @@ mod cli;
 mod domain;
 mod failure;
 mod folder;
+mod http;
 mod import;
 mod read_model;
+mod serve;
 mod time;
 
 use std::process::ExitCode;
