@@ -4,6 +4,9 @@
 //! every caller once each record is proven to follow the claim without a gap. Anything else is doubt: the writer is
 //! dropped, a new claim is made, and the log says what became of the round.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;

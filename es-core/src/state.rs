@@ -205,7 +205,6 @@ impl<A: Handle + Apply> PartitionState<A> {
 
     /// Takes a proven state.
     pub(crate) fn put(&mut self, id: AggregateKey, entry: Arc<Entry<A>>) {
-        self.cached.remove(&id);
         self.changed.states.insert(id, entry);
     }
 

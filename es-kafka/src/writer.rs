@@ -1,4 +1,9 @@
 //! Appending: one idempotent producer per open writer, dropped at the first doubt.
+//!
+//! A broker remembers a producer for a day (`producer.id.expiration.ms`) by the *times in its records*. Where they are
+//! older than that on the broker's clock, it forgets the producer when it restarts, and a batch that was appended and is
+//! sent again is appended twice. The writer is told the offsets of the second copy, so whoever expects consecutive
+//! offsets learns of it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -14,7 +19,7 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
 
-use crate::client::{Asking, Journal, POLL, lock, spawn};
+use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, code_of, failed};
 
@@ -39,16 +44,19 @@ pub(crate) struct KafkaWriter {
 
 impl KafkaWriter {
     /// Blocks.
-    pub(crate) fn open(asking: &Asking, config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
-        asking.require(topic, &[partition])?;
+    pub(crate) fn open(config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
         let what = || format!("opening {topic}/{partition} for writing");
         let producer: BaseProducer<Reports> =
             config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;
         let producer = Arc::new(producer);
-        // Connects now, so that the first append need not. A producer asks for its id when an answer comes and a
-        // broker it has learnt of is connected, else after half a second: the first answer teaches, the second is it.
-        for _ in 0..2 {
-            producer.client().fetch_metadata(Some(topic), config.deadline()).map_err(|error| failed(what(), error))?;
+        // Connects now, so that the first append need not. A producer asks for its id whenever an answer comes and a
+        // broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses,
+        // the second comes by one of them, the third is for an id that was asked for on the connection left then.
+        for _ in 0..3 {
+            if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
+                producer.poll(Duration::from_millis(20)); // brings the causes to the journal
+                return Err(producer.context().journal.explain(what(), error));
+            }
         }
         let stopped = Arc::new(AtomicBool::new(false));
         serve(Arc::clone(&producer), Arc::clone(&stopped))?;

@@ -90,7 +90,7 @@ impl Ledger {
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
     /// it should, or has another fence: the transaction must be rolled back then.
     pub(crate) async fn advance(&self, tx: &mut Tx, moves: &[Move]) -> Result<bool, Error> {
-        const WIDTH: usize = 16;
+        const WIDTH: usize = 18;
         let table = tx.table_name("es_checkpoints");
         let tuple = format!("({})", ["?"; WIDTH].join(","));
         let tuples = vec![tuple; moves.len()].join(",");

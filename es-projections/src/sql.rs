@@ -106,6 +106,7 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        check_args(args)?;
         let rows = match &self.inner.pool {
             Pool::Sqlite(pools) => pools.fetch(sql, args).await,
             Pool::Postgres(pool) => pool.fetch(sql, args).await,
@@ -147,6 +148,12 @@ impl Database {
     fn error(&self, doing: &str, error: DriverError) -> Error {
         error.into_error(doing, &self.inner.url)
     }
+}
+
+fn check_args(args: &[Value]) -> Result<(), Error> {
+    args.iter()
+        .find_map(Value::unstorable)
+        .map_or(Ok(()), |reason| Err(Error::invalid(format!("an argument: {reason}"))))
 }
 
 impl fmt::Debug for Database {

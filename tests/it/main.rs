@@ -5,4 +5,6 @@
 mod kafka_faults;
 mod kafka_log;
 mod kafka_topics;
+mod projections;
 mod servers;
+mod write_path;

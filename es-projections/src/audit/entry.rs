@@ -65,7 +65,35 @@ fn json_text(event: &Envelope) -> Option<&str> {
         return None;
     }
     let text = std::str::from_utf8(&event.payload).ok()?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok().then_some(text)
+    let valid = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    (valid && depth(text) <= JSON_DEPTH_MAX).then_some(text)
+}
+
+/// Databases read JSON by recursion, each with a limit of its own; this is serde_json's.
+const JSON_DEPTH_MAX: usize = 128;
+
+/// How deep arrays and objects are nested in valid JSON.
+fn depth(text: &str) -> usize {
+    if text.len() <= 2 * JSON_DEPTH_MAX {
+        return 0; // too short to be too deep
+    }
+    let (mut depth, mut deepest) = (0, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
 }
 
 impl Entry {

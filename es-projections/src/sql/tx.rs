@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::table::Table;
 use super::value::{Row, Value};
-use super::{Database, DriverError, postgres, sqlite};
+use super::{Database, DriverError, check_args, postgres, sqlite};
 use crate::error::Error;
 
 /// A transaction of a worker or a tool. Dropping it rolls it back.
@@ -45,6 +45,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`]; the transaction can only be rolled back then.
     pub async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
+        check_args(args)?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.execute(sql, args).await,
             Inner::Postgres(tx) => tx.execute(sql, args).await,
@@ -57,6 +58,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::execute`].
     pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        check_args(args)?;
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.fetch(sql, args).await,
             Inner::Postgres(tx) => tx.fetch(sql, args).await,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use es_core::Version;
 use uuid::Uuid;
 
@@ -89,6 +89,18 @@ impl Value {
             Self::Time(_) => Kind::Time,
             Self::Uuid(_) => Kind::Uuid,
         })
+    }
+
+    /// Why not every database takes it. One that does would hide what another one refuses.
+    pub(crate) fn unstorable(&self) -> Option<String> {
+        match self {
+            Self::Text(text) if text.contains('\0') => Some("text with a zero character can't be stored".into()),
+            Self::Json(text) if text.contains('\0') => Some("JSON has no zero characters".into()),
+            Self::Time(time) if !(0..=9999).contains(&time.year()) => {
+                Some(format!("time {time} is not between the years 0 and 9999"))
+            }
+            _ => None,
+        }
     }
 
     /// Roughly the bytes that it takes in a statement.

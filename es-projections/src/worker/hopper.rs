@@ -1,6 +1,5 @@
 //! What was read and waits to be committed: bounded, so that a slow database slows the readers.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use es_core::{Checkpoint, Recorded};
@@ -33,7 +32,7 @@ pub(super) struct Chunk {
     pub(super) bytes: usize,
 }
 
-/// Chunks of all partitions, in the order in which they came.
+/// Chunks of all partitions.
 #[derive(Debug)]
 pub(super) struct Hopper {
     limits: Limits,
@@ -46,7 +45,7 @@ pub(super) struct Hopper {
 
 #[derive(Debug, Default)]
 struct Held {
-    chunks: VecDeque<Chunk>,
+    chunks: Vec<Chunk>,
     events: usize,
     bytes: usize,
 }
@@ -81,7 +80,10 @@ impl Hopper {
             let held = std::mem::take(&mut *self.lock());
             if !held.chunks.is_empty() {
                 self.emptied.notify_waiters();
-                return held.chunks.into();
+                let mut chunks = held.chunks;
+                // Workers that write the same tables touch partitions in one order, so that they don't wait in circles.
+                chunks.sort_unstable_by_key(|chunk| chunk.place);
+                return chunks;
             }
             self.filled.notified().await;
         }
@@ -100,7 +102,7 @@ impl Hopper {
         held.bytes += chunk.bytes;
         match held.chunks.iter_mut().find(|other| other.place == chunk.place) {
             Some(before) => before.extend(chunk),
-            None => held.chunks.push_back(chunk),
+            None => held.chunks.push(chunk),
         }
         true
     }

@@ -1,0 +1,250 @@
+//! Bulk work over declared tables, and SQL of one's own: the same on both databases.
+
+use chrono::{DateTime, Utc};
+use es_projections::{Database, Error, Kind, OnDuplicate, Row, Table, Value};
+use uuid::Uuid;
+
+use super::support::*;
+
+fn everything() -> Table {
+    Table::new("everything")
+        .key("id", Kind::Integer)
+        .key("part", Kind::Text)
+        .column("text", Kind::Text)
+        .optional("number", Kind::Integer)
+        .optional("flag", Kind::Bool)
+        .optional("bytes", Kind::Bytes)
+        .optional("json", Kind::Json)
+        .optional("time", Kind::Time)
+        .optional("uuid", Kind::Uuid)
+        .index("by_time", &["time", "number"])
+}
+
+fn numbers() -> Table {
+    Table::new("numbers").key("id", Kind::Integer).column("text", Kind::Text)
+}
+
+fn time(text: &str) -> DateTime<Utc> {
+    text.parse().expect("a time")
+}
+
+async fn with_table(url: &str, table: &Table) -> Database {
+    let database = connect(url).await;
+    let mut tx = database.begin().await.unwrap();
+    tx.create(table).await.unwrap();
+    tx.create(table).await.unwrap(); // again does no harm
+    tx.commit().await.unwrap();
+    database
+}
+
+fn sorted(rows: Vec<Row>) -> Vec<Vec<Value>> {
+    let mut values: Vec<_> = rows.into_iter().map(Row::into_values).collect();
+    values.sort_by_key(|row| format!("{:?}", &row[..1]));
+    values
+}
+
+pub async fn every_kind_of_value_comes_back(url: &str) {
+    let table = everything();
+    let database = with_table(url, &table).await;
+    let nasty = "'; DROP TABLE bank_everything; -- \" \\ ? $1 % _ \u{1f600} \r\n\t {\"a\":1}";
+    let full = vec![
+        Value::Integer(i64::MIN),
+        nasty.into(),
+        "".into(),
+        i64::MAX.into(),
+        true.into(),
+        vec![0u8, 255, 39, 92].into(),
+        Value::Json(r#"{"b": 1,  "a":[1e400,"\u0000 ' \\"], "b":2}"#.into()),
+        time("1993-01-01T00:00:00.000001Z").into(),
+        Uuid::from_u128(0x0123_4567_89ab_cdef).into(),
+    ];
+    let empty: Vec<Value> =
+        [vec![Value::Integer(1), "".into(), nasty.into()], vec![Value::Null; 6]].into_iter().flatten().collect();
+    let edge = vec![
+        Value::Integer(2),
+        "x".into(),
+        "x".into(),
+        (-1).into(),
+        false.into(),
+        Value::Bytes(Vec::new()),
+        Value::Json("null".into()),
+        time("9999-12-31T23:59:59.999999Z").into(),
+        Uuid::nil().into(),
+    ];
+    let rows = vec![full, empty, edge];
+    let mut tx = database.begin().await.unwrap();
+    tx.upsert(&table, rows.clone()).await.unwrap();
+    let keys: Vec<_> = rows.iter().map(|row| row[..2].to_vec()).chain([vec![Value::Integer(3), "no".into()]]).collect();
+    assert_eq!(sorted(tx.load(&table, keys.clone()).await.unwrap()), {
+        let mut rows = rows.clone();
+        rows.sort_by_key(|row| format!("{:?}", &row[..1]));
+        rows
+    });
+    tx.commit().await.unwrap();
+
+    // Times compare as times, with arguments and with text.
+    let name = database.table_name("everything");
+    let sql = format!("SELECT id FROM {name} WHERE time >= ? AND time < '2000-01-01' ORDER BY time");
+    let rows = database.fetch(&sql, &[time("1993-01-01T00:00:00Z").into()]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    let sql = format!("SELECT id, flag, uuid, time, number FROM {name} WHERE part = ? ORDER BY id");
+    let row = database.fetch(&sql, &[nasty.into()]).await.unwrap().remove(0);
+    assert_eq!(row.get::<i64>("id").unwrap(), i64::MIN);
+    assert!(row.get::<bool>("flag").unwrap());
+    assert_eq!(row.get::<Option<Uuid>>("uuid").unwrap(), Some(Uuid::from_u128(0x0123_4567_89ab_cdef)));
+    assert_eq!(row.get::<DateTime<Utc>>("time").unwrap(), time("1993-01-01T00:00:00.000001Z"));
+    assert_eq!(
+        row.get::<u32>("number").unwrap_err().to_string(),
+        "column \"number\" is read as an integer from 0 to 4294967295, but holds integer"
+    );
+    assert!(row.get::<i64>("nothing").unwrap_err().to_string().starts_with("there is no column \"nothing\""));
+}
+
+pub async fn of_rows_with_one_key_the_last_is_written(url: &str) {
+    let table = numbers();
+    let database = with_table(url, &table).await;
+    let row = |id: i64, text: &str| vec![id.into(), text.into()];
+    let mut tx = database.begin().await.unwrap();
+    tx.upsert(&table, vec![row(1, "a"), row(2, "b"), row(1, "c"), row(1, "d")]).await.unwrap();
+    tx.upsert(&table, vec![row(2, "e"), row(3, "f")]).await.unwrap();
+    tx.upsert(&table, vec![]).await.unwrap();
+    let keys = vec![vec![1.into()], vec![2.into()], vec![3.into()], vec![1.into()]];
+    let rows = sorted(tx.load(&table, keys).await.unwrap());
+    assert_eq!(rows, [row(1, "d"), row(2, "e"), row(3, "f")]);
+}
+
+pub async fn duplicates_fail_or_stay(url: &str) {
+    let table = numbers();
+    let database = with_table(url, &table).await;
+    let row = |id: i64, text: &str| vec![id.into(), text.into()];
+    let mut tx = database.begin().await.unwrap();
+    assert_eq!(tx.insert(&table, vec![row(1, "a"), row(2, "b")], OnDuplicate::Fail).await.unwrap(), 2);
+    assert_eq!(tx.insert(&table, vec![row(2, "x"), row(3, "c"), row(3, "y")], OnDuplicate::Keep).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    let mut tx = database.begin().await.unwrap();
+    let error = tx.insert(&table, vec![row(4, "d"), row(1, "z")], OnDuplicate::Fail).await.unwrap_err();
+    assert!(matches!(error, Error::Sql { .. }) && !error.is_retryable(), "{error:?}");
+    assert!(chain(&error).to_lowercase().contains("unique"), "{}", chain(&error));
+    tx.rollback().await.unwrap();
+    let sql = format!("SELECT text FROM {} ORDER BY id", database.table_name("numbers"));
+    let rows = database.fetch(&sql, &[]).await.unwrap();
+    let texts: Vec<String> = rows.iter().map(|row| row.get("text").unwrap()).collect();
+    assert_eq!(texts, ["a", "b", "c"]);
+}
+
+pub async fn thousands_of_rows_are_written_loaded_and_deleted(url: &str) {
+    let table = numbers();
+    let database = with_table(url, &table).await;
+    let ids = 0..10_123;
+    let mut tx = database.begin().await.unwrap();
+    tx.upsert(&table, ids.clone().map(|id| vec![id.into(), format!("n{id}").into()]).collect()).await.unwrap();
+    let rows = tx.load(&table, ids.clone().map(|id| vec![id.into()]).collect()).await.unwrap();
+    assert_eq!(rows.len(), 10_123);
+    let deleted = tx.delete(&table, ids.filter(|id| id % 2 == 0).map(|id: i64| vec![id.into()]).collect()).await;
+    assert_eq!(deleted.unwrap(), 5_062);
+    tx.commit().await.unwrap();
+    assert_eq!(count(&database, "numbers").await, 5_061);
+}
+
+pub async fn rows_that_do_not_fit_are_refused(url: &str) {
+    let table = everything();
+    let database = with_table(url, &numbers()).await;
+    let mut tx = database.begin().await.unwrap();
+    let refused = |error: Error| {
+        assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        error.to_string()
+    };
+    let error = tx.upsert(&numbers(), vec![vec![1.into()]]).await.unwrap_err();
+    assert_eq!(refused(error), "table \"numbers\": a row has 1 values, not 2");
+    let error = tx.upsert(&numbers(), vec![vec!["1".into(), "x".into()]]).await.unwrap_err();
+    assert_eq!(refused(error), "table \"numbers\", column \"id\": given Text, declared Integer");
+    let error = tx.upsert(&numbers(), vec![vec![1.into(), Value::Null]]).await.unwrap_err();
+    assert_eq!(refused(error), "table \"numbers\", column \"text\": given no value, declared Text");
+    // A database that takes it would hide what another one refuses.
+    let error = tx.upsert(&numbers(), vec![vec![1.into(), "a\0b".into()]]).await.unwrap_err();
+    assert_eq!(refused(error), "table \"numbers\", column \"text\": text with a zero character can't be stored");
+    let late = DateTime::<Utc>::MAX_UTC;
+    let row = vec![1.into(), "".into(), "".into(), Value::Null, Value::Null, Value::Null, Value::Null, late.into()];
+    let row = [row, vec![Value::Null]].concat();
+    let error = tx.upsert(&table, vec![row]).await.unwrap_err();
+    assert!(refused(error).ends_with("is not between the years 0 and 9999"));
+    for (table, reason) in [
+        (Table::new("x; DROP").key("id", Kind::Text), "table \"x; DROP\" is not a valid name"),
+        (Table::new("x").key("I\"d", Kind::Text), "column \"I\\\"d\" is not a valid name"),
+        (Table::new("x").column("id", Kind::Text), "table \"x\": it has no key"),
+        (Table::new("x").key("id", Kind::Text).column("id", Kind::Text), "table \"x\": it has two columns \"id\""),
+        (Table::new("es_x").key("id", Kind::Text), "table \"es_x\": names with es_ are the framework's own"),
+        (
+            Table::new("x").key("id", Kind::Text).index("i", &["no"]),
+            "index \"i\" is over \"no\", which is not a column",
+        ),
+    ] {
+        let error = refused(tx.create(&table).await.unwrap_err());
+        assert!(error.contains(reason), "{error}");
+    }
+    for namespace in ["", "Bank", "b-k", "1b", "b\"", "a_namespace_that_is_too_long"] {
+        let error = refused(Database::connect(url, namespace).await.unwrap_err());
+        assert!(error.contains("is not a valid name"), "{error}");
+    }
+}
+
+pub async fn statements_of_ones_own_run_on_both(url: &str) {
+    let database = with_table(url, &everything()).await;
+    let name = database.table_name("everything");
+    let mut tx = database.begin().await.unwrap();
+    let insert = format!("INSERT INTO {name} (id, part, text, number, json, time) VALUES (?, ?, '?', ?, ?, ?) -- ?");
+    for id in 1..=3i64 {
+        let args =
+            [id.into(), "p".into(), Value::Null, Value::json(&vec![id]).unwrap(), time("2026-01-01T00:00:00Z").into()];
+        assert_eq!(tx.execute(&insert, &args).await.unwrap(), 1);
+    }
+    let update = format!("UPDATE {name} SET number = id * ? WHERE text = '?' AND id <> ?");
+    assert_eq!(tx.execute(&update, &[10.into(), 2.into()]).await.unwrap(), 2);
+    tx.commit().await.unwrap();
+    let sql = format!("SELECT sum(number) AS total, count(*) AS rows, count(number) AS numbers FROM {name}");
+    let row = database.fetch(&sql, &[]).await.unwrap().remove(0);
+    assert_eq!(row.get::<i64>("total").unwrap(), 40);
+    assert_eq!((row.get::<i64>("rows").unwrap(), row.get::<i64>("numbers").unwrap()), (3, 2));
+    let sql = format!("SELECT json, sum(number) AS total FROM {name} WHERE id = ? GROUP BY id, part");
+    let row = database.fetch(&sql, &[2.into()]).await.unwrap().remove(0);
+    assert_eq!(row.get::<serde_json::Value>("json").unwrap(), serde_json::json!([2]));
+    assert_eq!(row.get::<Option<i64>>("total").unwrap(), None);
+    let error = database.fetch("SELECT no_such_column", &[]).await.unwrap_err();
+    assert!(matches!(error, Error::Sql { .. }), "{error:?}");
+    let error = database.fetch(&format!("SELECT 1 AS one FROM {name} WHERE text = ?"), &["a\0".into()]).await;
+    assert!(matches!(error, Err(Error::Invalid(_))), "{error:?}");
+}
+
+pub async fn a_transaction_that_is_dropped_changes_nothing(url: &str) {
+    let table = numbers();
+    let database = with_table(url, &table).await;
+    for _ in 0..3 {
+        let mut tx = database.begin().await.unwrap();
+        tx.upsert(&table, vec![vec![1.into(), "a".into()]]).await.unwrap();
+        drop(tx);
+        assert_eq!(count(&database, "numbers").await, 0);
+    }
+}
+
+pub async fn tables_of_a_newer_release_are_refused(url: &str) {
+    let database = connect(url).await;
+    connect(url).await; // again does no harm
+    Database::connect(url, "other").await.unwrap();
+    let mut tx = database.begin().await.unwrap();
+    let insert = format!(
+        "INSERT INTO {} (id, name, checksum, applied_at) VALUES (1000, 'more', 'x', '2026-01-01T00:00:00Z')",
+        database.table_name("es_migrations")
+    );
+    tx.execute(&insert, &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let error = Database::connect(url, "bank").await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    assert!(error.to_string().contains("made by a newer release (migration 1000, more): upgrade this program"));
+    let mut tx = database.begin().await.unwrap();
+    let migrations = database.table_name("es_migrations");
+    tx.execute(&format!("DELETE FROM {migrations} WHERE id = 1000"), &[]).await.unwrap();
+    tx.execute(&format!("UPDATE {migrations} SET checksum = 'x'"), &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let error = Database::connect(url, "bank").await.unwrap_err();
+    assert!(error.to_string().contains("made by another build (migration 1, worker, differs)"), "{error}");
+}

@@ -1,0 +1,57 @@
+//! Test cases for every database: written once, run against each. A case is given the URL of an empty database.
+
+#![allow(dead_code, unreachable_pub, reason = "two test binaries include this, each with a use of its own")]
+
+pub mod audit;
+pub mod bulk;
+pub mod faults;
+pub mod replay;
+pub mod support;
+pub mod waiting;
+
+/// Gives the names of all cases, by module, to a macro.
+#[macro_export]
+macro_rules! for_each_case {
+    ($tests:ident) => {
+        $tests! {
+            replay:
+                rows_equal_the_fold_after_stops_at_every_batch_size
+                replaying_twice_changes_nothing
+                a_torn_command_is_not_visible_until_it_is_complete
+                a_torn_command_that_a_claim_voids_never_becomes_visible
+                foreign_and_void_records_are_counted_and_change_nothing
+                two_aggregate_types_go_into_one_read_model
+                a_read_model_of_another_version_is_refused_and_can_be_removed;
+            faults:
+                a_crash_between_rows_and_commit_leaves_neither
+                a_panic_is_retried_and_shown
+                a_commit_of_unknown_outcome_is_looked_up
+                a_database_that_went_back_is_filled_again
+                an_older_worker_can_not_commit
+                a_lost_tail_stops_the_worker
+                a_topic_made_anew_stops_the_worker
+                a_log_that_goes_away_is_read_on
+                a_large_command_is_not_split;
+            waiting:
+                a_wait_ends_when_the_event_is_visible
+                a_wait_ends_at_its_deadline_and_says_where_it_is
+                a_stopped_worker_ends_waits_with_its_error
+                a_worker_is_stopped_by_its_token;
+            bulk:
+                every_kind_of_value_comes_back
+                of_rows_with_one_key_the_last_is_written
+                duplicates_fail_or_stay
+                thousands_of_rows_are_written_loaded_and_deleted
+                rows_that_do_not_fit_are_refused
+                statements_of_ones_own_run_on_both
+                a_transaction_that_is_dropped_changes_nothing
+                tables_of_a_newer_release_are_refused;
+            audit:
+                every_field_comes_back_whatever_it_holds
+                payloads_that_are_not_json_are_kept
+                filters_combine
+                pages_follow_each_other_in_both_orders
+                impossible_queries_are_refused;
+        }
+    };
+}

@@ -1,0 +1,76 @@
+//! Read models on PostgreSQL: the cases that every database passes, and a server that goes away under load.
+
+#[path = "../../es-projections/tests/cases/mod.rs"]
+mod cases;
+
+use std::time::Duration;
+
+use cases::support::{Balances, Events, balances, caught_up, connect, count};
+use es_projections::audit::AuditTrail;
+use es_projections::{ConnectOptions, Database, Error};
+use es_tests::Postgres;
+
+macro_rules! tests {
+    ($($module:ident: $($name:ident)*;)*) => {$(
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[ignore = "needs PostgreSQL: run scripts/test"]
+                async fn $name() {
+                    let url = es_tests::Postgres::shared().await.database().await;
+                    super::cases::$module::$name(&url).await;
+                }
+            )*
+        }
+    )*};
+}
+
+crate::for_each_case!(tests);
+
+/// Shows: whatever the server's stops, crashes and lost commits do to a worker, rows equal the fold of the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_server_that_goes_away_under_load_costs_no_event_and_doubles_none() {
+    let mut server = Postgres::start().await;
+    let url = server.database().await;
+    let database = connect(&url).await;
+    let mut events = Events::new();
+    let sum = events.worker(&database).batch_max(50).start(Balances::default()).await.unwrap();
+    let trail = AuditTrail::new(std::slice::from_ref(&events.source));
+    let trail = events.worker(&database).batch_max(50).start(trail).await.unwrap();
+    let mut written = 0;
+    for round in 0..6 {
+        for number in 0..400 {
+            events.add(&format!("a{}", number % 7), &[1, 2]);
+            written += 2;
+            if number == 200 {
+                if round % 2 == 0 { server.kill().await } else { server.stop().await }
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        server.restart().await;
+    }
+    caught_up(&sum).await;
+    caught_up(&trail).await;
+    assert_eq!(count(&database, "audit").await, written);
+    let totals = (0..7).map(|number| {
+        let commands = 6 * (0..400).filter(|command| command % 7 == number).count();
+        format!("a{number} {}/{}", 3 * commands, 2 * commands)
+    });
+    assert_eq!(balances(&database).await, totals.collect::<Vec<_>>().join(", "));
+    sum.stop().await.unwrap();
+    trail.stop().await.unwrap();
+}
+
+/// Shows: a server that is not there is named, without the password, after a bounded time.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_server_that_is_not_there_is_named() {
+    let port = es_tests::free_port();
+    let url = format!("postgres://teller:s3cret@127.0.0.1:{port}/bank");
+    let options = ConnectOptions { attempts: 3, ..ConnectOptions::default() };
+    let error = Database::connect_with(&url, "bank", options).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }) && error.is_retryable());
+    let shown = format!("connecting on postgres://teller:***@127.0.0.1:{port}/bank failed");
+    assert!(error.to_string().starts_with(&shown), "{error}");
+}
