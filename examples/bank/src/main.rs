@@ -12,6 +12,7 @@ mod failure;
 mod folder;
 mod http;
 mod import;
+mod log;
 mod read_model;
 mod serve;
 mod time;

@@ -7,11 +7,10 @@ use es_core::NotDone;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{Bank, Options};
 use crate::failure::Failure;
-use crate::http;
+use crate::{http, log};
 
 /// How long requests that are under way may take after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -52,7 +51,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         () = stop.cancelled() => Err(NotDone::Stopped),
     };
     if ready.is_ok() {
-        log_from_now_on();
+        log::while_serving();
         println!("listening on http://{address}");
         std::io::stdout().flush()?;
         stop.cancelled().await;
@@ -67,14 +66,6 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         Err(error) if !asked => Err(Failure::because("taking over the accounts", &error)),
         _ => Ok(()),
     }
-}
-
-/// Logs what happens while serving. Before, the one line of a failure says more than what led to it; `RUST_LOG` shows
-/// that too, from the begin on.
-fn log_from_now_on() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails where it was set from the begin on.
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).try_init();
 }
 
 fn stop_on_signals(stop: CancellationToken) -> Result<(), Failure> {

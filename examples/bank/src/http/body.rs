@@ -12,7 +12,7 @@ use crate::domain::Money;
 
 const BODY_MAX: usize = 64 << 10;
 /// What is read of a body that is too large, so that its sender comes to read the answer.
-const DRAIN_MAX: usize = 1 << 20;
+const DRAIN_MAX: usize = 32 << 20;
 /// How long a sender may take for a body.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 const TEXT_MAX: usize = 200;
@@ -56,7 +56,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let place = if path == "." { String::new() } else { format!("{path}: ") };
+        // The path of an object that ends too early has no name.
+        let place = if matches!(path.as_str(), "." | "?") { String::new() } else { format!("{path}: ") };
         Problem::bad_request(format!("{place}{}", error.into_inner()))
     })?;
     json.end().map_err(|error| Problem::bad_request(format!("the body goes on behind its object: {error}")))?;
@@ -74,9 +75,9 @@ pub(super) fn amount_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
 }
 
 fn number<'de, D: Deserializer<'de>>(deserializer: D, least: i64) -> Result<Money, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    let money = Money::new(number).ok().filter(|money| money.get() >= least);
-    money.ok_or_else(|| de::Error::custom(format!("{number} is not a whole number from {least} to {}", Money::MAX)))
+    let number = i64::deserialize(deserializer);
+    let money = number.ok().and_then(|number| Money::new(number).ok()).filter(|money| money.get() >= least);
+    money.ok_or_else(|| de::Error::custom(format!("it is not a whole number from {least} to {}", Money::MAX)))
 }
 
 /// A text of 1 to 200 characters without control characters.
