@@ -197,8 +197,8 @@ impl KafkaConfig {
     pub(crate) fn for_writing(&self) -> ClientConfig {
         let limit = MESSAGE_MAX_BYTES.to_string();
         let defaults = [
-            // Counted in whole milliseconds: any other value costs one or two for each round.
-            ("linger.ms", "0"),
+            // The writer ends the lingering when a round is complete.
+            ("linger.ms", "5"),
             ("message.max.bytes", limit.as_str()),
             // A round is bounded by whoever decides it, and there is one at a time: no second bound.
             ("queue.buffering.max.messages", "0"),

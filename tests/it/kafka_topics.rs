@@ -91,7 +91,7 @@ async fn an_existing_topic_that_could_lose_history_is_refused() {
         [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
     let kafka = Kafka::shared().await;
     let log = connect(kafka).await;
-    let table: [(Settings, Settings, Option<&str>); 11] = [
+    let table: [(Settings<'_>, Settings<'_>, Option<&str>); 11] = [
         (&COMPACTED, &[], None),
         (&DELETED, &[], None),
         (&COMPACTED, &[("compression.type", "lz4"), ("segment.bytes", "1048576")], None),

@@ -46,6 +46,8 @@ impl Pools {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("cache_size", "-65536")
             .pragma("temp_store", "memory")
+            // Pages that batch after batch changes are moved to the database once in a while, not for each.
+            .pragma("wal_autocheckpoint", "4000")
             .disable_statement_logging();
         // A database in memory lives as long as its connection, so there it is one, and never closed.
         let lasting = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None);
