@@ -285,9 +285,10 @@ async fn a_foreign_record_of_any_shape_is_read() {
     producer.send(odd).map_err(|e| e.0).unwrap();
     tokio::task::spawn_blocking(move || producer.flush(PATIENCE).unwrap()).await.unwrap();
 
-    log.writer(&topic, 0).await.unwrap().append(vec![record("ours")]).await.unwrap();
+    let ours = record("ours");
+    log.writer(&topic, 0).await.unwrap().append(vec![ours.clone()]).await.unwrap();
     let stored = read_all(&log, &topic, 0).await;
-    assert_eq!(stored[1].record, record("ours"));
+    assert_eq!(stored[1].record, ours);
     let foreign = &stored[0].record;
     assert_eq!((foreign.key.as_ref(), &foreign.value), (&b"\xff"[..], &None));
     let headers: Vec<(&str, &[u8])> = foreign.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
