@@ -105,9 +105,9 @@ impl ClientContext for Journal {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {
-            // The same failures come as errors, which `note` spaces out; and every client warns of properties that
-            // are meant for the others.
-            Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
+            // The same failures come as errors, which `note` spaces out; every client warns of properties that are
+            // meant for the others, and a new producer of the connection on which it first asked for its id.
+            Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN" | "GETPID") => {
                 if facility == "FAIL" {
                     // Not every failure comes as an error too: a broker that hangs up does not.
                     let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);

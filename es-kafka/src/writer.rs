@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use es_core::log::{AppendError, LogError, LogErrorKind, LogWriter, Record};
@@ -23,6 +23,10 @@ use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, code_of, failed, next};
 
+/// After this time a new producer asks for its id by itself.
+const ID_TIMER: Duration = Duration::from_millis(600);
+/// Between two questions before that.
+const ID_PAUSE: Duration = Duration::from_millis(20);
 /// Stands for an offset that was not reported yet.
 const UNREPORTED: u64 = u64::MAX;
 
@@ -51,7 +55,8 @@ impl KafkaWriter {
         let producer = Arc::new(producer);
         // Connects now, so that the first append need not. A producer asks for its id whenever an answer comes and a
         // broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses,
-        // the second comes by one of them, the third is for an id that was asked for on the connection left then.
+        // the second comes by one of them, the third is for an id that was asked for on the connection left then; and
+        // on a busy machine the serving thread asks on.
         for _ in 0..3 {
             if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
                 producer.poll(Duration::from_millis(20)); // brings the causes to the journal
@@ -59,10 +64,11 @@ impl KafkaWriter {
             }
         }
         let stopped = Arc::new(AtomicBool::new(false));
-        serve(Arc::clone(&producer), Arc::clone(&stopped))?;
+        let topic: Arc<str> = topic.into();
+        serve(Arc::clone(&producer), Arc::clone(&stopped), Arc::clone(&topic))?;
         let complete = send_rounds(Arc::clone(&producer), Arc::clone(&stopped))?;
         Ok(Self {
-            topic: topic.into(),
+            topic,
             partition,
             number: i32::try_from(partition).expect("the partition is there, and Kafka counts in 31 bits"),
             record_max_bytes: config.record_max_bytes(),
@@ -178,10 +184,15 @@ fn headers(record: &Record) -> OwnedHeaders {
 }
 
 /// A thread that takes the producer's reports, and drops it in the end.
-fn serve(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>) -> Result<(), LogError> {
+fn serve(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>, topic: Arc<str>) -> Result<(), LogError> {
+    let timer = Instant::now() + ID_TIMER;
     let serving = move || {
         while !stopped.load(Ordering::Relaxed) {
-            producer.poll(POLL);
+            let without_id = || !producer.context().ready.load(Ordering::Relaxed) && Instant::now() < timer;
+            producer.poll(if without_id() { ID_PAUSE } else { POLL });
+            if without_id() {
+                let _ = producer.client().fetch_metadata(Some(&topic), POLL); // for its answer, see `open`
+            }
         }
     };
     spawn("es-kafka-write", serving)
@@ -226,6 +237,8 @@ fn flush(producer: &BaseProducer<Reports>) -> Flushed {
 #[derive(Default)]
 struct Reports {
     journal: Journal,
+    /// Something was reported, so the producer has its id.
+    ready: AtomicBool,
     round: Mutex<Option<Round>>,
 }
 
@@ -250,6 +263,7 @@ impl Reports {
     }
 
     fn reported(&self, number: usize, offset: i64) {
+        self.ready.store(true, Ordering::Relaxed);
         // A batch that was sent twice may be reported without offsets: -1 for its first record.
         let Ok(offset) = u64::try_from(offset) else {
             return self.fail(None, ClientError::new("a record was delivered without telling its offset"));
