@@ -187,6 +187,7 @@ impl Run {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];
                 at.next = chunk.to.next;
+                at.checkpoint = chunk.to.clone();
                 at.read = chunk.read;
             }
             for step in &batch.moves {
