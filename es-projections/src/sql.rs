@@ -114,7 +114,8 @@ impl Database {
         rows.map_err(|error| self.error("a query", error))
     }
 
-    /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it.
+    /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it: a projection that
+    /// began another within its own would wait for ever.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].

@@ -186,6 +186,9 @@ pub async fn a_read_model_of_another_version_is_refused_and_can_be_removed(url: 
     let error = events.worker(&database).start(Balances::default().with_column("note")).await.unwrap_err();
     assert!(error.to_string().contains("both say version 1: raise `Projection::version`"), "{error}");
 
+    let error = events.worker(&database).start(Balances::named("other")).await.unwrap_err();
+    assert_eq!(error.to_string(), "projection other has table \"balances\", which is projection balances's");
+
     // The refused ones took no fence; removing shuts the running one out.
     let position = events.add("a", &[2]);
     worker.wait_for(&position, SOON).await.unwrap();
