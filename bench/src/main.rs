@@ -1,2 +1,136 @@
-//! bench
-fn main() {}
+//! Figures of the framework, each beside the raw floor of the same work from the same run.
+//!
+//! Ours and the floor are measured in turn and the medians reported, so that a busy machine slows both alike.
+
+mod account;
+mod bank;
+mod embedded;
+mod figure;
+mod floor;
+mod kafka;
+mod load;
+mod memory;
+mod servers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::figure::Figure;
+use crate::servers::Servers;
+
+// The bank's too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a figure, or the run, may fail with.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Prints a line per figure: its name, our value, the raw floor of the same work, and the ratio of both.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+pub(crate) struct Args {
+    /// The figures to measure; all unless given.
+    names: Vec<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Names the figures and says what each is.
+    #[arg(long)]
+    list: bool,
+    /// Tells each turn's measurement on standard error, and what it took of the processor.
+    #[arg(long)]
+    verbose: bool,
+    /// A broker to use; unless given, one is started.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// A PostgreSQL database to use; unless given, a server is started.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The transactions that are imported.
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/pkdd99/trans.asc"))]
+    pkdd99: PathBuf,
+    /// What a figure starts as a process of its own.
+    #[arg(long, hide = true, value_name = "DIR")]
+    open_accounts: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(dir) = &args.open_accounts {
+        return report("opening accounts", memory::open_accounts(dir).await)
+            .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if args.verbose {
+        figure::be_verbose();
+    }
+    if args.list {
+        for (name, what) in FIGURES {
+            println!("{name:24} {what}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let known = |name: &str| FIGURES.iter().any(|(known, _)| *known == name);
+    if let Some(unknown) = args.names.iter().find(|name| !known(name)) {
+        eprintln!("there is no figure {unknown}: --list names them");
+        return ExitCode::from(2);
+    }
+    let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|wanted| wanted == name);
+    let mut servers = Servers::new(&args);
+    let mut failed = false;
+    for (name, _) in FIGURES.iter().filter(|(name, _)| wanted(name)) {
+        match report(name, measure(name, &args, &mut servers).await) {
+            Some(figure) if args.json => println!("{}", figure.json()),
+            Some(figure) => println!("{figure}"),
+            None => failed = true,
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Says what failed, with its causes.
+fn report<T>(what: &str, result: Result<T, Failure>) -> Option<T> {
+    let error = match result {
+        Ok(value) => return Some(value),
+        Err(error) => error,
+    };
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    eprintln!("{}", causes.fold(format!("{what}: {error}"), |text, cause| format!("{text}: {cause}")));
+    None
+}
+
+const FIGURES: &[(&str, &str)] = &[
+    (
+        "embedded-256",
+        "256 senders on 1,000 accounts; floor: a loop that appends the same bytes, a sync for what is queued",
+    ),
+    ("embedded-1", "one sender; floor: one append to a file and a sync, of the same bytes"),
+    ("kafka-256", "256 senders on 1,000 accounts; floor: a bare owner loop that produces the same records"),
+    ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
+    ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
+    ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
+    ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
+    ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
+    ("memory-core-1m", "the same of the framework alone, without HTTP and read models"),
+];
+
+async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Result<Figure, Failure> {
+    match name {
+        "embedded-256" => embedded::many(name).await,
+        "embedded-1" => embedded::one(name).await,
+        "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000).await,
+        "kafka-1" => kafka::one(name, servers.kafka().await).await,
+        "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
+        "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
+        "import-kafka-postgres" => {
+            let broker = servers.kafka().await;
+            let databases = servers.databases(bank::IMPORTS).await;
+            bank::import_kafka(name, &args.pkdd99, &broker, databases).await
+        }
+        "memory-1m" => memory::of_bank(name).await,
+        "memory-core-1m" => memory::of_core(name).await,
+        _ => unreachable!("the names were checked against the list"),
+    }
+}

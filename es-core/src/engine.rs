@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::aggregate::{Apply, Handle};
 use crate::bus::{Bus, Counter, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::Codec;
@@ -24,7 +24,6 @@ use crate::store::{DiskStore, MemoryStore, Store, StoreError};
 
 /// How an engine works. Every bound has a default that suits a service with a few hundred concurrent senders.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct EngineConfig {
     /// The first part of topic names, in place of the aggregates' context: lower case letters, digits, `_` and `-`.
     pub namespace: Option<String>,
@@ -177,6 +176,13 @@ impl Engine {
                 tracing::error!(error = &error as &dyn std::error::Error, "an owner panicked");
             }
         }
+    }
+
+    /// Ends every owner where it stands, as `kill -9` would.
+    #[cfg(test)]
+    pub(crate) async fn kill(&self) {
+        let mut owners = std::mem::take(&mut *self.owners.lock().unwrap_or_else(PoisonError::into_inner));
+        owners.shutdown().await;
     }
 
     fn spawn_owner<A: Handle + Apply>(

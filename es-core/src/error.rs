@@ -186,3 +186,6 @@ impl fmt::Display for InvalidCommand {
         }
     }
 }
+
+impl StdError for NotDone {}
+impl StdError for InvalidCommand {}

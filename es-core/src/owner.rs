@@ -4,6 +4,9 @@
 //! every caller once each record is proven to follow the claim without a gap. Anything else is doubt: the writer is
 //! dropped, a new claim is made, and the log says what became of the round.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -203,12 +206,7 @@ impl<A: Handle + Apply> Owner<A> {
         Ok(Known { state, reader })
     }
 
-    async fn append_claim(
-        &self,
-        known: &Known<A>,
-        writer: &mut dyn LogWriter,
-        epoch: Epoch,
-    ) -> Result<u64, Obstacle> {
+    async fn append_claim(&self, known: &Known<A>, writer: &mut dyn LogWriter, epoch: Epoch) -> Result<u64, Obstacle> {
         let current = known.reader.current();
         let previous = (current.epoch.number > 0).then_some(PreviousClaim {
             number: current.epoch.number,
@@ -295,7 +293,9 @@ impl<A: Handle + Apply> Owner<A> {
                     sequence = closed.last_sequence;
                     self.publish(known, closed, &claimed);
                 }
-                Ok(Ok(offsets)) => return self.doubt(&Gap { claimed: claimed.offset, sequence, offsets }, closed.into_pending()),
+                Ok(Ok(offsets)) => {
+                    return self.doubt(&Gap { claimed: claimed.offset, sequence, offsets }, closed.into_pending());
+                }
                 Ok(Err(error)) => return self.doubt(&error, closed.into_pending()),
                 Err(_) => return self.doubt(&Obstacle::Deadline(self.limits.append_deadline), closed.into_pending()),
             }
@@ -344,7 +344,7 @@ impl<A: Handle + Apply> Owner<A> {
     fn doubt(&self, why: &dyn std::error::Error, pending: Vec<Pending>) -> Left {
         self.counters.doubts.fetch_add(1, Ordering::Relaxed);
         let commands = pending.len();
-        tracing::warn!(topic = %self.source.topic, partition = self.partition, commands, error = why, "an append is in doubt");
+        tracing::warn!(topic = %self.source.topic, partition = self.partition, commands, why = describe(why), "an append is in doubt");
         self.status.send_replace(OwnerState::TakingOver { reason: "an append is in doubt".into() });
         Left::Doubt(pending)
     }

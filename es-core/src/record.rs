@@ -361,3 +361,418 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Decoded, Stri
     };
     Ok(Decoded::Event(es.stamp(), Box::new(envelope)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+    use crate::ids::{Actor, CausationId, CorrelationId};
+
+    fn encoder() -> Encoder {
+        Encoder::new("bank", "account")
+    }
+
+    fn stamp() -> Stamp {
+        let epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };
+        Stamp { epoch, sequence: 300, index: 1, count: 3 }
+    }
+
+    fn uuid(byte: u8) -> Uuid {
+        Uuid::from_bytes([byte; 16])
+    }
+
+    fn time(micros: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(1_700_000_000_000_000 + micros).unwrap()
+    }
+
+    fn full() -> Envelope {
+        let envelope = Envelope {
+            context: "bank".into(),
+            stream: StreamId { category: "account".into(), id: AggregateKey::new("Žižka/42").unwrap() },
+            version: Version::new(12),
+            event_id: uuid(0xe0).into(),
+            event_type: "deposited".into(),
+            schema_version: 2,
+            recorded_at: time(123_000),
+            occurred_at: time(-86_400_000_001),
+            command_id: CommandId::new("c-1").unwrap(),
+            command_hash: CommandHash::of("deposit", b"{}"),
+            correlation_id: CorrelationId::new("conversation").unwrap(),
+            causation_id: Some(CausationId::new("cause").unwrap()),
+            actor: Some(Actor::new("clerk 9").unwrap()),
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            content_type: "application/json".into(),
+            payload: Bytes::from(r#"{"amount":1}"#),
+            previous_hash: EventHash([0xaa; 32]),
+            hash: EventHash::default(),
+        };
+        Envelope { hash: envelope.compute_hash(), ..envelope }
+    }
+
+    fn minimal() -> Envelope {
+        let envelope = Envelope {
+            stream: StreamId { category: "account".into(), id: AggregateKey::new("42").unwrap() },
+            version: Version::new(1),
+            schema_version: 1,
+            occurred_at: time(123_000),
+            causation_id: None,
+            actor: None,
+            traceparent: None,
+            payload: Bytes::from("{}"),
+            previous_hash: EventHash::default(),
+            ..full()
+        };
+        Envelope { hash: envelope.compute_hash(), ..envelope }
+    }
+
+    fn claim() -> Claim {
+        let previous = Some(PreviousClaim { number: 6, writer: u64::MAX, offset: 1_234_567 });
+        Claim { epoch: stamp().epoch, log_id: uuid(0x10), node: "host-1".into(), previous }
+    }
+
+    fn answers() -> Answers {
+        let entry = |command: &str, answer| AnswerEntry {
+            aggregate: AggregateKey::new("42").unwrap(),
+            command: CommandId::new(command).unwrap(),
+            hash: CommandHash::of("withdraw", command.as_bytes()),
+            version: Version::new(12),
+            answer,
+        };
+        let refused = Answer::Refused(r#"{"insufficient_funds":{"balance":5}}"#.into());
+        let expected = [
+            ExpectedVersion::Any,
+            ExpectedVersion::NoStream,
+            ExpectedVersion::StreamExists,
+            ExpectedVersion::Exactly(Version::new(3)),
+        ];
+        let conflicts =
+            (0..).zip(expected).map(|(place, expected)| entry(&format!("c-4.{place}"), Answer::Conflict(expected)));
+        Answers {
+            answers: [entry("c-2", refused), entry("c-3", Answer::NoOp(()))].into_iter().chain(conflicts).collect(),
+        }
+    }
+
+    /// A record as text: what is text as it is, the es header in hex.
+    fn show(record: &Record) -> String {
+        let mut shown = format!("timestamp {}\nkey {}\n", record.timestamp_ms, String::from_utf8_lossy(&record.key));
+        for (name, value) in &record.headers {
+            match name.as_ref() {
+                header::ES => writeln!(shown, "{name} {}", hex(value)).unwrap(),
+                name => writeln!(shown, "{name} {}", String::from_utf8_lossy(value)).unwrap(),
+            }
+        }
+        let value = record.value.as_deref().unwrap_or(b"(tombstone)");
+        shown + "value " + &String::from_utf8_lossy(value)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The record that [`show`] shows so.
+    fn parse(shown: &str) -> Record {
+        let mut record = Record { key: Bytes::new(), value: None, headers: vec![], timestamp_ms: 0 };
+        for line in shown.trim().lines() {
+            let (name, value) = line.trim().split_once(' ').unwrap();
+            let text = Bytes::copy_from_slice(value.as_bytes());
+            match name {
+                "timestamp" => record.timestamp_ms = value.parse().unwrap(),
+                "key" => record.key = text,
+                "value" => record.value = Some(text),
+                header::ES => record.headers.push((Cow::Borrowed(header::ES), unhex(value))),
+                name => record.headers.push((Cow::Owned(name.into()), text)),
+            }
+        }
+        record
+    }
+
+    fn unhex(text: &str) -> Bytes {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_event_with_every_field() {
+        insta::assert_snapshot!(show(&encoder().event(&full(), stamp())), @r#"
+        timestamp 1700000000123
+        key Žižka/42/12@7.0123456789abcdef
+        ce_specversion 1.0
+        ce_id e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0
+        ce_source /bank/account
+        ce_type bank.account.deposited
+        ce_subject Žižka/42
+        ce_time 2023-11-13T22:13:19.999999Z
+        ce_partitionkey Žižka/42
+        content-type application/json
+        traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
+        value {"amount":1}
+        "#);
+    }
+
+    #[test]
+    fn an_event_with_nothing_optional() {
+        let stamp = Stamp { sequence: 1, index: 0, count: 1, ..stamp() };
+        insta::assert_snapshot!(show(&encoder().event(&minimal(), stamp)), @r#"
+        timestamp 1700000000123
+        key 42/1@7.0123456789abcdef
+        ce_specversion 1.0
+        ce_id e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0
+        ce_source /bank/account
+        ce_type bank.account.deposited
+        ce_subject 42
+        ce_time 2023-11-14T22:13:20.123000Z
+        ce_partitionkey 42
+        content-type application/json
+        es 08011001180721efcdab896745230128013801400148015203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
+        value {}
+        "#);
+    }
+
+    #[test]
+    fn a_claim() {
+        insta::assert_snapshot!(show(&encoder().claim(&claim(), 1_700_000_000_123)), @r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+        "#);
+    }
+
+    #[test]
+    fn a_first_claim() {
+        let first = Claim { previous: None, ..claim() };
+        insta::assert_snapshot!(show(&encoder().claim(&first, 1_700_000_000_123)), @r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":null}
+        "#);
+    }
+
+    #[test]
+    fn an_answers_record() {
+        insta::assert_snapshot!(show(&encoder().answers(&answers(), stamp(), 1_700_000_000_123)), @r#"
+        timestamp 1700000000123
+        key !answers/300@7.0123456789abcdef
+        es 08011003180721efcdab896745230128ac0230013803
+        value {"answers":[{"aggregate":"42","command":"c-2","hash":"d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"87e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"8ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"2e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"8ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
+        "#);
+    }
+
+    // Records as release 0.1.0 wrote them. Never changed: what is read of them must stay the same.
+    const OLD_FULL: &str = r#"
+        timestamp 1700000000123
+        key Žižka/42/12@7.0123456789abcdef
+        ce_specversion 1.0
+        ce_id e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0
+        ce_source /bank/account
+        ce_type bank.account.deposited
+        ce_subject Žižka/42
+        ce_time 2023-11-13T22:13:19.999999Z
+        ce_partitionkey Žižka/42
+        content-type application/json
+        traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
+        value {"amount":1}
+    "#;
+
+    const OLD_MINIMAL: &str = r#"
+        timestamp 1700000000123
+        key 42/1@7.0123456789abcdef
+        ce_specversion 1.0
+        ce_id e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0
+        ce_source /bank/account
+        ce_type bank.account.deposited
+        ce_subject 42
+        ce_time 2023-11-14T22:13:20.123000Z
+        ce_partitionkey 42
+        content-type application/json
+        es 08011001180721efcdab896745230128013801400148015203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
+        value {}
+    "#;
+
+    const OLD_CLAIM: &str = r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+    "#;
+
+    const OLD_FIRST_CLAIM: &str = r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":null}
+    "#;
+
+    const OLD_ANSWERS: &str = r#"
+        timestamp 1700000000123
+        key !answers/300@7.0123456789abcdef
+        es 08011003180721efcdab896745230128ac0230013803
+        value {"answers":[{"aggregate":"42","command":"c-2","hash":"d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"87e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"8ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"2e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"8ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
+    "#;
+
+    #[test]
+    fn old_bytes_are_read() {
+        assert_eq!(decode(&parse(OLD_FULL)), Decoded::Event(stamp(), Box::new(full())));
+        let first = Stamp { sequence: 1, index: 0, count: 1, ..stamp() };
+        assert_eq!(decode(&parse(OLD_MINIMAL)), Decoded::Event(first, Box::new(minimal())));
+        assert_eq!(decode(&parse(OLD_CLAIM)), Decoded::Claim(claim()));
+        assert_eq!(decode(&parse(OLD_FIRST_CLAIM)), Decoded::Claim(Claim { previous: None, ..claim() }));
+        assert_eq!(decode(&parse(OLD_ANSWERS)), Decoded::Answers(stamp(), answers()));
+    }
+
+    fn text(random: &mut fastrand::Rng) -> String {
+        let letters: Vec<char> = "aZ09-_./@!%\"\\ žß漢🏦".chars().collect();
+        let mut text = String::new();
+        for _ in 0..random.usize(1..40) {
+            text.push(*random.choice(&letters).unwrap());
+        }
+        text
+    }
+
+    fn random_envelope(random: &mut fastrand::Rng) -> Envelope {
+        fn maybe<T>(random: &mut fastrand::Rng, make: impl Fn(&mut fastrand::Rng) -> T) -> Option<T> {
+            random.bool().then(|| make(random))
+        }
+        // From the year 1 to 9999.
+        let seconds = |random: &mut fastrand::Rng| random.i64(-62_135_596_800..253_402_300_800);
+        Envelope {
+            context: "bank".into(),
+            stream: StreamId { category: "account".into(), id: AggregateKey::new(text(random)).unwrap() },
+            version: Version::new(random.u64(1..)),
+            event_id: Uuid::from_u128(random.u128(..)).into(),
+            event_type: "opened.twice".into(),
+            schema_version: random.u32(..),
+            recorded_at: DateTime::from_timestamp_millis(seconds(random) * 1000 + random.i64(0..1000)).unwrap(),
+            occurred_at: DateTime::from_timestamp_micros(seconds(random) * 1_000_000 + random.i64(0..1_000_000))
+                .unwrap(),
+            command_id: CommandId::new(text(random)).unwrap(),
+            command_hash: CommandHash(random.u128(..).to_be_bytes()),
+            correlation_id: CorrelationId::new(text(random)).unwrap(),
+            causation_id: maybe(random, |random| CausationId::new(text(random)).unwrap()),
+            actor: maybe(random, |random| Actor::new(text(random)).unwrap()),
+            traceparent: maybe(random, |random| text(random).into()),
+            content_type: "application/json".into(),
+            payload: (0..random.usize(..100)).map(|_| random.u8(..)).collect(),
+            previous_hash: EventHash(std::array::from_fn(|_| random.u8(..))),
+            hash: EventHash(std::array::from_fn(|_| random.u8(..))),
+        }
+    }
+
+    fn random_stamp(random: &mut fastrand::Rng) -> Stamp {
+        let count = random.u32(1..);
+        let epoch = Epoch { number: random.u64(..), writer: random.u64(..) };
+        Stamp { epoch, sequence: random.u64(..), index: random.u32(..count), count }
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_back() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..5_000 {
+            let (envelope, stamp) = (random_envelope(&mut random), random_stamp(&mut random));
+            let record = encoder().event(&envelope, stamp);
+            assert_eq!(decode(&record), Decoded::Event(stamp, Box::new(envelope)));
+        }
+    }
+
+    #[test]
+    fn keys_of_different_epochs_differ() {
+        let key = |number, writer| {
+            let epoch = Epoch { number, writer };
+            let stamp = Stamp { epoch, ..stamp() };
+            let claim = encoder().claim(&Claim { epoch, ..claim() }, 0);
+            [encoder().event(&full(), stamp).key, encoder().answers(&answers(), stamp, 0).key, claim.key]
+        };
+        let keys: std::collections::BTreeSet<_> =
+            [key(1, 1), key(1, 2), key(2, 1), key(1, 0x1000_0000_0000_0000)].into_iter().flatten().collect();
+        assert_eq!(keys.len(), 12);
+    }
+
+    #[test]
+    fn control_keys_are_told_from_events_by_their_first_byte() {
+        assert_eq!(encoder().claim(&claim(), 0).key[0], b'!');
+        assert_eq!(encoder().answers(&answers(), stamp(), 0).key[0], b'!');
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_a_foreign_record() {
+        let with_es = |es: Es| {
+            let mut record = encoder().claim(&claim(), 0);
+            record.headers = vec![(Cow::Borrowed(header::ES), es.encode_to_vec().into())];
+            decode(&record)
+        };
+        let es = Es::stamped(Kind::Event, stamp());
+        assert_eq!(with_es(Es { format: 2, ..es.clone() }), Decoded::Newer(2));
+        for foreign in [Es { format: 2, kind: 0, ..es.clone() }, Es { format: 0, ..es.clone() }, Es { kind: 0, ..es }] {
+            assert!(matches!(with_es(foreign), Decoded::Foreign(_)));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_makes_an_event_foreign_and_is_named() {
+        let reason = |change: &dyn Fn(&mut Record)| {
+            let mut record = encoder().event(&full(), stamp());
+            change(&mut record);
+            match decode(&record) {
+                Decoded::Foreign(reason) => reason,
+                other => panic!("{other:?}"),
+            }
+        };
+        for name in [header::ID, header::TYPE, header::SUBJECT, header::TIME, header::CONTENT_TYPE, header::ES] {
+            let removed = reason(&|record| record.headers.retain(|(known, _)| known != name));
+            assert!(removed.contains(name), "{name}: {removed}");
+            let rubbish = reason(&|record| {
+                let place = record.headers.iter().position(|(known, _)| known == name).unwrap();
+                record.headers[place].1 = Bytes::from_static(&[0xff]);
+            });
+            assert!(rubbish.contains(name), "{name}: {rubbish}");
+        }
+        let count = Stamp { index: 3, ..stamp() };
+        assert!(matches!(decode(&encoder().event(&full(), count)), Decoded::Foreign(_)));
+        let version = Envelope { version: Version::EMPTY, ..full() };
+        assert!(matches!(decode(&encoder().event(&version, stamp())), Decoded::Foreign(_)));
+        assert_eq!(decode(&Record { value: None, ..encoder().event(&full(), stamp()) }), Decoded::Tombstone);
+    }
+
+    #[test]
+    fn rubbish_is_never_a_panic() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let records = [
+            encoder().event(&full(), stamp()),
+            encoder().event(&minimal(), stamp()),
+            encoder().claim(&claim(), 0),
+            encoder().answers(&answers(), stamp(), 0),
+        ];
+        let spoil = |random: &mut fastrand::Rng, bytes: &Bytes| -> Bytes {
+            let mut bytes = bytes.to_vec();
+            match random.u8(..4) {
+                0 => bytes.truncate(random.usize(..=bytes.len())),
+                1 => bytes.extend((0..random.usize(..20)).map(|_| random.u8(..))),
+                2 => bytes = (0..random.usize(..60)).map(|_| random.u8(..)).collect(),
+                _ => {
+                    for _ in 0..random.usize(1..4) {
+                        if !bytes.is_empty() {
+                            let at = random.usize(..bytes.len());
+                            bytes[at] = random.u8(..);
+                        }
+                    }
+                }
+            }
+            bytes.into()
+        };
+        for _ in 0..40_000 {
+            let mut record = random.choice(&records).unwrap().clone();
+            match random.usize(..=record.headers.len() + 1) {
+                0 => record.value = record.value.map(|value| spoil(&mut random, &value)),
+                1 => record.timestamp_ms = random.i64(..),
+                place => {
+                    let (_, value) = &mut record.headers[place - 2];
+                    *value = spoil(&mut random, value);
+                }
+            }
+            let _ = decode(&record);
+        }
+    }
+}

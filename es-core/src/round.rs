@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
 use crate::aggregate::{Aggregate, Apply, Context, Handle};
-use crate::codec::{self, Codec};
+use crate::codec;
 use crate::envelope::{CommandHash, Envelope, EventHash};
 use crate::error::InvalidCommand;
 use crate::error::NotDone;
@@ -155,7 +155,8 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         }
         if let Some(known) = self.state.known(&key.0, &key.1, self.now.timestamp_millis())? {
             let same = known.is_of(job.hash);
-            let _ = job.reply.send(if same { Reply::Answer { known, duplicate: true } } else { Reply::CommandIdReused });
+            let _ =
+                job.reply.send(if same { Reply::Answer { known, duplicate: true } } else { Reply::CommandIdReused });
             return Ok(());
         }
         let mut entry = match self.working.remove(&job.id) {

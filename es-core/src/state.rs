@@ -205,7 +205,6 @@ impl<A: Handle + Apply> PartitionState<A> {
 
     /// Takes a proven state.
     pub(crate) fn put(&mut self, id: AggregateKey, entry: Arc<Entry<A>>) {
-        self.cached.remove(&id);
         self.changed.states.insert(id, entry);
     }
 
@@ -282,11 +281,8 @@ impl<A: Handle + Apply> PartitionState<A> {
     async fn begin_flush(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         self.finish_flush().await?;
         let generation = Arc::new(std::mem::take(&mut self.changed));
-        let stored = StoredCheckpoint {
-            fingerprint: fingerprint::<A>(),
-            last_recorded_ms: self.last_recorded_ms,
-            checkpoint,
-        };
+        let stored =
+            StoredCheckpoint { fingerprint: fingerprint::<A>(), last_recorded_ms: self.last_recorded_ms, checkpoint };
         let (store, partition, span_ms) = (self.store.clone(), self.partition, self.span_ms());
         let oldest = self.span_of(self.last_recorded_ms - self.limits.retention_ms);
         self.forgotten_before = self.forgotten_before.max(oldest);

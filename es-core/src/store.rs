@@ -42,9 +42,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError>;
 }
 
-/// A failure of the state store.
+/// A failure of the local state store. Its folder can always be deleted: it is built anew from the log.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} the local state store failed: free its disk or delete the folder, it is built anew from the log")]
+#[error("{action} the local state store failed")]
 pub struct StoreError {
     action: &'static str,
     #[source]

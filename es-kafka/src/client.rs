@@ -1,5 +1,6 @@
 //! What every client of librdkafka has in common: its logs go to `tracing`, and its last failure is kept as a cause.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, Next, code_of, failed, next};
+use crate::error::{ClientError, Next, code_of, failed, is_missing, next};
 
 /// How long a thread that serves a client waits for it before it looks whether it should stop.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -63,6 +64,17 @@ impl Journal {
         lock(&self.state).last.take().map(|(_, reason)| reason)
     }
 
+    /// Why something failed: where an error says only that no broker answered in time, the last failure says more.
+    pub(crate) fn explain(&self, message: impl Into<String>, error: KafkaError) -> LogError {
+        let vague = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
+        match self.last() {
+            Some((code, reason)) if vague => {
+                LogError::new(next(code).kind(), message).with_source(ClientError::new(reason))
+            }
+            _ => failed(message, error),
+        }
+    }
+
     fn note(&self, error: &KafkaError, reason: &str) {
         let code = code_of(error).unwrap_or(RDKafkaErrorCode::Unknown);
         if code == RDKafkaErrorCode::PartitionEOF {
@@ -96,6 +108,12 @@ impl ClientContext for Journal {
             // The same failures come as errors, which `note` spaces out; and every client warns of properties that
             // are meant for the others.
             Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
+                if facility == "FAIL" {
+                    // Not every failure comes as an error too: a broker that hangs up does not.
+                    let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
+                    let code = RDKafkaErrorCode::BrokerTransportFailure;
+                    lock(&self.state).last.get_or_insert_with(|| (code, reason.to_owned()));
+                }
                 tracing::debug!(target: "librdkafka", facility, "{message}");
             }
             Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
@@ -115,6 +133,15 @@ impl ClientContext for Journal {
 }
 
 impl ConsumerContext for Journal {}
+
+/// A partition that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: u32,
+    /// It was seen before: a broker that does not know it will hear of it, which takes a moment for a new topic.
+    pub(crate) known: bool,
+}
 
 /// Asks about brokers, topics and offsets. Its calls block.
 pub(crate) struct Asking {
@@ -142,6 +169,7 @@ impl Asking {
     pub(crate) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, LogError> {
         self.retrying(
             || self.consumer.fetch_metadata(topic, self.timeout),
+            |code| next(code) == Next::Retry,
             || match topic {
                 Some(topic) => format!("asking Kafka at {} about topic {topic}", self.brokers),
                 None => format!("asking Kafka at {} about its topics", self.brokers),
@@ -150,12 +178,15 @@ impl Asking {
     }
 
     /// The first offset and the one after the last.
-    pub(crate) fn bounds(&self, topic: &str, partition: u32) -> Result<std::ops::Range<u64>, LogError> {
+    pub(crate) fn bounds(&self, place: Place<'_>) -> Result<Range<u64>, LogError> {
+        let Place { topic, partition, known } = place;
         let what = || format!("asking Kafka at {} for the bounds of {topic}/{partition}", self.brokers);
         let Ok(number) = i32::try_from(partition) else {
             return Err(LogError::new(LogErrorKind::Settings, format!("{}: there is no such partition", what())));
         };
-        let (low, high) = self.retrying(|| self.consumer.fetch_watermarks(topic, number, self.timeout), what)?;
+        let ask = || self.consumer.fetch_watermarks(topic, number, self.timeout);
+        let again = |code| next(code) == Next::Retry || (known && is_missing(code));
+        let (low, high) = self.retrying(ask, again, what)?;
         match (u64::try_from(low), u64::try_from(high)) {
             (Ok(low), Ok(high)) => Ok(low..high),
             _ => Err(LogError::new(LogErrorKind::Unavailable, format!("{} gave {low} and {high}", what()))),
@@ -181,18 +212,20 @@ impl Asking {
 
     fn retrying<T>(
         &self,
-        mut ask: impl FnMut() -> Result<T, KafkaError>,
+        ask: impl Fn() -> Result<T, KafkaError>,
+        again: impl Fn(RDKafkaErrorCode) -> bool,
         what: impl Fn() -> String,
     ) -> Result<T, LogError> {
         let deadline = Instant::now() + self.timeout;
+        let journal = self.consumer.context();
+        journal.take_reason(); // of something earlier
         loop {
             let error = match ask() {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let retry = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
-            if !retry || Instant::now() >= deadline {
-                return Err(failed(what(), error));
+            if !code_of(&error).is_some_and(&again) || Instant::now() >= deadline {
+                return Err(journal.explain(what(), error));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -219,18 +252,18 @@ fn await_broker(consumer: &BaseConsumer<Journal>, config: &KafkaConfig) -> Resul
         for _ in 0..100 {
             let _ = consumer.poll(Duration::ZERO); // one log line or failure each, for the journal
         }
-        let cause = consumer.context().last();
-        let settings = cause.as_ref().is_some_and(|(code, _)| next(*code) == Next::Settings);
-        if settings || Instant::now() >= deadline {
-            let (kind, remedy) = if settings {
-                (LogErrorKind::Settings, "check user, password, certificates and security.protocol")
+        let refused = consumer.context().last().is_some_and(|(code, _)| next(code) == Next::Settings);
+        if refused || Instant::now() >= deadline {
+            let (brokers, waited) = (config.brokers(), config.deadline());
+            let message = if refused {
+                format!("connecting to Kafka at {brokers}: check user, password, certificates and security.protocol")
             } else {
-                (LogErrorKind::Unavailable, "check that the address is right and that a broker listens there")
+                format!(
+                    "connecting to Kafka at {brokers} failed for {waited:?}: check that a broker listens there and \
+                     that TLS and login are what it wants"
+                )
             };
-            let waited = config.deadline();
-            let message = format!("connecting to Kafka at {} failed within {waited:?}: {remedy}", config.brokers());
-            let cause = cause.map_or_else(|| ClientError::from(error), |(_, reason)| ClientError::new(reason));
-            return Err(LogError::new(kind, message).with_source(cause));
+            return Err(consumer.context().explain(message, error));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -251,4 +284,38 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
     thread::Builder::new().name(name.into()).spawn(work).map(drop).map_err(|error| {
         LogError::new(LogErrorKind::Unavailable, format!("starting the thread {name}")).with_source(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_logged_once_in_a_growing_while() {
+        let journal = Journal::default();
+        let failure = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        for _ in 0..5 {
+            journal.note(&failure, "connection refused");
+        }
+        assert_eq!(lock(&journal.state).suppressed, 4);
+        let first = lock(&journal.state).silence;
+        lock(&journal.state).silent_until = Some(Instant::now());
+        journal.note(&failure, "connection refused");
+        assert_eq!(lock(&journal.state).suppressed, 0);
+        assert_eq!(lock(&journal.state).silence, 2 * first);
+    }
+
+    #[test]
+    fn a_vague_failure_is_explained_by_the_last_one_that_names_a_cause() {
+        let journal = Journal::default();
+        let cause = |error: &LogError| std::error::Error::source(error).expect("a cause").to_string();
+        let vague = || KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
+        assert!(cause(&journal.explain("asking", vague())).contains("Timed out"));
+        journal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "wrong password");
+        journal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        let error = journal.explain("asking", vague());
+        assert_eq!((error.kind(), cause(&error).as_str()), (LogErrorKind::Settings, "wrong password"));
+        let clear = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic);
+        assert!(!cause(&journal.explain("asking", clear)).contains("password"));
+    }
 }

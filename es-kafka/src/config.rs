@@ -189,7 +189,8 @@ impl KafkaConfig {
     pub(crate) fn for_writing(&self) -> ClientConfig {
         let limit = MESSAGE_MAX_BYTES.to_string();
         let defaults = [
-            ("linger.ms", "0"),
+            // The writer ends the lingering when a round is complete.
+            ("linger.ms", "5"),
             ("message.max.bytes", limit.as_str()),
             // A round is bounded by whoever decides it, and there is one at a time: no second bound.
             ("queue.buffering.max.messages", "0"),
@@ -209,8 +210,10 @@ impl KafkaConfig {
         let defaults = [
             // Asked for by librdkafka even where partitions are assigned by hand; nothing is stored under it.
             ("group.id", "es-kafka-reader"),
-            // What is read ahead, for all partitions of a reader together.
-            ("queued.max.messages.kbytes", "16384"),
+            // What is read ahead, for all partitions of a reader together: 10 MB of small records. The bytes alone
+            // would be no bound, since librdkafka counts neither headers nor its own 500 bytes a record.
+            ("queued.min.messages", "5000"),
+            ("queued.max.messages.kbytes", "8192"),
             ("fetch.max.bytes", "16777216"),
             // How soon reading ahead goes on after it stopped at that bound; the default of a second starves.
             ("fetch.queue.backoff.ms", "2"),

@@ -101,6 +101,12 @@ pub(crate) fn next(code: RDKafkaErrorCode) -> Next {
     }
 }
 
+/// Whether a broker does not know the topic or the partition.
+pub(crate) fn is_missing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(code, UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
+}
+
 /// The code of an error that carries one.
 pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     match error {

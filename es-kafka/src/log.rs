@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use es_core::log::{Log, LogError, LogErrorKind, LogReader, LogWriter, TopicSpec};
 
-use crate::client::{Asking, blocking, lock};
+use crate::client::{Asking, Place, blocking, lock};
 use crate::config::KafkaConfig;
 use crate::reader::KafkaReader;
 use crate::topic;
@@ -38,6 +38,19 @@ impl KafkaLog {
         let asking = blocking(move || Asking::connect(&settings)).await?;
         Ok(Self { config, asking: Arc::new(asking), prepared: Arc::default() })
     }
+
+    fn knows(&self, topic: &str, partition: u32) -> bool {
+        lock(&self.prepared).get(topic).is_some_and(|&count| partition < count)
+    }
+
+    /// Refuses partitions that are not there. Those of a prepared topic are, though a broker may not know of it yet.
+    async fn require(&self, topic: &str, partitions: Vec<u32>) -> Result<(), LogError> {
+        if partitions.iter().all(|&partition| self.knows(topic, partition)) {
+            return Ok(());
+        }
+        let (asking, topic) = (Arc::clone(&self.asking), topic.to_owned());
+        blocking(move || asking.require(&topic, &partitions)).await
+    }
 }
 
 #[async_trait]
@@ -58,12 +71,14 @@ impl Log for KafkaLog {
     }
 
     async fn writer(&self, topic: &str, partition: u32) -> Result<Box<dyn LogWriter>, LogError> {
-        let (config, asking, topic) = (Arc::clone(&self.config), Arc::clone(&self.asking), topic.to_owned());
-        let writer = blocking(move || KafkaWriter::open(&asking, &config, &topic, partition)).await?;
+        self.require(topic, vec![partition]).await?;
+        let (config, topic) = (Arc::clone(&self.config), topic.to_owned());
+        let writer = blocking(move || KafkaWriter::open(&config, &topic, partition)).await?;
         Ok(Box::new(writer))
     }
 
     async fn reader(&self, topic: &str, from: &[(u32, u64)]) -> Result<Box<dyn LogReader>, LogError> {
+        self.require(topic, from.iter().map(|&(partition, _)| partition).collect()).await?;
         let (config, asking) = (Arc::clone(&self.config), Arc::clone(&self.asking));
         let (topic, from) = (topic.to_owned(), from.to_vec());
         let reader = blocking(move || KafkaReader::open(&asking, &config, &topic, &from)).await?;
@@ -71,8 +86,9 @@ impl Log for KafkaLog {
     }
 
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
+        let known = self.knows(topic, partition);
         let (asking, topic) = (Arc::clone(&self.asking), topic.to_owned());
-        blocking(move || asking.bounds(&topic, partition)).await
+        blocking(move || asking.bounds(Place { topic: &topic, partition, known })).await
     }
 
     fn record_max_bytes(&self) -> usize {

@@ -13,7 +13,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use crate::client::{Asking, Journal, POLL, spawn};
+use crate::client::{Asking, Journal, POLL, Place, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, Next, code_of, failed, next};
 use crate::header::{self, Names};
@@ -40,8 +40,6 @@ impl KafkaReader {
         topic: &str,
         from: &[(u32, u64)],
     ) -> Result<Self, LogError> {
-        let partitions: Vec<u32> = from.iter().map(|&(partition, _)| partition).collect();
-        asking.require(topic, &partitions)?;
         let what = || format!("reading {topic} from {}", places(from));
         let mut assigned = TopicPartitionList::with_capacity(from.len());
         for &(partition, offset) in from {
@@ -194,7 +192,7 @@ impl Fetching {
     /// The partition whose position is outside its bounds.
     fn outside(&self) -> Option<String> {
         self.positions.iter().find_map(|(&partition, &offset)| {
-            let bounds = self.asking.bounds(&self.topic, partition).ok()?;
+            let bounds = self.asking.bounds(Place { topic: &self.topic, partition, known: true }).ok()?;
             (offset < bounds.start || offset > bounds.end).then(|| {
                 let (topic, start, end) = (&self.topic, bounds.start, bounds.end);
                 format!(

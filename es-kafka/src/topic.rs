@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use tokio::runtime::Handle;
 
-use crate::client::{Asking, Journal, spawn};
+use crate::client::{Asking, Journal, Place, spawn};
 use crate::config::KafkaConfig;
 use crate::error::failed;
 
@@ -45,7 +45,7 @@ fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: 
     let wanted = Wanted { partitions: config.asked_partitions(), batch_bytes: config.batch_max_bytes() };
     verify(topic, &found, &settings, &wanted)?;
     for partition in 0..found.partitions {
-        let start = asking.bounds(topic, partition)?.start;
+        let start = asking.bounds(Place { topic, partition, known: true })?.start;
         if start > 0 {
             return Err(shortened(topic, partition, start));
         }

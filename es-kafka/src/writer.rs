@@ -1,19 +1,25 @@
 //! Appending: one idempotent producer per open writer, dropped at the first doubt.
+//!
+//! A broker remembers a producer for a day (`producer.id.expiration.ms`) by the *times in its records*. Where they are
+//! older than that on the broker's clock, it forgets the producer when it restarts, and a batch that was appended and is
+//! sent again is appended twice. The writer is told the offsets of the second copy, so whoever expects consecutive
+//! offsets learns of it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::log::{AppendError, LogError, LogErrorKind, LogWriter, Record};
 use rdkafka::ClientContext;
+use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use tokio::sync::oneshot;
 
-use crate::client::{Asking, Journal, POLL, lock, spawn};
+use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, code_of, failed};
 
@@ -28,6 +34,8 @@ pub(crate) struct KafkaWriter {
     record_max_bytes: usize,
     producer: Arc<BaseProducer<Reports>>,
     stopped: Arc<AtomicBool>,
+    /// Tells the sending thread that a round is complete.
+    complete: mpsc::Sender<()>,
     /// Counts the records handed to the producer; names each in its report.
     produced: usize,
     /// An append failed, or was left before its end.
@@ -36,19 +44,23 @@ pub(crate) struct KafkaWriter {
 
 impl KafkaWriter {
     /// Blocks.
-    pub(crate) fn open(asking: &Asking, config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
-        asking.require(topic, &[partition])?;
+    pub(crate) fn open(config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
         let what = || format!("opening {topic}/{partition} for writing");
         let producer: BaseProducer<Reports> =
             config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;
         let producer = Arc::new(producer);
-        // Connects now, so that the first append need not. A producer asks for its id when an answer comes and a
-        // broker it has learnt of is connected, else after half a second: the first answer teaches, the second is it.
-        for _ in 0..2 {
-            producer.client().fetch_metadata(Some(topic), config.deadline()).map_err(|error| failed(what(), error))?;
+        // Connects now, so that the first append need not. A producer asks for its id whenever an answer comes and a
+        // broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses,
+        // the second comes by one of them, the third is for an id that was asked for on the connection left then.
+        for _ in 0..3 {
+            if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
+                producer.poll(Duration::from_millis(20)); // brings the causes to the journal
+                return Err(producer.context().journal.explain(what(), error));
+            }
         }
         let stopped = Arc::new(AtomicBool::new(false));
         serve(Arc::clone(&producer), Arc::clone(&stopped))?;
+        let complete = send_rounds(Arc::clone(&producer), Arc::clone(&stopped))?;
         Ok(Self {
             topic: topic.into(),
             partition,
@@ -56,6 +68,7 @@ impl KafkaWriter {
             record_max_bytes: config.record_max_bytes(),
             producer,
             stopped,
+            complete,
             produced: 0,
             doubtful: false,
         })
@@ -129,6 +142,7 @@ impl LogWriter for KafkaWriter {
         for record in &records {
             self.produce(record).await?;
         }
+        let _ = self.complete.send(()); // without that thread, it is sent when its time to linger is over
         let offsets = match reported.await {
             Ok(Ok(offsets)) => offsets,
             Ok(Err(failure)) => return Err(self.unknown(failure.cause, failure.code)),
@@ -171,6 +185,41 @@ fn serve(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>) -> Resu
         }
     };
     spawn("es-kafka-write", serving)
+}
+
+/// A thread that has each round sent at once and as a whole.
+///
+/// Without lingering the client sends the first records of a round while the others are still handed to it, and
+/// those have to wait for the answer (there may be others in flight only as long as there are no more than five
+/// records), for which it asks over and over, at the cost of most of a processor. So it lingers, and is told when a
+/// round is complete.
+fn send_rounds(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>) -> Result<mpsc::Sender<()>, LogError> {
+    let (complete, completed) = mpsc::channel();
+    let sending = move || {
+        while completed.recv().is_ok() {
+            while flush(&producer) == Flushed::Partly && !stopped.load(Ordering::Relaxed) {}
+        }
+    };
+    spawn("es-kafka-send", sending)?;
+    Ok(complete)
+}
+
+#[derive(PartialEq)]
+enum Flushed {
+    Wholly,
+    Partly,
+}
+
+/// Lets nothing linger until everything is reported, or a while is over. The reports come to another thread.
+#[allow(unsafe_code)]
+fn flush(producer: &BaseProducer<Reports>) -> Flushed {
+    let patience = i32::try_from(POLL.as_millis()).expect("a fraction of a second");
+    // SAFETY: the client lives as long as its producer. rdkafka's own way does not wait in the client, which lets
+    // records linger again before it comes to send them.
+    match unsafe { rd_kafka_flush(producer.client().native_ptr(), patience) } {
+        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT => Flushed::Partly,
+        _ => Flushed::Wholly,
+    }
 }
 
 /// Takes the reports of the round that is being appended.

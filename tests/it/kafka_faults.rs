@@ -13,7 +13,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::time::timeout;
 
-use crate::kafka_log::{PATIENCE, connect, prepared, read_all, read_to, record};
+use crate::kafka_log::{PATIENCE, connect, connect_with, prepared, read_all, read_to, record};
 
 /// A broker that is not there: tried until the time is over, then named with the cause.
 #[tokio::test]
@@ -47,13 +47,45 @@ async fn a_property_that_would_break_the_protocol_is_refused_before_anything_is_
     assert!(error.to_string().contains("acks"), "{error}");
 }
 
+/// A user with the right password gets in; a wrong one is told so at once, without showing it.
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_password_is_checked() {
+    let users = "org.apache.kafka.common.security.plain.PlainLoginModule required user_bank=\"hunter2\";";
+    let kafka = Kafka::start_with(&[
+        ("listener.security.protocol.map", "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("sasl.enabled.mechanisms", "PLAIN"),
+        ("listener.name.plaintext.plain.sasl.jaas.config", users),
+    ])
+    .await;
+    let config = |password: &str| KafkaConfig::new(kafka.bootstrap()).sasl("PLAIN", "bank", password);
+    let log = connect_with(config("hunter2")).await;
+    let topic = prepared(&log).await;
+    assert_eq!(log.writer(&topic, 0).await.unwrap().append(vec![record("in")]).await.unwrap(), [0]);
+    assert_eq!(read_all(&log, &topic, 0).await.len(), 1);
+
+    let started = Instant::now();
+    let error = KafkaLog::connect(config("hunter3")).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(error.kind(), LogErrorKind::Settings);
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(error.to_string().contains("check user, password") && cause.contains("Authentication failed"), "{error:?}");
+    assert!(!format!("{error:?}").contains("hunter3"), "{error:?}");
+
+    // A client that does not log in is told what may be wrong.
+    let silent = KafkaConfig::new(kafka.bootstrap()).timeout(Duration::from_secs(1));
+    let error = KafkaLog::connect(silent).await.unwrap_err();
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(error.to_string().contains("TLS and login") && cause.contains("Disconnected"), "{error:?}");
+}
+
 /// `kill -9` and restart of the broker under load: every acknowledged record is there, exactly once and at the offset
 /// that was told; a reader waits through it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka: run scripts/test"]
 async fn what_was_acknowledged_survives_a_killed_broker() {
     let mut kafka = Kafka::start().await;
-    let log = connect(&kafka).await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).timeout(PATIENCE)).await;
     let topic = prepared(&log).await;
     let mut reader = log.reader(&topic, &[(0, 0)]).await.unwrap();
     let following = tokio::spawn(async move {
@@ -112,9 +144,10 @@ async fn append_until(
                 assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 1), "one writer, so no gap: {offsets:?}");
                 acknowledged.extend(keys.into_iter().zip(offsets));
             }
-            Err(AppendError::Unknown(_)) => {
+            Err(AppendError::Unknown(cause)) => {
+                println!("round {round} is in doubt: {cause:?}");
                 doubts += 1;
-                writer = log.writer(&topic, 0).await.unwrap();
+                writer = log.writer(&topic, 0).await.expect("the broker comes back");
             }
             Err(refused) => panic!("{refused:?}"),
         }

@@ -1,10 +1,13 @@
 //! The log on a real Kafka: what is appended is read back as it was, and what can't be appended is refused in time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::log::{AppendError, Log, LogErrorKind, LogReader, Record, StoredRecord, TopicKind, TopicSpec};
+use es_core::testing::log_contract;
+use es_core::{Clock, SystemClock};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_tests::{Kafka, topic_prefix};
 use tokio::time::timeout;
@@ -37,7 +40,7 @@ pub(crate) fn record(key: impl Into<String>) -> Record {
         value: Some(Bytes::from(format!("value of {key}"))),
         headers: vec![("es".into(), Bytes::from_static(b"\x08\x01")), ("ce_id".into(), key.clone().into())],
         key: key.into(),
-        timestamp_ms: 1_763_700_000_000,
+        timestamp_ms: SystemClock.now_ms(),
     }
 }
 
@@ -67,37 +70,13 @@ pub(crate) async fn read_all(log: &KafkaLog, topic: &str, partition: u32) -> Vec
     read_to(reader.as_mut(), bounds.end).await
 }
 
-#[tokio::test]
+/// The suite that every log has to pass.
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka: run scripts/test"]
-async fn records_are_read_back_as_they_were_appended() {
-    let log = connect(Kafka::shared().await).await;
-    let topic = prepared(&log).await;
-    let plain = record("plain");
-    let records = vec![
-        plain.clone(),
-        Record { value: None, headers: Vec::new(), ..plain.clone() },
-        Record { value: Some(Bytes::new()), ..plain.clone() },
-        Record { key: Bytes::new(), ..plain.clone() },
-        Record {
-            headers: vec![("empty".into(), Bytes::new()), ("empty".into(), Bytes::from_static(b"2"))],
-            ..plain.clone()
-        },
-        Record { key: Bytes::from_static(b"\x00\xff"), value: Some(Bytes::from_static(b"\x00")), ..plain.clone() },
-        Record { timestamp_ms: 1, ..plain },
-    ];
-    let mut writer = log.writer(&topic, 3).await.unwrap();
-    let offsets = writer.append(records.clone()).await.unwrap();
-    assert_eq!(offsets, (0..7).collect::<Vec<_>>());
-    assert_eq!(writer.append(Vec::new()).await.unwrap(), Vec::<u64>::new());
-    assert_eq!(writer.append(vec![record("next")]).await.unwrap(), [7]);
-
-    let stored = read_all(&log, &topic, 3).await;
-    assert_eq!(stored.iter().map(|stored| stored.offset).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
-    for (stored, appended) in stored.iter().zip(&records) {
-        assert_eq!(&stored.record, appended);
-    }
-    assert_eq!(log.bounds(&topic, 3).await.unwrap(), 0..8);
-    assert_eq!(log.bounds(&topic, 0).await.unwrap(), 0..0);
+async fn the_contract_holds() {
+    let kafka = Kafka::shared().await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).partitions(3)).await;
+    log_contract::run_all(Arc::new(log), &topic_prefix()).await;
 }
 
 #[tokio::test]
@@ -144,29 +123,6 @@ async fn a_slow_reader_loses_nothing() {
     let rest = read_to(reader.as_mut(), 600).await;
     let offsets: Vec<u64> = first.records.iter().chain(&rest).map(|stored| stored.offset).collect();
     assert_eq!(offsets, (0..600).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-#[ignore = "needs Kafka: run scripts/test"]
-async fn the_largest_record_is_taken_and_a_larger_one_refused_before_anything_is_appended() {
-    let log = connect(Kafka::shared().await).await;
-    let topic = prepared(&log).await;
-    let of_size = |size: usize| {
-        let small = record("size");
-        let rest = size - small.size() + small.value.as_ref().unwrap().len();
-        Record { value: Some(vec![b'x'; rest].into()), ..small }
-    };
-    let limit = log.record_max_bytes();
-    assert_eq!(of_size(limit).size(), limit);
-    let mut writer = log.writer(&topic, 0).await.unwrap();
-    let error = writer.append(vec![record("before"), of_size(limit + 1)]).await.unwrap_err();
-    assert!(
-        matches!(&error, AppendError::Refused(cause) if cause.to_string().contains(&(limit + 1).to_string())),
-        "{error:?}"
-    );
-    assert_eq!(log.bounds(&topic, 0).await.unwrap(), 0..0);
-    // Nothing was appended, so the writer can go on.
-    assert_eq!(writer.append(vec![of_size(limit), of_size(limit)]).await.unwrap(), [0, 1]);
 }
 
 #[tokio::test]
@@ -222,22 +178,4 @@ async fn an_append_that_is_left_makes_the_writer_useless() {
     let stored = read_all(&log, &topic, 0).await;
     let keys: BTreeSet<_> = stored.iter().map(|stored| stored.record.key.clone()).collect();
     assert_eq!(keys.len(), stored.len());
-}
-
-#[tokio::test]
-#[ignore = "needs Kafka: run scripts/test"]
-async fn a_topic_or_partition_that_is_not_there_is_named() {
-    let log = connect(Kafka::shared().await).await;
-    let topic = prepared(&log).await;
-    let missing = events("missing").name;
-    for (topic, partition, expected) in [(&missing, 0, missing.as_str()), (&topic, 8, "none with number 8")] {
-        let writer = log.writer(topic, partition).await.map(|_| ()).unwrap_err();
-        let reader = log.reader(topic, &[(partition, 0)]).await.map(|_| ()).unwrap_err();
-        for error in [writer, reader] {
-            assert_eq!(error.kind(), LogErrorKind::Settings);
-            assert!(error.to_string().contains(expected), "{error}");
-        }
-        let error = timeout(PATIENCE, log.bounds(topic, partition)).await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), LogErrorKind::Settings, "{error:?}");
-    }
 }

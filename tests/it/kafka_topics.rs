@@ -88,7 +88,8 @@ async fn an_existing_topic_that_could_lose_history_is_refused() {
         [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
     let kafka = Kafka::shared().await;
     let log = connect(kafka).await;
-    let table: [(&[(&str, &str)], &[(&str, &str)], Option<&str>); 11] = [
+    type Settings<'a> = &'a [(&'a str, &'a str)];
+    let table: [(Settings<'_>, Settings<'_>, Option<&str>); 11] = [
         (&COMPACTED, &[], None),
         (&DELETED, &[], None),
         (&COMPACTED, &[("compression.type", "lz4"), ("segment.bytes", "1048576")], None),

@@ -2,8 +2,13 @@
 //!
 //! `scripts/test` runs them all. Those that need a server are ignored in a bare `cargo test`.
 
+mod bank;
+mod bank_cli;
+mod bank_http;
+mod bank_import;
 mod kafka_faults;
 mod kafka_log;
 mod kafka_topics;
 mod projections;
 mod servers;
+mod write_path;

@@ -39,7 +39,8 @@ impl DiskStore {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let message = format!("another process uses {}: stop it, or give this one its own folder", dir.display());
+                let message =
+                    format!("another process uses {}: stop it, or give this one its own folder", dir.display());
                 return Err(StoreError::new("opening", message));
             }
             Err(TryLockError::Error(error)) => return Err(opening(error)),

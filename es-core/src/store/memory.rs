@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use super::{Store, StoreError, Table, Write};
 
+type Tables = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
 #[derive(Debug, Default)]
-pub(crate) struct MemoryStore(Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>);
+pub(crate) struct MemoryStore(Mutex<Tables>);
 
 impl MemoryStore {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(Table, Vec<u8>), Vec<u8>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

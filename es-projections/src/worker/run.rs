@@ -45,7 +45,7 @@ enum Next {
 
 impl Run {
     /// Works until it is asked to stop or can't go on, and shows how that ended. Never panics.
-    pub(super) async fn to_the_end(mut self, saved: Vec<Saved>) {
+    pub(super) async fn finish(mut self, saved: Vec<Saved>) {
         let ended = AssertUnwindSafe(self.work(saved)).catch_unwind().await;
         let error = match ended {
             Ok(Ok(())) => None,

@@ -136,7 +136,7 @@ impl Committer {
 }
 
 /// Waits for an append, then takes what else is queued. True when the log is being closed.
-fn next_batch(queue: &Receiver<Message>, appends: &mut Vec<Append>) -> bool {
+pub(super) fn next_batch(queue: &Receiver<Message>, appends: &mut Vec<Append>) -> bool {
     let mut bytes = 0;
     let mut message = queue.recv().unwrap_or(Message::Stop);
     loop {
@@ -167,5 +167,65 @@ fn publish(appends: Vec<Append>, landed: &[Range<u64>]) {
     }
     for (append, offsets) in appends.into_iter().zip(landed) {
         let _ = append.answer.send(Ok(offsets.start)); // nobody waits any more: as good as lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::log::embedded::EmbeddedConfig;
+    use crate::log::{TopicKind, TopicSpec};
+
+    fn committer(dir: &Path) -> Committer {
+        let store = Store::open(dir, &EmbeddedConfig::default()).unwrap();
+        store.prepare(&TopicSpec { name: "events".into(), kind: TopicKind::Events }).unwrap();
+        let store = Arc::new(store);
+        Committer { store, segment: 0, segment_bytes: 100, in_segment: 0, tails: HashMap::new(), failed: None }
+    }
+
+    fn append(committer: &Committer) -> (Append, oneshot::Receiver<Result<u64, AppendError>>) {
+        let topic = committer.store.topic("events").unwrap();
+        let (answer, answered) = oneshot::channel();
+        (Append { topic, partition: 0, values: vec![vec![1]], answer }, answered)
+    }
+
+    /// The store alone refuses too, but only after the failures that it knows of.
+    #[test]
+    fn after_a_failed_commit_every_append_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut committer = committer(dir.path());
+        let (good, mut answered) = append(&committer);
+        committer.commit(vec![good]);
+        assert_eq!(answered.try_recv().unwrap().unwrap(), 0);
+
+        let (first, mut answered) = append(&committer);
+        committer.fail(vec![first], std::io::Error::other("the disk is gone").into());
+        assert!(matches!(answered.try_recv().unwrap(), Err(AppendError::Unknown(_))));
+        for _ in 0..3 {
+            let (later, mut answered) = append(&committer);
+            committer.commit(vec![later]);
+            assert!(matches!(answered.try_recv().unwrap(), Err(AppendError::Refused(_))));
+        }
+        assert_eq!(committer.store.topic("events").unwrap().end(0).unwrap(), 1);
+    }
+
+    #[test]
+    fn one_batch_takes_appends_of_all_partitions_and_a_full_segment_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut committer = committer(dir.path());
+        let (mut appends, mut answers) = (vec![], vec![]);
+        for place in 0..6 {
+            let (append, answered) = append(&committer);
+            appends.push(Append { partition: place % 2, values: vec![vec![1; 40]], ..append });
+            answers.push(answered);
+        }
+        committer.commit(appends);
+        let offsets: Vec<u64> = answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap()).collect();
+        assert_eq!(offsets, [0, 0, 1, 1, 2, 2]);
+        assert_eq!(committer.segment, 0);
+        committer.commit(vec![append(&committer).0]);
+        assert_eq!(committer.segment, 1);
     }
 }

@@ -24,7 +24,14 @@ const FORMAT: u32 = 1;
 
 /// A folder that is ours alone until this is dropped.
 pub(super) struct Folder {
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// Closing the file is not enough: a child process that is just being started shares it until it runs its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock(); // closing it follows
+    }
 }
 
 impl Folder {
@@ -39,11 +46,15 @@ impl Folder {
             |error: io::Error| unavailable(format!("opening the log in {} failed", dir.display())).with_source(error);
         verify(dir, partitions)?; // before anything in it is touched
         fs::create_dir_all(dir).map_err(failed)?;
-        let folder = Self { _lock: lock(dir)? };
+        let folder = Self { lock: lock(dir)? };
         if !verify(dir, partitions)? {
             create(dir, partitions, make)?;
         }
         if !dir.join(DATA).try_exists().map_err(failed)? {
+            if !dir.join(NEW_DATA).try_exists().map_err(failed)? {
+                let message = format!("the log in {} has lost its data folder: restore it from a copy", dir.display());
+                return Err(LogError::new(LogErrorKind::Lost, message));
+            }
             finish(dir).map_err(failed)?;
         }
         Ok(folder)

@@ -6,8 +6,8 @@
 //! all that follows a damaged batch, acknowledged or not. Therefore the journal is looked through first: what was
 //! torn at the end is cut off, and damage in the middle is an error.
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -17,6 +17,9 @@ use crate::log::{LogError, LogErrorKind};
 
 /// The last bytes of every batch.
 const TRAILER: &[u8] = b"FJL\x03";
+
+/// What room for more looks like, and how much is read at once.
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -30,32 +33,30 @@ const CLEAR: u8 = 4;
 pub(super) fn repair(data: &Path) -> Result<(), LogError> {
     let failed =
         |error: io::Error| unavailable(format!("reading the journal in {} failed", data.display())).with_source(error);
-    let mut torn: Option<(PathBuf, usize)> = None;
+    let mut torn: Option<(PathBuf, u64)> = None;
     for path in journals(data).map_err(failed)? {
-        let bytes = fs::read(&path).map_err(failed)?;
-        let whole = whole_batches(&bytes);
-        let rest = &bytes[whole..];
-        if let Some((torn, at)) = torn.take_if(|_| whole > 0) {
-            return Err(damaged(&torn, at)); // the batch was not the last one
+        let (whole, rest) = scan(&path).map_err(failed)?;
+        if let Some((torn, at)) = &torn
+            && (whole > 0 || rest != Rest::Empty)
+        {
+            return Err(damaged(torn, *at)); // the batch was not the last one
         }
-        if is_zero(rest) {
-            continue; // room for more
+        match rest {
+            Rest::Empty => {}
+            // At most the trailer of the torn batch itself: a batch is only begun when the one before it is on disk.
+            Rest::Torn { trailers: 0 | 1 } => torn = Some((path, whole)),
+            Rest::Torn { .. } => return Err(damaged(&path, whole)),
         }
-        // At most the trailer of the torn batch itself: a batch is only begun when the one before it is on disk.
-        if torn.is_some() || rest.windows(TRAILER.len()).filter(|window| *window == TRAILER).count() > 1 {
-            return Err(damaged(&path, whole));
-        }
-        torn = Some((path, whole));
     }
     if let Some((path, whole)) = torn {
         tracing::warn!(journal = %path.display(), offset = whole, "cutting off a batch that was never acknowledged");
         let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-        file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.set_len(whole).and_then(|()| file.sync_all()).map_err(failed)?;
     }
     Ok(())
 }
 
-fn damaged(journal: &Path, at: usize) -> LogError {
+fn damaged(journal: &Path, at: u64) -> LogError {
     let message = format!(
         "the journal {} is damaged at byte {at}, and acknowledged records follow: restore the log from a copy",
         journal.display()
@@ -75,69 +76,116 @@ fn journals(data: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Compared block by block: there are up to 64 MB of them.
-fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROES: [u8; 4096] = [0; 4096];
-    bytes.chunks(ZEROES.len()).all(|block| block == &ZEROES[..block.len()])
+/// What follows the whole batches of a journal.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing, or zeroes: room for more.
+    Empty,
+    /// Something else, with so many trailers of batches.
+    Torn { trailers: usize },
 }
 
-/// How many bytes at the beginning are whole batches.
-fn whole_batches(bytes: &[u8]) -> usize {
+/// How many bytes at the beginning are whole batches, and what follows. Piece by piece: a journal has some 64 MB.
+fn scan(path: &Path) -> io::Result<(u64, Rest)> {
+    let mut journal =
+        Journal { input: BufReader::with_capacity(ZEROES.len(), File::open(path)?), read: 0, hash: Xxh3::new() };
     let mut whole = 0;
-    while let Some(length) = batch(&bytes[whole..]) {
-        whole += length;
+    while journal.batch()?.is_some() {
+        whole = journal.read;
     }
-    whole
+    let mut input = journal.input;
+    input.seek(SeekFrom::Start(whole))?;
+    Ok((whole, rest(&mut input)?))
 }
 
-/// The length of the batch at the beginning, if it is whole.
-fn batch(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    if u8(&mut rest)? != START {
-        return None;
-    }
-    let items = u32(&mut rest)?;
-    take(&mut rest, 8)?; // sequence number
-    let content = rest;
-    for _ in 0..items {
-        item(&mut rest)?;
-    }
-    let content = &content[..content.len() - rest.len()];
-    let mut hasher = Xxh3::new();
-    hasher.update(content);
-    let end = u8(&mut rest)? == END
-        && take(&mut rest, 8)? == hasher.digest().to_le_bytes()
-        && take(&mut rest, TRAILER.len())? == TRAILER;
-    end.then(|| bytes.len() - rest.len())
-}
-
-fn item(rest: &mut &[u8]) -> Option<()> {
-    match u8(rest)? {
-        ITEM => {
-            take(rest, 1 + 1 + 8)?; // kind of value, compression, keyspace
-            let key = usize::from(u16::from_le_bytes(take(rest, 2)?.try_into().ok()?));
-            take(rest, 4)?; // length of the value before compression
-            let value = u32(rest)? as usize;
-            take(rest, key + value)?;
+fn rest(input: &mut impl BufRead) -> io::Result<Rest> {
+    let mut empty = true;
+    let mut trailers = 0;
+    let mut matched = 0;
+    loop {
+        let piece = input.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(if empty { Rest::Empty } else { Rest::Torn { trailers } });
         }
-        CLEAR => {
-            take(rest, 8)?; // keyspace
+        if matched > 0 || *piece != ZEROES[..piece.len()] {
+            empty = false;
+            for byte in piece {
+                matched = match *byte {
+                    byte if byte == TRAILER[matched] => matched + 1,
+                    byte => usize::from(byte == TRAILER[0]), // no other byte of it is like its first
+                };
+                if matched == TRAILER.len() {
+                    trailers += 1;
+                    matched = 0;
+                }
+            }
         }
-        _ => return None,
+        let length = piece.len();
+        input.consume(length);
     }
-    Some(())
 }
 
-fn u8(rest: &mut &[u8]) -> Option<u8> {
-    take(rest, 1).map(|bytes| bytes[0])
+/// A journal that is read in order.
+struct Journal<R> {
+    input: R,
+    read: u64,
+    hash: Xxh3,
 }
 
-fn u32(rest: &mut &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(take(rest, 4)?.try_into().ok()?))
-}
+impl<R: BufRead> Journal<R> {
+    /// Reads a batch; `None` when it is not whole.
+    fn batch(&mut self) -> io::Result<Option<()>> {
+        let Some([START, header @ ..]) = self.take::<13>()? else { return Ok(None) };
+        let items = u32::from_le_bytes(header[..4].try_into().expect("four bytes")); // the sequence number follows
+        self.hash.reset();
+        for _ in 0..items {
+            if self.item()?.is_none() {
+                return Ok(None);
+            }
+        }
+        let hash = self.hash.digest().to_le_bytes();
+        let Some([END, end @ ..]) = self.take::<13>()? else { return Ok(None) };
+        Ok((end[..8] == hash && end[8..] == *TRAILER).then_some(()))
+    }
 
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(length)?;
-    *rest = left;
-    Some(taken)
+    fn item(&mut self) -> io::Result<Option<()>> {
+        match self.take()? {
+            Some([ITEM]) => {
+                // Kind of value, compression, keyspace; lengths of key, value, and value as it is stored.
+                let Some(header) = self.take::<20>()? else { return Ok(None) };
+                let key = u16::from_le_bytes(header[10..12].try_into().expect("two bytes"));
+                let value = u32::from_le_bytes(header[16..].try_into().expect("four bytes"));
+                self.skip(u64::from(key) + u64::from(value))
+            }
+            Some([CLEAR]) => self.skip(8), // keyspace
+            _ => Ok(None),
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
+        let mut bytes = [0; N];
+        match self.input.read_exact(&mut bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        self.hash.update(&bytes);
+        self.read += N as u64;
+        Ok(Some(bytes))
+    }
+
+    fn skip(&mut self, mut length: u64) -> io::Result<Option<()>> {
+        while length > 0 {
+            let piece = self.input.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(None);
+            }
+            let taken = piece.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            self.hash.update(&piece[..taken]);
+            self.input.consume(taken);
+            self.read += taken as u64;
+            length -= taken as u64;
+        }
+        Ok(Some(()))
+    }
 }

@@ -1,0 +1,73 @@
+//! The aggregate that is measured, and sending to it through the bus.
+
+use std::sync::Arc;
+
+use es_core::{Aggregate, Apply, Bus, Command, Context, Event, Handle};
+use serde::{Deserialize, Serialize};
+
+use crate::load::Work;
+
+#[derive(Debug, Clone, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+pub(crate) enum AccountEvent {
+    #[event(name = "deposited")]
+    Deposited { amount: i64, reference: String },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, Command)]
+pub(crate) enum AccountCommand {
+    Deposit { amount: i64, reference: String },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum AccountError {
+    #[error("the amount is not above 0")]
+    Amount,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]
+#[aggregate(
+    context = "bank", name = "account", id = String,
+    command = AccountCommand, event = AccountEvent, error = AccountError
+)]
+pub(crate) struct Account {
+    balance: i64,
+}
+
+impl Handle for Account {
+    fn handle(&self, command: AccountCommand, _: &Context) -> Result<Vec<AccountEvent>, AccountError> {
+        let AccountCommand::Deposit { amount, reference } = command;
+        if amount <= 0 {
+            return Err(AccountError::Amount);
+        }
+        Ok(vec![AccountEvent::Deposited { amount, reference }])
+    }
+}
+
+impl Apply for Account {
+    fn apply(&mut self, event: &AccountEvent) {
+        let AccountEvent::Deposited { amount, .. } = event;
+        self.balance += amount;
+    }
+}
+
+/// Deposits through the bus.
+#[derive(Clone)]
+pub(crate) struct Deposits {
+    bus: Bus<Account>,
+    ids: Arc<Vec<String>>,
+}
+
+impl Deposits {
+    pub(crate) fn new(bus: Bus<Account>, accounts: usize) -> Self {
+        Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()) }
+    }
+}
+
+impl Work for Deposits {
+    async fn once(&self, place: usize) {
+        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
+        let sent = self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await;
+        sent.expect("a deposit is accepted by a quiet system");
+    }
+}

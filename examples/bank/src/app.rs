@@ -1,0 +1,147 @@
+//! The one place that brings log, owners, database and read models together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
+use es_core::log::{Log, TopicKind, TopicSpec};
+use es_core::{Aggregate, Bus, Engine, EngineConfig, EventSource, events_topic};
+use es_kafka::{KafkaConfig, KafkaLog};
+use es_projections::audit::AuditTrail;
+use es_projections::{ConnectOptions, Database, Handle, Worker, WorkerState};
+
+use crate::domain::Account;
+use crate::failure::Failure;
+use crate::folder::Folder;
+use crate::read_model::Accounts;
+
+/// Importing a file again changes nothing, however late: so command ids are remembered for ten years, on disk.
+const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Read models that do not move for this long are given up.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
+/// Where log, database and local state are.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// The folder for the embedded log, the SQLite database and local state
+    #[arg(long, env = "BANK_DATA", value_name = "DIR", default_value = "bank-data", global = true)]
+    pub(crate) data: PathBuf,
+    /// Kafka's brokers; without them the log is embedded in DIR
+    #[arg(long, env = "BANK_KAFKA", value_name = "HOST:PORT,…", global = true)]
+    pub(crate) kafka: Option<String>,
+    /// The database of the read models, as postgres://…; without it SQLite in DIR
+    #[arg(long, env = "BANK_DATABASE", value_name = "URL", hide_env_values = true, global = true)]
+    pub(crate) database: Option<String>,
+    /// The first part of the names of topics and tables
+    #[arg(long, value_name = "NAME", default_value = "bank", global = true)]
+    pub(crate) namespace: String,
+}
+
+/// The log, the database and the read models that are kept up to date.
+pub(crate) struct ReadModels {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) source: EventSource,
+    pub(crate) database: Database,
+    pub(crate) accounts: Handle,
+    pub(crate) audit: Handle,
+    folder: Folder,
+}
+
+/// Read models and command owners: the whole bank.
+pub(crate) struct Bank {
+    pub(crate) bus: Bus<Account>,
+    pub(crate) models: ReadModels,
+    engine: Engine,
+}
+
+impl ReadModels {
+    /// Opens log and database, and starts the projections.
+    pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
+        let folder = Folder::open(&options.data)?;
+        let (log, database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
+        let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
+        let partitions = log.prepare(&topic).await?;
+        let source = EventSource::of::<Account>(&options.namespace, partitions);
+        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
+        let accounts = worker.start(Accounts::new()).await?;
+        let audit = worker.start(AuditTrail::new(std::slice::from_ref(&source))).await?;
+        Ok(Self { log, source, database, accounts, audit, folder })
+    }
+
+    /// Waits until the read models contain everything that is in the log now.
+    pub(crate) async fn catch_up(&self) -> Result<(), Failure> {
+        tokio::try_join!(catch_up(&self.accounts), catch_up(&self.audit))?;
+        Ok(())
+    }
+
+    /// Stops the projections, each at the end of its batch.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        let (accounts, audit) = tokio::join!(self.accounts.stop(), self.audit.stop());
+        self.database.close().await;
+        accounts?;
+        Ok(audit?)
+    }
+}
+
+impl Bank {
+    /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them.
+    pub(crate) async fn open(options: &Options, node: &str) -> Result<Self, Failure> {
+        let models = ReadModels::open(options).await?;
+        let config = EngineConfig {
+            namespace: Some(options.namespace.clone()),
+            node: node.into(),
+            state_dir: Some(models.folder.join("state")),
+            dedup_retention: DEDUP_RETENTION,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::new(models.log.clone(), config);
+        let bus = engine.start::<Account>().await?;
+        Ok(Self { bus, models, engine })
+    }
+
+    /// Stops the owners, then the projections.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        self.engine.shutdown().await;
+        self.models.stop().await
+    }
+}
+
+async fn open_log(options: &Options, folder: &Folder) -> Result<Arc<dyn Log>, Failure> {
+    if let Some(brokers) = &options.kafka {
+        return Ok(Arc::new(KafkaLog::connect(KafkaConfig::new(brokers)).await?));
+    }
+    let dir = folder.join("log");
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(dir, EmbeddedConfig::default())).await;
+    Ok(Arc::new(opened??))
+}
+
+async fn open_database(options: &Options, folder: &Folder) -> Result<Database, Failure> {
+    let embedded = || format!("sqlite://{}", folder.join("bank.db").display());
+    let url = options.database.clone().unwrap_or_else(embedded);
+    // Each connection to SQLite has a cache of its own, and the requests of one process need no more than a few.
+    let connect = ConnectOptions { connections: 4, ..ConnectOptions::default() };
+    Ok(Database::connect_with(&url, &options.namespace, connect).await?)
+}
+
+/// Waits for one projection as long as it moves.
+async fn catch_up(projection: &Handle) -> Result<(), Failure> {
+    loop {
+        let before = projection.progress();
+        match projection.catch_up(STANDSTILL).await {
+            Ok(()) => return Ok(()),
+            Err(es_projections::Error::Deadline { .. }) if projection.progress() != before => {}
+            Err(error) => return Err(stuck(projection, &error)),
+        }
+    }
+}
+
+/// What keeps a projection from going on says more than that it is late.
+fn stuck(projection: &Handle, error: &es_projections::Error) -> Failure {
+    match projection.state() {
+        WorkerState::Retrying { error, .. } => {
+            Failure::because(format!("projection {} can't go on", projection.projection()), &*error)
+        }
+        _ => Failure::because("waiting for the read models", error),
+    }
+}

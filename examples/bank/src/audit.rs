@@ -1,0 +1,192 @@
+//! `bank audit`: the audit trail, and how its entries are shown.
+
+use std::io::{self, BufWriter, Write};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use es_core::{Actor, Aggregate, AggregateKey, CorrelationId, Json, Position, StreamId, codec};
+use es_projections::audit::{Entry, LIMIT_MAX, Order, Query};
+use es_projections::{Database, Error};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::app::{Options, ReadModels};
+use crate::domain::{Account, AccountEvent};
+use crate::failure::Failure;
+use crate::time::{end_of, start_of};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Events of this account
+    #[arg(long, value_name = "A")]
+    account: Option<AggregateKey>,
+    /// Events whose commands this actor sent
+    #[arg(long, value_name = "X")]
+    actor: Option<Actor>,
+    /// Events of this conversation
+    #[arg(long, value_name = "C")]
+    correlation: Option<CorrelationId>,
+    /// Events of this type: opened, deposited, withdrawn or closed
+    #[arg(long = "type", value_name = "T")]
+    event_type: Option<String>,
+    /// Events that occurred then or later: RFC 3339, or a date from its begin
+    #[arg(long, value_name = "T", value_parser = start_of)]
+    from: Option<DateTime<Utc>>,
+    /// Events that occurred until then: RFC 3339, or a date to its end
+    #[arg(long, value_name = "T", value_parser = end_of)]
+    to: Option<DateTime<Utc>>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Brings the read models up to date and prints the entries in the order of recording.
+pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
+    let mut query = Query {
+        aggregate: args.account.clone().map(stream),
+        actor: args.actor.clone(),
+        correlation: args.correlation.clone(),
+        event_type: args.event_type.clone(),
+        from: args.from,
+        to: args.to,
+        order: Order::OldestFirst,
+        limit: LIMIT_MAX,
+        ..Query::default()
+    };
+    let models = ReadModels::open(options).await?;
+    models.catch_up().await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut before = "{\"items\":[";
+    loop {
+        let page = query.run(&models.database).await?;
+        for entry in &page.entries {
+            if args.json {
+                write!(out, "{before}{}", serde_json::to_string(&Shown::of(entry))?)?;
+                before = ",\n";
+            } else {
+                print_line(&mut out, entry)?;
+            }
+        }
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    if args.json {
+        let open = if before.starts_with('{') { before } else { "" };
+        writeln!(out, "{open}]}}")?;
+    }
+    out.flush()?;
+    drop(out);
+    models.stop().await
+}
+
+fn print_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    let event = &entry.recorded.envelope;
+    let (occurred, recorded) = (time(event.occurred_at), time(event.recorded_at));
+    let (account, version, kind) = (&event.stream.id, event.version, &event.event_type);
+    let payload = String::from_utf8_lossy(&event.payload);
+    let actor = event.actor.as_ref().map_or("-", Actor::as_str);
+    writeln!(
+        out,
+        "{occurred} {account} {version} {kind} {payload} by {actor} in {} recorded {recorded}",
+        event.correlation_id
+    )
+}
+
+fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// The stream of an account.
+pub(crate) fn stream(id: AggregateKey) -> StreamId {
+    StreamId { category: Account::NAME.into(), id }
+}
+
+/// An event with its metadata, as JSON shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown<'a> {
+    account: &'a str,
+    version: u64,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    schema_version: u32,
+    data: Option<&'a RawValue>,
+    occurred_at: String,
+    recorded_at: String,
+    event_id: String,
+    command_id: &'a str,
+    correlation_id: &'a str,
+    causation_id: Option<&'a str>,
+    actor: Option<&'a str>,
+    position: String,
+    hash: String,
+    previous_hash: String,
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn of(entry: &'a Entry) -> Self {
+        Self::recorded(&entry.recorded)
+    }
+
+    pub(crate) fn recorded(recorded: &'a es_core::Recorded) -> Self {
+        let event = &recorded.envelope;
+        let category = event.stream.category.clone();
+        let position = Position { category, partition: recorded.partition, offset: recorded.offset };
+        Self {
+            account: event.stream.id.as_str(),
+            version: event.version.get(),
+            event_type: &event.event_type,
+            schema_version: event.schema_version,
+            data: serde_json::from_slice(&event.payload).ok(),
+            occurred_at: time(event.occurred_at),
+            recorded_at: time(event.recorded_at),
+            event_id: event.event_id.to_string(),
+            command_id: event.command_id.as_str(),
+            correlation_id: event.correlation_id.as_str(),
+            causation_id: event.causation_id.as_ref().map(|id| id.as_str()),
+            actor: event.actor.as_ref().map(Actor::as_str),
+            position: position.to_string(),
+            hash: event.hash.to_string(),
+            previous_hash: event.previous_hash.to_string(),
+        }
+    }
+}
+
+impl Shown<'_> {
+    /// Where the event is in the log.
+    pub(crate) fn position(&self) -> &str {
+        &self.position
+    }
+}
+
+/// An event of an account, without its metadata.
+pub(crate) struct AccountChange {
+    pub(crate) account: String,
+    pub(crate) version: u64,
+    pub(crate) event: AccountEvent,
+}
+
+/// At most `limit` events that occurred before a time, in the order of account and version, from behind `after` on.
+pub(crate) async fn changes_before(
+    database: &Database,
+    after: &(String, u64),
+    before: DateTime<Utc>,
+    limit: u32,
+) -> Result<Vec<AccountChange>, Failure> {
+    let sql = format!(
+        "SELECT aggregate_id, version, event_type, schema_version, payload FROM {} \
+         WHERE category = ? AND (aggregate_id, version) > (?, ?) AND occurred_at < ? \
+         ORDER BY aggregate_id, version LIMIT ?",
+        database.table_name("audit")
+    );
+    let (account, version) = (after.0.as_str().into(), i64::try_from(after.1)?.into());
+    let rows = database.fetch(&sql, &[Account::NAME.into(), account, version, before.into(), limit.into()]).await?;
+    let change = |row: &es_projections::Row| {
+        let (account, version): (String, u64) = (row.get("aggregate_id")?, row.get("version")?);
+        let (name, payload): (String, String) = (row.get("event_type")?, row.get("payload")?);
+        let event = codec::decode_event::<Json, AccountEvent>(&name, row.get("schema_version")?, payload.as_bytes());
+        let event = event.map_err(|error| Error::Invalid(format!("event {version} of account {account}: {error}")))?;
+        Ok(AccountChange { account, version, event })
+    };
+    Ok(rows.iter().map(change).collect::<Result<_, Error>>()?)
+}

@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::Options;
+use crate::failure::Failure;
+use crate::{audit, balances, import, log, serve};
+
+/// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bank",
+    version,
+    after_help = "Without a command: serve. Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run command owners, projections and the HTTP interface
+    Serve(serve::Args),
+    /// Send the transactions of a file as commands
+    #[command(subcommand)]
+    Import(Import),
+    /// Show the balance of each account
+    Balances(balances::Args),
+    /// Show the audit trail
+    Audit(audit::Args),
+    /// Rebuild a read model beside the live one, then switch
+    Rebuild {
+        /// The read model; all of them unless given
+        read_model: Option<String>,
+    },
+    /// Recompute balances and hash chain from the log and compare them with the read models
+    Verify,
+}
+
+#[derive(Debug, Subcommand)]
+enum Import {
+    /// The file trans.asc of the PKDD'99 challenge
+    Pkdd99(import::Args),
+}
+
+/// Runs the program.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    log::if_asked();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(execute(cli)),
+        Err(error) => Err(Failure::because("starting the async runtime", &error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.nobody_reads() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bank: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
+    match command {
+        None => serve::run(&options, &serve::Args::default()).await,
+        Some(Command::Serve(args)) => serve::run(&options, &args).await,
+        Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
+        Some(Command::Balances(args)) => balances::run(&options, &args).await,
+        Some(Command::Audit(args)) => audit::run(&options, &args).await,
+        Some(Command::Rebuild { .. }) => Err(not_yet("rebuild")),
+        Some(Command::Verify) => Err(not_yet("verify")),
+    }
+}
+
+fn not_yet(command: &str) -> Failure {
+    Failure::new(format!("{command} is not there yet: this release can't do it, nothing was done"))
+}

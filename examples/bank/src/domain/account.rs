@@ -1,0 +1,211 @@
+//! An account: events, commands, refusals and the state between them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use es_core::{Aggregate, AggregateKey, Apply, Command, Context, Event, Handle, InvalidId};
+use serde::{Deserialize, Serialize};
+
+use super::money::Money;
+
+/// What may happen to an account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[event(aggregate = "account")]
+pub(crate) enum AccountEvent {
+    #[event(name = "opened")]
+    Opened { owner: String, overdraft_limit: Money },
+    #[event(name = "deposited")]
+    Deposited {
+        amount: Money,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
+    },
+    #[event(name = "withdrawn")]
+    Withdrawn {
+        amount: Money,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
+    },
+    #[event(name = "closed")]
+    Closed,
+}
+
+/// What may be asked of an account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+pub(crate) enum AccountCommand {
+    Open { owner: String, overdraft_limit: Money },
+    Deposit { amount: Money, reference: Option<String> },
+    Withdraw { amount: Money, reference: Option<String> },
+    Close,
+}
+
+/// Why an account refuses.
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub(crate) enum AccountError {
+    #[error("the account is there already")]
+    AlreadyOpen,
+    #[error("there is no such account")]
+    NotFound,
+    #[error("the account is closed")]
+    Closed,
+    #[error("the amount is {amount}, it must be above 0")]
+    AmountNotPositive { amount: Money },
+    #[error("the overdraft limit is {limit}, it can't be below 0")]
+    OverdraftNegative { limit: Money },
+    #[error("the balance is {balance} and may go down to -{overdraft_limit}, {amount} is more than that")]
+    InsufficientFunds { balance: Money, overdraft_limit: Money, amount: Money },
+    #[error("the balance is {balance}, with {amount} more it would be too large to be kept")]
+    BalanceTooLarge { balance: Money, amount: Money },
+    #[error("the balance is {balance}, it must be 0")]
+    BalanceNotZero { balance: Money },
+}
+
+/// Where an account is in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Status {
+    /// Not opened yet.
+    #[default]
+    Absent,
+    Open,
+    Closed,
+}
+
+/// An account as far as decisions need it: who owns it, for example, decides nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Aggregate)]
+#[aggregate(context = "bank", name = "account", id = AccountId, command = AccountCommand, event = AccountEvent, error = AccountError)]
+pub(crate) struct Account {
+    pub(crate) status: Status,
+    pub(crate) balance: Money,
+    pub(crate) overdraft_limit: Money,
+}
+
+impl Handle for Account {
+    fn handle(&self, command: AccountCommand, _: &Context) -> Result<Vec<AccountEvent>, AccountError> {
+        self.decide(command).map(|event| vec![event])
+    }
+}
+
+impl Account {
+    pub(super) fn decide(&self, command: AccountCommand) -> Result<AccountEvent, AccountError> {
+        match command {
+            AccountCommand::Open { owner, overdraft_limit } => {
+                if self.status != Status::Absent {
+                    return Err(AccountError::AlreadyOpen);
+                }
+                if overdraft_limit < Money::ZERO {
+                    return Err(AccountError::OverdraftNegative { limit: overdraft_limit });
+                }
+                Ok(AccountEvent::Opened { owner, overdraft_limit })
+            }
+            AccountCommand::Deposit { amount, reference } => {
+                self.must_be_open()?;
+                positive(amount)?;
+                let fits = self.balance.plus(amount).is_some();
+                let refusal = AccountError::BalanceTooLarge { balance: self.balance, amount };
+                if fits { Ok(AccountEvent::Deposited { amount, reference }) } else { Err(refusal) }
+            }
+            AccountCommand::Withdraw { amount, reference } => {
+                self.must_be_open()?;
+                positive(amount)?;
+                let (balance, overdraft_limit) = (self.balance, self.overdraft_limit);
+                // -(2^53 - 1) is also where money ends, so a difference that does not fit is never allowed.
+                let allowed = balance.minus(amount).is_some_and(|rest| rest.get() >= -overdraft_limit.get());
+                let refusal = AccountError::InsufficientFunds { balance, overdraft_limit, amount };
+                if allowed { Ok(AccountEvent::Withdrawn { amount, reference }) } else { Err(refusal) }
+            }
+            AccountCommand::Close => {
+                self.must_be_open()?;
+                let empty = self.balance == Money::ZERO;
+                if empty {
+                    Ok(AccountEvent::Closed)
+                } else {
+                    Err(AccountError::BalanceNotZero { balance: self.balance })
+                }
+            }
+        }
+    }
+
+    fn must_be_open(&self) -> Result<(), AccountError> {
+        match self.status {
+            Status::Absent => Err(AccountError::NotFound),
+            Status::Open => Ok(()),
+            Status::Closed => Err(AccountError::Closed),
+        }
+    }
+}
+
+fn positive(amount: Money) -> Result<(), AccountError> {
+    if amount.is_positive() { Ok(()) } else { Err(AccountError::AmountNotPositive { amount }) }
+}
+
+impl AccountEvent {
+    /// By how many minor units it changes the balance.
+    pub(crate) fn balance_change(&self) -> i64 {
+        match self {
+            Self::Deposited { amount, .. } => amount.get(),
+            Self::Withdrawn { amount, .. } => -amount.get(),
+            Self::Opened { .. } | Self::Closed => 0,
+        }
+    }
+}
+
+impl Apply for Account {
+    fn apply(&mut self, event: &AccountEvent) {
+        const DECIDED: &str = "a recorded amount was checked against the balance when it was decided";
+        match event {
+            AccountEvent::Opened { overdraft_limit, .. } => {
+                self.status = Status::Open;
+                self.overdraft_limit = *overdraft_limit;
+            }
+            AccountEvent::Deposited { amount, .. } => self.balance = self.balance.plus(*amount).expect(DECIDED),
+            AccountEvent::Withdrawn { amount, .. } => self.balance = self.balance.minus(*amount).expect(DECIDED),
+            AccountEvent::Closed => self.status = Status::Closed,
+        }
+    }
+}
+
+impl Status {
+    /// The word for it in tables and answers.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// An account's id: any text of 1 to 200 bytes without control characters that does not begin with `!`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct AccountId(AggregateKey);
+
+/// Why a text is no account id.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum InvalidAccountId {
+    #[error("{0}")]
+    Text(InvalidId),
+    #[error("an account id can't begin with !, which is kept for the log's own records")]
+    Reserved,
+}
+
+impl AccountId {
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = InvalidAccountId;
+    fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
+        if text.starts_with('!') {
+            return Err(InvalidAccountId::Reserved);
+        }
+        AggregateKey::new(text).map(Self).map_err(InvalidAccountId::Text)
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

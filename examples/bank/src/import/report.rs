@@ -1,0 +1,104 @@
+//! What an import tells: a progress bar, refused rows and the summary.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Counts what happens to the rows, and shows it on standard error.
+pub(super) struct Report {
+    bar: ProgressBar,
+    read: AtomicU64,
+    accepted: AtomicU64,
+    duplicate: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What has become of the file.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    read: u64,
+    accepted: u64,
+    duplicate: u64,
+    refused: u64,
+    accounts: usize,
+    seconds: f64,
+    per_second: f64,
+}
+
+impl Report {
+    /// A report on a file of this size.
+    pub(super) fn new(bytes: u64) -> Self {
+        let shown = std::io::stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let template = "{wide_bar} {percent}% of {total_bytes} {msg} {elapsed}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(bytes), target).with_style(style);
+        let [read, accepted, duplicate, refused] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { bar, read, accepted, duplicate, refused }
+    }
+
+    /// A row was read.
+    pub(super) fn read(&self) {
+        self.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The file was read up to here.
+    pub(super) fn read_up_to(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
+    /// A row has a receipt.
+    pub(super) fn done(&self, duplicate: bool) {
+        let counter = if duplicate { &self.duplicate } else { &self.accepted };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A row is refused.
+    pub(super) fn refused(&self, what: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.note(what);
+    }
+
+    /// Tells something beside the progress bar.
+    pub(super) fn note(&self, what: &str) {
+        self.bar.suspend(|| eprintln!("{what}"));
+    }
+
+    pub(super) fn waiting_for_read_models(&self) {
+        self.bar.set_message("read models");
+    }
+
+    pub(super) fn finish(&self, accounts: usize, took: Duration) -> Summary {
+        self.bar.finish_and_clear();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (read, seconds) = (get(&self.read), took.as_secs_f64());
+        Summary {
+            read,
+            accepted: get(&self.accepted),
+            duplicate: get(&self.duplicate),
+            refused: get(&self.refused),
+            accounts,
+            seconds: round(seconds),
+            per_second: round(read as f64 / seconds),
+        }
+    }
+}
+
+impl Summary {
+    pub(super) fn print(&self, json: bool) {
+        if json {
+            println!("{}", serde_json::to_string(self).expect("numbers are JSON"));
+            return;
+        }
+        let Self { read, accepted, duplicate, refused, accounts, seconds, per_second } = self;
+        println!("{read} rows read: {accepted} accepted, {duplicate} duplicate, {refused} refused");
+        println!("{accounts} accounts, {seconds:.1} s, {per_second:.0} rows/s");
+    }
+}
+
+fn round(number: f64) -> f64 {
+    (number * 1_000.0).round() / 1_000.0
+}

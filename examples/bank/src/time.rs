@@ -1,0 +1,74 @@
+//! Times on the command line and in queries: RFC 3339, or a date.
+
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
+
+/// The first moment of what `text` names.
+pub(crate) fn start_of(text: &str) -> Result<DateTime<Utc>, String> {
+    parse(text).map(|named| match named {
+        Named::Moment(time) => time,
+        Named::Day(day) => midnight(day),
+    })
+}
+
+/// The first moment after what `text` names: a date is meant to its end, a time is included itself.
+pub(crate) fn end_of(text: &str) -> Result<DateTime<Utc>, String> {
+    let after = parse(text).map(|named| match named {
+        // Times are kept to the microsecond.
+        Named::Moment(time) => time.checked_add_signed(TimeDelta::microseconds(1)),
+        Named::Day(day) => day.checked_add_days(Days::new(1)).map(midnight),
+    });
+    after?.ok_or_else(|| format!("{text:?} is out of range"))
+}
+
+/// The begin of a day in UTC.
+pub(crate) fn midnight(day: NaiveDate) -> DateTime<Utc> {
+    day.and_time(NaiveTime::MIN).and_utc()
+}
+
+/// Six digits, `YYMMDD`, of the twentieth century: the dates of the PKDD'99 files.
+pub(crate) fn yymmdd(text: &str) -> Result<NaiveDate, String> {
+    let wrong = || format!("{text:?} is not a date of the form YYMMDD");
+    if text.len() != 6 || !text.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    NaiveDate::parse_from_str(&format!("19{text}"), "%Y%m%d").map_err(|_| wrong())
+}
+
+enum Named {
+    Moment(DateTime<Utc>),
+    Day(NaiveDate),
+}
+
+fn parse(text: &str) -> Result<Named, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(Named::Moment(time.with_timezone(&Utc)));
+    }
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d");
+    day.map(Named::Day)
+        .map_err(|_| format!("{text:?} is neither a date as 1993-12-31 nor a time as 1993-12-31T12:00:00Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_meant_from_its_begin_to_its_end() {
+        assert_eq!(start_of("1993-12-31").unwrap().to_rfc3339(), "1993-12-31T00:00:00+00:00");
+        assert_eq!(end_of("1993-12-31").unwrap().to_rfc3339(), "1994-01-01T00:00:00+00:00");
+        let noon = "1993-12-31T12:00:00+02:00";
+        assert_eq!(start_of(noon).unwrap().to_rfc3339(), "1993-12-31T10:00:00+00:00");
+        assert_eq!(end_of(noon).unwrap() - start_of(noon).unwrap(), TimeDelta::microseconds(1));
+        for wrong in ["", "yesterday", "1993-02-30", "1993-12-31T12:00", "931231"] {
+            assert!(start_of(wrong).is_err() && end_of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn six_digits_are_a_date_of_the_twentieth_century() {
+        assert_eq!(yymmdd("930101"), Ok(NaiveDate::from_ymd_opt(1993, 1, 1).unwrap()));
+        for wrong in ["", "930230", "93011", "9301011", "93-1-1", "+30101"] {
+            assert!(yymmdd(wrong).is_err(), "{wrong}");
+        }
+    }
+}
