@@ -111,8 +111,7 @@ impl Ledger {
             args.extend([log_id_value(&step.to), integer(step.to.next), integer(current.epoch.number)]);
             args.extend([writer_value(&step.to), integer(current.claim_offset), integer(current.last_sequence)]);
             args.push(step.to.last_event.map(|(id, _)| id.to_string()).into());
-            // As text: in a VALUES list PostgreSQL takes an argument that is null at first for text, for good.
-            args.push(step.to.last_event.map(|(_, offset)| offset.to_string()).into());
+            args.push(step.to.last_event.map_or(Value::Null, |(_, offset)| integer(offset)));
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
         }

@@ -212,6 +212,14 @@ pub async fn statements_of_ones_own_run_on_both(url: &str) {
     let row = database.fetch(&sql, &[2.into()]).await.unwrap().remove(0);
     assert_eq!(row.get::<serde_json::Value>("json").unwrap(), serde_json::json!([2]));
     assert_eq!(row.get::<Option<i64>>("total").unwrap(), None);
+    // An argument that is null at first, and of no type that can be told, may be a number later.
+    let sql = "SELECT count(*) AS n FROM (VALUES (?, ?), (?, ?)) AS v WHERE CAST(v.column2 AS BIGINT) = 7";
+    for (number, found) in [(None, 0), (Some(7i64), 1), (None, 0), (Some(8), 0), (Some(7), 1)] {
+        let mut tx = database.begin().await.unwrap();
+        let rows = tx.fetch(sql, &["x".into(), number.into(), "y".into(), Value::Null]).await.unwrap();
+        assert_eq!(rows[0].get::<i64>("n").unwrap(), found);
+        tx.commit().await.unwrap();
+    }
     let error = database.fetch("SELECT no_such_column", &[]).await.unwrap_err();
     assert!(matches!(error, Error::Sql { .. }), "{error:?}");
     let error = database.fetch(&format!("SELECT 1 AS one FROM {name} WHERE text = ?"), &["a\0".into()]).await;
