@@ -25,8 +25,7 @@ impl Setup {
     async fn new(accounts: usize) -> Result<Self, Failure> {
         let dir = folder()?;
         let log = Arc::new(EmbeddedLog::open(dir.path().join("log"), EmbeddedConfig::default())?);
-        let mut config = EngineConfig::default();
-        config.state_dir = Some(dir.path().join("state"));
+        let config = EngineConfig { state_dir: Some(dir.path().join("state")), ..EngineConfig::default() };
         let engine = Engine::new(log.clone(), config);
         let bus = engine.start::<Account>().await?;
         bus.ready().await?;

@@ -25,9 +25,9 @@ impl Setup {
     async fn new(broker: String, accounts: usize) -> Result<Self, Failure> {
         let dir = folder()?;
         let log = Arc::new(KafkaLog::connect(KafkaConfig::new(&broker)).await?);
-        let mut config = EngineConfig::default();
-        config.namespace = Some(es_tests::unique_name("bench"));
-        config.state_dir = Some(dir.path().join("state"));
+        let namespace = Some(es_tests::unique_name("bench"));
+        let state_dir = Some(dir.path().join("state"));
+        let config = EngineConfig { namespace, state_dir, ..EngineConfig::default() };
         let engine = Engine::new(log.clone(), config);
         let bus = engine.start::<Account>().await?;
         bus.ready().await?;

@@ -135,8 +135,7 @@ pub(crate) async fn of_core(name: &'static str) -> Result<Figure, Failure> {
 /// Opens the accounts and prints the peak: what [`of_core`] starts.
 pub(crate) async fn open_accounts(dir: &Path) -> Result<(), Failure> {
     let log = Arc::new(EmbeddedLog::open(dir.join("log"), EmbeddedConfig::default())?);
-    let mut config = EngineConfig::default();
-    config.state_dir = Some(dir.join("state"));
+    let config = EngineConfig { state_dir: Some(dir.join("state")), ..EngineConfig::default() };
     let engine = Engine::new(log, config);
     let bus = engine.start::<Account>().await?;
     bus.ready().await?;

@@ -105,9 +105,9 @@ impl ClientContext for Journal {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         match level {
-            // The same failures come as errors, which `note` spaces out; and every client warns of properties that
-            // are meant for the others.
-            Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
+            // The same failures come as errors, which `note` spaces out; every client warns of properties that are
+            // meant for the others, and a new producer of the connection on which it first asked for its id.
+            Error | Warning | Notice | Info if matches!(facility, "FAIL" | "ERROR" | "CONFWARN" | "GETPID") => {
                 if facility == "FAIL" {
                     // Not every failure comes as an error too: a broker that hangs up does not.
                     let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
@@ -168,7 +168,7 @@ impl Asking {
     /// What the cluster says of one topic, or of all.
     pub(crate) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, LogError> {
         self.retrying(
-            || self.consumer.fetch_metadata(topic, self.timeout),
+            |patience| self.consumer.fetch_metadata(topic, patience),
             |code| next(code) == Next::Retry,
             || match topic {
                 Some(topic) => format!("asking Kafka at {} about topic {topic}", self.brokers),
@@ -184,7 +184,7 @@ impl Asking {
         let Ok(number) = i32::try_from(partition) else {
             return Err(LogError::new(LogErrorKind::Settings, format!("{}: there is no such partition", what())));
         };
-        let ask = || self.consumer.fetch_watermarks(topic, number, self.timeout);
+        let ask = |patience| self.consumer.fetch_watermarks(topic, number, patience);
         let again = |code| next(code) == Next::Retry || (known && is_missing(code));
         let (low, high) = self.retrying(ask, again, what)?;
         match (u64::try_from(low), u64::try_from(high)) {
@@ -212,7 +212,7 @@ impl Asking {
 
     fn retrying<T>(
         &self,
-        ask: impl Fn() -> Result<T, KafkaError>,
+        ask: impl Fn(Duration) -> Result<T, KafkaError>,
         again: impl Fn(RDKafkaErrorCode) -> bool,
         what: impl Fn() -> String,
     ) -> Result<T, LogError> {
@@ -220,7 +220,8 @@ impl Asking {
         let journal = self.consumer.context();
         journal.take_reason(); // of something earlier
         loop {
-            let error = match ask() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let error = match ask(patience) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

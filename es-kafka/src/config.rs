@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use es_core::log::{LogError, LogErrorKind};
+use es_core::log::{LogError, LogErrorKind, Record};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -12,8 +12,11 @@ use rdkafka::config::RDKafkaLogLevel;
 const MESSAGE_MAX_BYTES: usize = 1_000_000;
 /// The head of a record batch, which `message.max.bytes` does not count.
 const BATCH_HEAD_BYTES: usize = 61;
-/// What a record takes beside key, value and headers: its own lengths, and two for each of at most 98 headers.
+/// Room for what a record takes beside key, value and headers: its own lengths, and those of 98 headers.
 const RECORD_HEAD_BYTES: usize = 1_024;
+const HEADERS: usize = 98;
+/// The most bytes that the lengths of a header's name and value take.
+const HEADER_HEAD_BYTES: usize = 10;
 
 /// How to reach Kafka, and with which settings.
 ///
@@ -141,9 +144,14 @@ impl KafkaConfig {
         self.timeout
     }
 
-    /// The largest record that the client takes, as [`es_core::log::Record::size`] counts.
+    /// The largest record that the client takes, as [`Record::size`] counts.
     pub(crate) fn record_max_bytes(&self) -> usize {
         self.message_max_bytes().saturating_sub(RECORD_HEAD_BYTES)
+    }
+
+    /// The bytes of a record as the limit above counts them: it leaves room for only so many headers.
+    pub(crate) fn record_bytes(record: &Record) -> usize {
+        record.size() + record.headers.len().saturating_sub(HEADERS) * HEADER_HEAD_BYTES
     }
 
     /// The largest batch that the client sends.
@@ -189,8 +197,8 @@ impl KafkaConfig {
     pub(crate) fn for_writing(&self) -> ClientConfig {
         let limit = MESSAGE_MAX_BYTES.to_string();
         let defaults = [
-            // Counted in whole milliseconds: any other value costs one or two for each round.
-            ("linger.ms", "0"),
+            // The writer ends the lingering when a round is complete.
+            ("linger.ms", "5"),
             ("message.max.bytes", limit.as_str()),
             // A round is bounded by whoever decides it, and there is one at a time: no second bound.
             ("queue.buffering.max.messages", "0"),

@@ -40,7 +40,7 @@ impl KafkaReader {
         topic: &str,
         from: &[(u32, u64)],
     ) -> Result<Self, LogError> {
-        let what = || format!("reading {topic} from {}", places(from));
+        let what = || format!("reading {topic} from {}", places(from.iter().copied()));
         let mut assigned = TopicPartitionList::with_capacity(from.len());
         for &(partition, offset) in from {
             let offset = i64::try_from(offset)
@@ -176,16 +176,11 @@ impl Fetching {
             return None;
         }
         let cause = self.consumer.context().take_reason().map_or_else(|| ClientError::from(error), ClientError::new);
-        let mut message = format!(
-            "reading {} at {}",
-            self.topic,
-            places(self.positions.iter().map(|(&p, &o)| (p, o)).collect::<Vec<_>>().as_slice())
-        );
-        if step == Next::Lost
-            && let Some(outside) = self.outside()
-        {
-            message = outside;
-        }
+        let outside = if step == Next::Lost { self.outside() } else { None };
+        let message = outside.unwrap_or_else(|| {
+            let positions = self.positions.iter().map(|(&partition, &offset)| (partition, offset));
+            format!("reading {} at {}", self.topic, places(positions))
+        });
         Some(LogError::new(step.kind(), message).with_source(cause))
     }
 
@@ -208,9 +203,9 @@ fn number(partition: i32) -> u32 {
     u32::try_from(partition).expect("an assigned partition is not negative")
 }
 
-fn places(from: &[(u32, u64)]) -> String {
+fn places(from: impl Iterator<Item = (u32, u64)>) -> String {
     let places: Vec<String> =
-        from.iter().map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
+        from.map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
     places.join(", ")
 }
 

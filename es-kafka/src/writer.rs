@@ -1,12 +1,18 @@
 //! Appending: one idempotent producer per open writer, dropped at the first doubt.
+//!
+//! A broker remembers a producer for a day (`producer.id.expiration.ms`) by the *times in its records*. Where they are
+//! older than that on the broker's clock, it forgets the producer when it restarts, and a batch that was appended and is
+//! sent again is appended twice. The writer is told the offsets of the second copy, so whoever expects consecutive
+//! offsets learns of it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use es_core::log::{AppendError, LogError, LogErrorKind, LogWriter, Record};
 use rdkafka::ClientContext;
+use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -15,8 +21,12 @@ use tokio::sync::oneshot;
 
 use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, code_of, failed};
+use crate::error::{ClientError, code_of, failed, next};
 
+/// After this time a new producer asks for its id by itself.
+const ID_TIMER: Duration = Duration::from_millis(600);
+/// Between two questions before that.
+const ID_PAUSE: Duration = Duration::from_millis(20);
 /// Stands for an offset that was not reported yet.
 const UNREPORTED: u64 = u64::MAX;
 
@@ -28,6 +38,8 @@ pub(crate) struct KafkaWriter {
     record_max_bytes: usize,
     producer: Arc<BaseProducer<Reports>>,
     stopped: Arc<AtomicBool>,
+    /// Tells the sending thread that a round is complete.
+    complete: mpsc::Sender<()>,
     /// Counts the records handed to the producer; names each in its report.
     produced: usize,
     /// An append failed, or was left before its end.
@@ -43,7 +55,8 @@ impl KafkaWriter {
         let producer = Arc::new(producer);
         // Connects now, so that the first append need not. A producer asks for its id whenever an answer comes and a
         // broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses,
-        // the second comes by one of them, the third is for an id that was asked for on the connection left then.
+        // the second comes by one of them, the third is for an id that was asked for on the connection left then; and
+        // on a busy machine the serving thread asks on.
         for _ in 0..3 {
             if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
                 producer.poll(Duration::from_millis(20)); // brings the causes to the journal
@@ -51,14 +64,17 @@ impl KafkaWriter {
             }
         }
         let stopped = Arc::new(AtomicBool::new(false));
-        serve(Arc::clone(&producer), Arc::clone(&stopped))?;
+        let topic: Arc<str> = topic.into();
+        serve(Arc::clone(&producer), Arc::clone(&stopped), Arc::clone(&topic))?;
+        let complete = send_rounds(Arc::clone(&producer), Arc::clone(&stopped))?;
         Ok(Self {
-            topic: topic.into(),
+            topic,
             partition,
             number: i32::try_from(partition).expect("the partition is there, and Kafka counts in 31 bits"),
             record_max_bytes: config.record_max_bytes(),
             producer,
             stopped,
+            complete,
             produced: 0,
             doubtful: false,
         })
@@ -72,7 +88,7 @@ impl KafkaWriter {
             Err(AppendError::Refused(LogError::new(LogErrorKind::Settings, message)))
         };
         for record in records {
-            let bytes = record.size() + 10 * record.headers.len().saturating_sub(98);
+            let bytes = KafkaConfig::record_bytes(record);
             if bytes > self.record_max_bytes {
                 let limit = self.record_max_bytes;
                 return refused(format!("a record has {bytes} bytes, the largest that fits has {limit}"));
@@ -92,16 +108,16 @@ impl KafkaWriter {
     }
 
     async fn produce(&mut self, record: &Record) -> Result<(), AppendError> {
-        let mut next = BaseRecord::with_opaque_to(&self.topic, self.produced)
+        let mut message = BaseRecord::with_opaque_to(&self.topic, self.produced)
             .partition(self.number)
             .key(record.key.as_ref())
             .timestamp(record.timestamp_ms)
             .headers(headers(record));
-        next.payload = record.value.as_deref();
+        message.payload = record.value.as_deref();
         loop {
-            match self.producer.send(next) {
+            match self.producer.send(message) {
                 Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => next = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => message = back,
                 Err((error, _)) => return Err(self.unknown(ClientError::from(error), None)),
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -111,7 +127,7 @@ impl KafkaWriter {
     }
 
     fn unknown(&self, cause: ClientError, code: Option<RDKafkaErrorCode>) -> AppendError {
-        let kind = code.map_or(LogErrorKind::Unavailable, |code| crate::error::next(code).kind());
+        let kind = code.map_or(LogErrorKind::Unavailable, |code| next(code).kind());
         let message = format!("appending to {}/{}", self.topic, self.partition);
         AppendError::Unknown(LogError::new(kind, message).with_source(cause))
     }
@@ -132,6 +148,7 @@ impl LogWriter for KafkaWriter {
         for record in &records {
             self.produce(record).await?;
         }
+        let _ = self.complete.send(()); // without that thread, it is sent when its time to linger is over
         let offsets = match reported.await {
             Ok(Ok(offsets)) => offsets,
             Ok(Err(failure)) => return Err(self.unknown(failure.cause, failure.code)),
@@ -167,19 +184,61 @@ fn headers(record: &Record) -> OwnedHeaders {
 }
 
 /// A thread that takes the producer's reports, and drops it in the end.
-fn serve(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>) -> Result<(), LogError> {
+fn serve(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>, topic: Arc<str>) -> Result<(), LogError> {
+    let timer = Instant::now() + ID_TIMER;
     let serving = move || {
         while !stopped.load(Ordering::Relaxed) {
-            producer.poll(POLL);
+            let without_id = || !producer.context().ready.load(Ordering::Relaxed) && Instant::now() < timer;
+            producer.poll(if without_id() { ID_PAUSE } else { POLL });
+            if without_id() {
+                let _ = producer.client().fetch_metadata(Some(&topic), POLL); // for its answer, see `open`
+            }
         }
     };
     spawn("es-kafka-write", serving)
+}
+
+/// A thread that has each round sent at once and as a whole.
+///
+/// Without lingering the client sends the first records of a round while the others are still handed to it, and
+/// those have to wait for the answer (there may be others in flight only as long as there are no more than five
+/// records), for which it asks over and over, at the cost of most of a processor. So it lingers, and is told when a
+/// round is complete.
+fn send_rounds(producer: Arc<BaseProducer<Reports>>, stopped: Arc<AtomicBool>) -> Result<mpsc::Sender<()>, LogError> {
+    let (complete, completed) = mpsc::channel();
+    let sending = move || {
+        while completed.recv().is_ok() {
+            while flush(&producer) == Flushed::Partly && !stopped.load(Ordering::Relaxed) {}
+        }
+    };
+    spawn("es-kafka-send", sending)?;
+    Ok(complete)
+}
+
+#[derive(PartialEq)]
+enum Flushed {
+    Wholly,
+    Partly,
+}
+
+/// Lets nothing linger until everything is reported, or a while is over. The reports come to another thread.
+#[allow(unsafe_code)]
+fn flush(producer: &BaseProducer<Reports>) -> Flushed {
+    let patience = i32::try_from(POLL.as_millis()).expect("a fraction of a second");
+    // SAFETY: the client lives as long as its producer. rdkafka's own way does not wait in the client, which lets
+    // records linger again before it comes to send them.
+    match unsafe { rd_kafka_flush(producer.client().native_ptr(), patience) } {
+        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT => Flushed::Partly,
+        _ => Flushed::Wholly,
+    }
 }
 
 /// Takes the reports of the round that is being appended.
 #[derive(Default)]
 struct Reports {
     journal: Journal,
+    /// Something was reported, so the producer has its id.
+    ready: AtomicBool,
     round: Mutex<Option<Round>>,
 }
 
@@ -204,6 +263,7 @@ impl Reports {
     }
 
     fn reported(&self, number: usize, offset: i64) {
+        self.ready.store(true, Ordering::Relaxed);
         // A batch that was sent twice may be reported without offsets: -1 for its first record.
         let Ok(offset) = u64::try_from(offset) else {
             return self.fail(None, ClientError::new("a record was delivered without telling its offset"));

@@ -16,7 +16,9 @@
 //! | `topic`, `topic_partition`, `topic_offset` | where it is in the log |
 //!
 //! Its indexes are over the key, `recorded_at`, `occurred_at`, `actor`, `correlation_id`, `command_id` and
-//! `event_type`.
+//! `event_type`. A command that is given no correlation id begins a conversation of its own, with its command id; those
+//! rows are left out of the index over `correlation_id`, since random ids make it the dearest to write. So ask for
+//! `correlation_id = 'x' AND correlation_id <> command_id OR command_id = 'x'`, as [`Query`] does.
 
 mod entry;
 mod query;
@@ -101,7 +103,7 @@ fn table() -> Table {
         .index("by_recorded", &["recorded_at"])
         .index("by_occurred", &["occurred_at"])
         .index_present("by_actor", &["actor", "recorded_at"])
-        .index("by_correlation", &["correlation_id"])
+        .index_where("by_correlation", &["correlation_id"], query::JOINED_CONVERSATION)
         .index("by_command", &["command_id"])
         .index("by_type", &["event_type", "recorded_at"])
 }

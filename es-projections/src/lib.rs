@@ -6,12 +6,13 @@
 //! model contains what was written.
 //!
 //! ```
-//! # use es_core::log::{Batch, Log, LogError, LogReader, LogWriter, TopicSpec};
 //! use std::sync::Arc;
+//! use std::time::Duration;
 //!
 //! use async_trait::async_trait;
+//! use es_core::log::memory::MemoryLog;
 //! use es_core::{EventSource, Recorded};
-//! use es_projections::{Database, Error, Kind, Projection, ProjectionError, Table, Tx, Worker};
+//! use es_projections::{Database, Kind, Projection, ProjectionError, Table, Tx, Worker};
 //!
 //! /// How many events each account has.
 //! struct Activity(Table);
@@ -33,17 +34,31 @@
 //!     }
 //! }
 //!
-//! async fn run(log: Arc<dyn Log>, accounts: EventSource) -> Result<(), Error> {
-//!     let database = Database::connect("sqlite::memory:", "bank").await?;
-//!     let table = Table::new("activity").key("account", Kind::Text).column("events", Kind::Integer);
-//!     let worker = Worker::builder(database.clone(), log, vec![accounts]).start(Activity(table)).await?;
-//!     let rows = database.fetch(&format!("SELECT * FROM {}", database.table_name("activity")), &[]).await?;
-//!     for row in rows {
-//!         println!("{}: {}", row.get::<String>("account")?, row.get::<i64>("events")?);
-//!     }
-//!     worker.stop().await
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let log = Arc::new(MemoryLog::new(4));
+//! let topic: Arc<str> = es_core::events_topic("bank", "account").into();
+//! # use es_core::log::{Log, TopicKind, TopicSpec};
+//! # log.prepare(&TopicSpec { name: topic.to_string(), kind: TopicKind::Events }).await?;
+//! let accounts = EventSource { context: "bank".into(), category: "account".into(), topic, partitions: 4 };
+//!
+//! let database = Database::connect("sqlite::memory:", "bank").await?;
+//! let table = Table::new("activity").key("account", Kind::Text).column("events", Kind::Integer);
+//! let worker = Worker::builder(database.clone(), log, vec![accounts]).start(Activity(table)).await?;
+//! worker.catch_up(Duration::from_secs(5)).await?;
+//!
+//! let sql = format!("SELECT * FROM {} ORDER BY account", database.table_name("activity"));
+//! for row in database.fetch(&sql, &[]).await? {
+//!     println!("{}: {}", row.get::<String>("account")?, row.get::<i64>("events")?);
 //! }
+//! worker.stop().await?;
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! What the worker keeps beside the projections' tables, for SQL of one's own: `<namespace>_es_checkpoints` says how
+//! far each projection is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an
+//! event.
 
 pub mod audit;
 mod checkpoint;

@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use crate::error::Error;
 use crate::projection::Projection;
-use crate::sql::{Database, Row, check_name, quoted};
+use crate::sql::{Database, Row, Table, check_name, quoted};
 
 const PROJECTION_NAME_MAX: usize = 40;
 
@@ -17,8 +17,19 @@ pub(crate) async fn prepare(database: &Database, projection: &dyn Projection) ->
     let mut tx = database.begin().await?;
     tx.lock_schema().await?;
     let registry = tx.table_name("es_projections");
-    let found = tx.fetch(&format!("SELECT * FROM {registry} WHERE projection = ?"), &[name.into()]).await?;
-    match found.first() {
+    let all = tx.fetch(&format!("SELECT * FROM {registry}"), &[]).await?;
+    let mut found = None;
+    for row in &all {
+        let owner: String = row.get("projection")?;
+        if owner == name {
+            found = Some(row);
+        } else if let Some(table) = shared_table(&tables, &row.get::<String>("tables")?) {
+            return Err(Error::invalid(format!(
+                "projection {name} has table {table:?}, which is projection {owner}'s"
+            )));
+        }
+    }
+    match found {
         Some(row) => check(database, name, projection.version(), &shape, row)?,
         None => {
             let names = tables.iter().map(|table| table.name()).collect::<Vec<_>>().join(" ");
@@ -36,6 +47,12 @@ pub(crate) async fn prepare(database: &Database, projection: &dyn Projection) ->
         source,
     })?;
     tx.commit().await
+}
+
+/// A table that is among those of another projection.
+fn shared_table<'a>(tables: &'a [Table], of_other: &str) -> Option<&'a str> {
+    let is_there = |name: &&str| of_other.split_whitespace().any(|other| other == *name);
+    tables.iter().map(Table::name).find(is_there)
 }
 
 fn check(database: &Database, name: &str, version: u32, shape: &str, row: &Row) -> Result<(), Error> {

@@ -114,7 +114,8 @@ impl Database {
         rows.map_err(|error| self.error("a query", error))
     }
 
-    /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it.
+    /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it: a projection that
+    /// began another within its own would wait for ever.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
@@ -180,6 +181,8 @@ impl Pool {
 #[derive(Debug)]
 enum DriverError {
     Unavailable(Cause),
+    /// A statement was prepared for a table that was made anew since. The same again works.
+    Stale(Cause),
     Invalid(String),
     Sql(Cause),
 }
@@ -188,7 +191,7 @@ impl DriverError {
     fn into_error(self, doing: &str, database: &Arc<str>) -> Error {
         let (doing, database) = (doing.to_owned(), database.clone());
         match self {
-            Self::Unavailable(source) => Error::Unavailable { doing, database, source },
+            Self::Unavailable(source) | Self::Stale(source) => Error::Unavailable { doing, database, source },
             Self::Sql(source) => Error::Sql { doing, database, source },
             Self::Invalid(reason) => Error::Invalid(format!("{doing} on {database}: {reason}")),
         }

@@ -84,7 +84,7 @@ impl Worker {
         let shutdown = self.shutdown.child_token();
         let run = Run { worker: self.clone(), projection, ledger, board: board.clone(), shutdown: shutdown.clone() };
         run.verify(&saved).await?;
-        tokio::spawn(run.to_the_end(saved));
+        tokio::spawn(run.finish(saved));
         Ok(Handle::new(board, self.log.clone(), shutdown))
     }
 

@@ -24,3 +24,25 @@ macro_rules! tests {
 }
 
 for_each_case!(tests);
+
+/// Shows, by compiling: everything can be awaited in a task of a multi-threaded runtime.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn futures_are_send(
+    database: &es_projections::Database,
+    worker: &es_projections::Handle,
+    events: &cases::support::Events,
+) {
+    fn send(_: impl Send) {}
+    let position = "account/0@1".parse().expect("a position");
+    let soon = std::time::Duration::ZERO;
+    send(es_projections::Database::connect("", ""));
+    send(database.fetch("", &[]));
+    send(database.begin());
+    send(database.remove_projection(""));
+    send(es_projections::audit::Query::default().run(database));
+    send(events.worker(database).start(cases::support::Balances::default()));
+    send(worker.wait_for(&position, soon));
+    send(worker.catch_up(soon));
+    send(worker.status());
+    send(worker.stop());
+}

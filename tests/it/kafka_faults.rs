@@ -85,7 +85,7 @@ async fn a_password_is_checked() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn what_was_acknowledged_survives_a_killed_broker() {
     let mut kafka = Kafka::start().await;
-    let log = connect(&kafka).await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).timeout(PATIENCE)).await;
     let topic = prepared(&log).await;
     let mut reader = log.reader(&topic, &[(0, 0)]).await.unwrap();
     let following = tokio::spawn(async move {
@@ -144,9 +144,10 @@ async fn append_until(
                 assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 1), "one writer, so no gap: {offsets:?}");
                 acknowledged.extend(keys.into_iter().zip(offsets));
             }
-            Err(AppendError::Unknown(_)) => {
+            Err(AppendError::Unknown(cause)) => {
+                println!("round {round} is in doubt: {cause:?}");
                 doubts += 1;
-                writer = log.writer(&topic, 0).await.unwrap();
+                writer = log.writer(&topic, 0).await.expect("the broker comes back");
             }
             Err(refused) => panic!("{refused:?}"),
         }
@@ -284,9 +285,10 @@ async fn a_foreign_record_of_any_shape_is_read() {
     producer.send(odd).map_err(|e| e.0).unwrap();
     tokio::task::spawn_blocking(move || producer.flush(PATIENCE).unwrap()).await.unwrap();
 
-    log.writer(&topic, 0).await.unwrap().append(vec![record("ours")]).await.unwrap();
+    let ours = record("ours");
+    log.writer(&topic, 0).await.unwrap().append(vec![ours.clone()]).await.unwrap();
     let stored = read_all(&log, &topic, 0).await;
-    assert_eq!(stored[1].record, record("ours"));
+    assert_eq!(stored[1].record, ours);
     let foreign = &stored[0].record;
     assert_eq!((foreign.key.as_ref(), &foreign.value), (&b"\xff"[..], &None));
     let headers: Vec<(&str, &[u8])> = foreign.headers.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use es_core::log::{AppendError, Log, LogErrorKind, LogReader, Record, StoredRecord, TopicKind, TopicSpec};
 use es_core::testing::log_contract;
+use es_core::{Clock, SystemClock};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_tests::{Kafka, topic_prefix};
 use tokio::time::timeout;
@@ -39,7 +40,7 @@ pub(crate) fn record(key: impl Into<String>) -> Record {
         value: Some(Bytes::from(format!("value of {key}"))),
         headers: vec![("es".into(), Bytes::from_static(b"\x08\x01")), ("ce_id".into(), key.clone().into())],
         key: key.into(),
-        timestamp_ms: 1_763_700_000_000,
+        timestamp_ms: SystemClock.now_ms(),
     }
 }
 

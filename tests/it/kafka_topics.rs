@@ -11,11 +11,14 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::kafka_log::{connect, connect_with, events, prepared, record};
 
+/// Names and values.
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
 fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().expect("an admin client can be made")
 }
 
-async fn create(kafka: &Kafka, topic: &str, settings: &[(&str, &str)]) {
+async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
     let mut new = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
     for (name, value) in settings {
         new = new.set(name, value);
@@ -88,7 +91,7 @@ async fn an_existing_topic_that_could_lose_history_is_refused() {
         [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
     let kafka = Kafka::shared().await;
     let log = connect(kafka).await;
-    let table: [(&[(&str, &str)], &[(&str, &str)], Option<&str>); 11] = [
+    let table: [(Settings<'_>, Settings<'_>, Option<&str>); 11] = [
         (&COMPACTED, &[], None),
         (&DELETED, &[], None),
         (&COMPACTED, &[("compression.type", "lz4"), ("segment.bytes", "1048576")], None),

@@ -2,6 +2,10 @@
 //!
 //! `scripts/test` runs them all. Those that need a server are ignored in a bare `cargo test`.
 
+mod bank;
+mod bank_cli;
+mod bank_http;
+mod bank_import;
 mod kafka_faults;
 mod kafka_log;
 mod kafka_topics;

@@ -48,12 +48,13 @@ impl Process {
 }
 
 fn config(namespace: &str, state: Option<&Path>) -> EngineConfig {
-    let mut config = EngineConfig::default();
-    config.namespace = Some(namespace.to_owned());
-    config.state_dir = state.map(Path::to_owned);
-    config.append_deadline = Duration::from_secs(3);
-    config.unwritten_max = 200;
-    config
+    EngineConfig {
+        namespace: Some(namespace.to_owned()),
+        state_dir: state.map(Path::to_owned),
+        append_deadline: Duration::from_secs(3),
+        unwritten_max: 200,
+        ..EngineConfig::default()
+    }
 }
 
 async fn kafka_log(kafka: &Kafka) -> Arc<dyn Log> {

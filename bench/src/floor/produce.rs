@@ -94,9 +94,12 @@ impl Work for Produce {
     }
 }
 
+/// Takes the place of a template, and tells when its record was reported.
+type Inbox = mpsc::Sender<(usize, oneshot::Sender<()>)>;
+
 #[derive(Clone)]
 pub(crate) struct Looped {
-    owners: Arc<Vec<mpsc::Sender<(usize, oneshot::Sender<()>)>>>,
+    owners: Arc<Vec<Inbox>>,
     accounts: usize,
 }
 

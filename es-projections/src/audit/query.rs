@@ -11,6 +11,9 @@ use crate::sql::{Database, Value};
 /// The most entries of a page.
 pub const LIMIT_MAX: u32 = 1_000;
 
+/// The rows whose command did not begin the conversation: the others are found by their command id.
+pub(super) const JOINED_CONVERSATION: &str = "correlation_id <> command_id";
+
 /// What is asked of the audit trail; what is not given is not filtered.
 ///
 /// ```no_run
@@ -117,6 +120,12 @@ impl Query {
     fn statement(&self, table: &str) -> Result<(String, Vec<Value>), Error> {
         let mut conditions = Vec::new();
         let mut args = Vec::new();
+        if let Some(id) = &self.correlation {
+            conditions.push(format!(
+                "(correlation_id = ? AND {JOINED_CONVERSATION} OR command_id = ? AND correlation_id = command_id)"
+            ));
+            args.extend([id.as_str().into(), id.as_str().into()]);
+        }
         let mut filter = |condition: &str, value: Option<Value>| {
             if let Some(value) = value {
                 conditions.push(condition.to_owned());
@@ -126,7 +135,6 @@ impl Query {
         filter("category = ?", self.aggregate.as_ref().map(|stream| stream.category.clone().into()));
         filter("aggregate_id = ?", self.aggregate.as_ref().map(|stream| stream.id.as_str().into()));
         filter("actor = ?", self.actor.as_ref().map(|actor| actor.as_str().into()));
-        filter("correlation_id = ?", self.correlation.as_ref().map(|id| id.as_str().into()));
         filter("command_id = ?", self.command.as_ref().map(|id| id.as_str().into()));
         filter("event_type = ?", self.event_type.as_ref().map(Into::into));
         filter("occurred_at >= ?", self.from.map(Into::into));

@@ -9,10 +9,12 @@ use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
-    PgArgumentBuffer, PgArguments, PgConnectOptions, PgHasArrayType, PgPool, PgPoolOptions, PgRow, PgTypeInfo,
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgHasArrayType, PgPool, PgPoolOptions, PgRow,
+    PgTypeInfo,
 };
 use sqlx::{
-    Arguments, AssertSqlSafe, Column as _, ConnectOptions, Decode, Encode, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    Arguments, AssertSqlSafe, Column as _, ConnectOptions, Connection, Decode, Encode, Postgres, Row as _, Type,
+    TypeInfo, ValueRef,
 };
 use uuid::Uuid;
 
@@ -53,7 +55,11 @@ impl Pool {
 
     pub(super) async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
         let sql = numbered(sql);
-        decode_rows(&query(&sql, arguments(args)?).fetch_all(&self.0).await.map_err(failed)?)
+        let mut connection = self.0.acquire().await.map_err(failed)?;
+        match rows(&mut connection, &sql, arguments(args)?).await {
+            Err(DriverError::Stale(_)) => rows(&mut connection, &sql, arguments(args)?).await,
+            rows => rows,
+        }
     }
 
     pub(super) async fn begin(&self) -> Result<Tx> {
@@ -73,8 +79,7 @@ impl Tx {
     }
 
     pub(super) async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
-        let sql = numbered(sql);
-        decode_rows(&query(&sql, arguments(args)?).fetch_all(&mut *self.0).await.map_err(failed)?)
+        rows(&mut self.0, &numbered(sql), arguments(args)?).await
     }
 
     pub(super) async fn script(&mut self, sql: &str) -> Result<()> {
@@ -85,7 +90,7 @@ impl Tx {
     /// A lock by name until the end of the transaction.
     pub(super) async fn lock(&mut self, name: &str) -> Result<()> {
         let sql = "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))";
-        query(sql, arguments(&[name.into()])?).fetch_all(&mut *self.0).await.map_err(failed)?;
+        rows(&mut self.0, sql, arguments(&[name.into()])?).await?;
         Ok(())
     }
 
@@ -126,8 +131,7 @@ impl Tx {
             format!("SELECT {select} FROM {} AS k({}) JOIN {name} AS t ON {on}", unnest(key.len()), names(key, ""));
         let mut loaded = Vec::new();
         for chunk in chunks(keys) {
-            let rows = query(&sql, arrays(key, chunk)?).fetch_all(&mut *self.0).await.map_err(failed)?;
-            loaded.append(&mut decode_rows(&rows)?);
+            loaded.append(&mut rows(&mut self.0, &sql, arrays(key, chunk)?).await?);
         }
         Ok(loaded)
     }
@@ -151,8 +155,11 @@ impl Tx {
         self.0.rollback().await.map_err(failed)
     }
 
-    async fn run(&mut self, sql: &str, args: PgArguments) -> Result<u64> {
-        Ok(query(sql, args).execute(&mut *self.0).await.map_err(failed)?.rows_affected())
+    async fn run(&mut self, sql: &str, args: Args) -> Result<u64> {
+        match query(sql, args).execute(&mut *self.0).await {
+            Ok(done) => Ok(done.rows_affected()),
+            Err(error) => Err(failed_on(&mut self.0, error).await),
+        }
     }
 }
 
@@ -191,11 +198,13 @@ fn unnest(width: usize) -> String {
     format!("unnest({})", places.join(", "))
 }
 
-fn query(sql: &str, args: PgArguments) -> sqlx::query::Query<'_, Postgres, PgArguments> {
-    sqlx::query_with(AssertSqlSafe(sql), args)
+/// The arguments of a statement, and whether their types are known.
+struct Args {
+    values: PgArguments,
+    typed: bool,
 }
 
-fn arguments(values: &[Value]) -> Result<PgArguments> {
+fn arguments(values: &[Value]) -> Result<Args> {
     let mut args = PgArguments::default();
     for value in values {
         let added = match value {
@@ -210,11 +219,24 @@ fn arguments(values: &[Value]) -> Result<PgArguments> {
         };
         added.map_err(DriverError::Sql)?;
     }
-    Ok(args)
+    Ok(Args { values: args, typed: !values.iter().any(Value::is_null) })
+}
+
+/// A statement is prepared once per connection, with the types of its first arguments. So one with a null among them is
+/// not kept: the server guesses the type, and may guess another than that of a value that comes later.
+fn query(sql: &str, args: Args) -> sqlx::query::Query<'_, Postgres, PgArguments> {
+    sqlx::query_with(AssertSqlSafe(sql), args.values).persistent(args.typed)
+}
+
+async fn rows(connection: &mut PgConnection, sql: &str, args: Args) -> Result<Vec<Row>> {
+    match query(sql, args).fetch_all(&mut *connection).await {
+        Ok(rows) => decode_rows(&rows),
+        Err(error) => Err(failed_on(connection, error).await),
+    }
 }
 
 /// An array per column.
-fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<PgArguments> {
+fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<Args> {
     let mut arrays: Vec<Array> = columns.iter().map(|column| Array::new(column.kind, rows.len())).collect();
     for row in rows {
         for (array, value) in arrays.iter_mut().zip(row) {
@@ -234,7 +256,7 @@ fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<PgArguments> {
         };
         added.map_err(DriverError::Sql)?;
     }
-    Ok(args)
+    Ok(Args { values: args, typed: true })
 }
 
 enum Array {
@@ -378,6 +400,19 @@ fn integral(bytes: &[u8]) -> std::result::Result<i64, BoxDynError> {
         0x4000 => i64::try_from(-number).map_err(|_| wrong()),
         _ => Err(wrong()),
     }
+}
+
+/// Sorts an error of a statement. Where a table was made anew, what was prepared for the old one is thrown away.
+async fn failed_on(connection: &mut PgConnection, error: sqlx::Error) -> DriverError {
+    const CACHED_PLAN_MUST_NOT_CHANGE_RESULT_TYPE: &str = "0A000";
+    let code = error.as_database_error().and_then(|error| error.code());
+    if code.as_deref() == Some(CACHED_PLAN_MUST_NOT_CHANGE_RESULT_TYPE) {
+        return match connection.clear_cached_statements().await {
+            Ok(()) => DriverError::Stale(error.into()),
+            Err(error) => failed(error),
+        };
+    }
+    failed(error)
 }
 
 /// Sorts PostgreSQL's errors: connection, resources, shutdown, and conflicts with other transactions may pass.

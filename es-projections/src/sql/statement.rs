@@ -49,9 +49,8 @@ pub(super) fn create(table: &Table, full_name: &str, kind_name: impl Fn(&Column)
     for index in table.indexes() {
         let over = index.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
         let index_name = quoted(&format!("{full_name}_{}", index.name));
-        let present = index.not_null.as_ref().map(|column| format!(" WHERE {} IS NOT NULL", quoted(column)));
-        let present = present.unwrap_or_default();
-        sql.push_str(&format!("CREATE INDEX IF NOT EXISTS {index_name} ON {name} ({over}){present};\n"));
+        let condition = index.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+        sql.push_str(&format!("CREATE INDEX IF NOT EXISTS {index_name} ON {name} ({over}){condition};\n"));
     }
     sql
 }

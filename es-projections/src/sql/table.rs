@@ -1,5 +1,6 @@
 //! Tables as a projection declares them.
 
+use super::statement::quoted;
 use super::value::{Kind, Value};
 use crate::error::Error;
 
@@ -38,7 +39,7 @@ pub struct Column {
 pub(crate) struct Index {
     pub(crate) name: String,
     pub(crate) columns: Vec<String>,
-    pub(crate) not_null: Option<String>,
+    pub(crate) condition: Option<String>,
 }
 
 impl Table {
@@ -73,16 +74,22 @@ impl Table {
     #[must_use]
     pub fn index(mut self, name: impl Into<String>, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.into()).collect();
-        self.indexes.push(Index { name: name.into(), columns, not_null: None });
+        self.indexes.push(Index { name: name.into(), columns, condition: None });
         self
     }
 
     /// Adds an index over columns of those rows where the first of them holds a value.
     #[must_use]
-    pub fn index_present(mut self, name: impl Into<String>, columns: &[&str]) -> Self {
+    pub fn index_present(self, name: impl Into<String>, columns: &[&str]) -> Self {
+        let condition = columns.first().map(|column| format!("{} IS NOT NULL", quoted(column)));
+        self.index_where(name, columns, &condition.unwrap_or_default())
+    }
+
+    /// Adds an index over columns of those rows that meet a condition.
+    #[must_use]
+    pub(crate) fn index_where(mut self, name: impl Into<String>, columns: &[&str], condition: &str) -> Self {
         self = self.index(name, columns);
-        let index = self.indexes.last_mut().expect("one was just added");
-        index.not_null = index.columns.first().cloned();
+        self.indexes.last_mut().expect("one was just added").condition = Some(condition.into());
         self
     }
 

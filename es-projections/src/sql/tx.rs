@@ -14,6 +14,8 @@ use crate::error::Error;
 pub struct Tx {
     database: Database,
     inner: Inner,
+    /// A statement failed or was given up: as on PostgreSQL, none may follow it on SQLite.
+    failed: bool,
 }
 
 pub(super) enum Inner {
@@ -32,7 +34,7 @@ pub enum OnDuplicate {
 
 impl Tx {
     pub(super) fn new(database: Database, inner: Inner) -> Self {
-        Self { database, inner }
+        Self { database, inner, failed: false }
     }
 
     /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
@@ -46,11 +48,12 @@ impl Tx {
     /// [`Error::Unavailable`] or [`Error::Sql`]; the transaction can only be rolled back then.
     pub async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
         check_args(args)?;
+        self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.execute(sql, args).await,
             Inner::Postgres(tx) => tx.execute(sql, args).await,
         };
-        done.map_err(|error| self.error("a statement", error))
+        self.noted("a statement", done)
     }
 
     /// Runs a query. `?` stands for the arguments in turn.
@@ -59,11 +62,12 @@ impl Tx {
     /// As for [`Tx::execute`].
     pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         check_args(args)?;
+        self.usable()?;
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.fetch(sql, args).await,
             Inner::Postgres(tx) => tx.fetch(sql, args).await,
         };
-        rows.map_err(|error| self.error("a query", error))
+        self.noted("a query", rows)
     }
 
     /// Makes a table and its indexes where they are missing.
@@ -72,12 +76,13 @@ impl Tx {
     /// [`Error::Invalid`] for a name that can't be used; else as for [`Tx::execute`].
     pub async fn create(&mut self, table: &Table) -> Result<(), Error> {
         table.check()?;
+        self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.script(&sqlite::create(table, &name)).await,
             Inner::Postgres(tx) => tx.script(&postgres::create(table, &name)).await,
         };
-        done.map_err(|error| self.error(&format!("creating table {name}"), error))
+        self.noted(&format!("creating table {name}"), done)
     }
 
     /// Writes rows: those whose key is there are replaced. Of rows with one key the last is taken.
@@ -86,13 +91,14 @@ impl Tx {
     /// [`Error::Invalid`] when a row does not fit the table; else as for [`Tx::execute`].
     pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
         table.check_rows(table.columns(), &rows)?;
+        self.usable()?;
         let rows = last_of_each_key(rows, table.key_columns().len());
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.upsert(table, &name, rows).await,
             Inner::Postgres(tx) => tx.upsert(table, &name, rows).await,
         };
-        done.map_err(|error| self.error(&format!("writing to {name}"), error))
+        self.noted(&format!("writing to {name}"), done)
     }
 
     /// Adds rows and tells how many were added.
@@ -101,12 +107,13 @@ impl Tx {
     /// As for [`Tx::upsert`].
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
         table.check_rows(table.columns(), &rows)?;
+        self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
         };
-        done.map_err(|error| self.error(&format!("adding to {name}"), error))
+        self.noted(&format!("adding to {name}"), done)
     }
 
     /// The rows of these keys that are there, in no particular order.
@@ -115,13 +122,14 @@ impl Tx {
     /// As for [`Tx::upsert`].
     pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
         table.check_rows(table.key_columns(), &keys)?;
+        self.usable()?;
         let keys = last_of_each_key(keys, table.key_columns().len());
         let name = self.full_name(table);
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
             Inner::Postgres(tx) => tx.load(table, &name, keys).await,
         };
-        rows.map_err(|error| self.error(&format!("loading from {name}"), error))
+        self.noted(&format!("loading from {name}"), rows)
     }
 
     /// Deletes the rows of these keys and tells how many there were.
@@ -130,19 +138,22 @@ impl Tx {
     /// As for [`Tx::upsert`].
     pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
         table.check_rows(table.key_columns(), &keys)?;
+        self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.delete(table, &name, keys).await,
             Inner::Postgres(tx) => tx.delete(table, &name, keys).await,
         };
-        done.map_err(|error| self.error(&format!("deleting from {name}"), error))
+        self.noted(&format!("deleting from {name}"), done)
     }
 
     /// Commits.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] or [`Error::Sql`]; whether it was committed is unknown then.
-    pub async fn commit(self) -> Result<(), Error> {
+    /// [`Error::Unavailable`] or [`Error::Sql`]; whether it was committed is unknown then. [`Error::Invalid`] when a
+    /// statement of it failed; it is rolled back then.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.usable()?;
         let done = match self.inner {
             Inner::Sqlite(tx) => tx.commit().await,
             Inner::Postgres(tx) => tx.commit().await,
@@ -164,30 +175,41 @@ impl Tx {
 
     /// Runs statements without arguments, with a database's own names of types in them.
     pub(crate) async fn migrate(&mut self, name: &str, script: &str) -> Result<(), Error> {
+        self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.script(&script.replace("{time}", "TEXT").replace("{bytes}", "BLOB")).await,
             Inner::Postgres(tx) => {
                 tx.script(&script.replace("{time}", "TIMESTAMPTZ").replace("{bytes}", "BYTEA")).await
             }
         };
-        done.map_err(|error| self.error(&format!("migration {name}"), error))
+        self.noted(&format!("migration {name}"), done)
     }
 
     /// Shuts out every other transaction that does the same in this namespace, until the end of this one.
     pub(crate) async fn lock_schema(&mut self) -> Result<(), Error> {
+        self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
             Inner::Postgres(tx) => tx.lock(&self.database.inner.namespace).await,
         };
-        done.map_err(|error| self.error("locking the schema", error))
+        self.noted("locking the schema", done)
     }
 
     fn full_name(&self, table: &Table) -> String {
         format!("{}_{}", self.database.inner.namespace, table.name())
     }
 
-    fn error(&self, doing: &str, error: DriverError) -> Error {
-        self.database.error(doing, error)
+    /// Before a statement: if its future is dropped half way, it counts as failed.
+    fn usable(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.failed, true) {
+            return Err(Error::invalid("a statement of this transaction failed: it can only be rolled back"));
+        }
+        Ok(())
+    }
+
+    fn noted<T>(&mut self, doing: &str, done: Result<T, DriverError>) -> Result<T, Error> {
+        self.failed = done.is_err();
+        done.map_err(|error| self.database.error(doing, error))
     }
 }
 

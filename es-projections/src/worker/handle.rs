@@ -95,8 +95,8 @@ impl Handle {
     }
 
     async fn lag(&self) -> Option<u64> {
-        let progress = self.progress();
-        let behind = stream::iter(&progress).map(|at| async {
+        // Owned, since the future of a closure over references would not be Send.
+        let behind = stream::iter(self.progress()).map(async |at: PartitionProgress| {
             let end = self.log.bounds(&at.topic, at.partition).await.ok()?.end;
             Some(end.saturating_sub(at.read))
         });

@@ -39,13 +39,13 @@ enum Next {
     Continue,
     /// Nothing: the worker was asked to stop.
     Stop,
-    /// Reading again from the checkpoints: the database stands elsewhere than was believed.
-    Rewind,
+    /// Reading again from these checkpoints: the database stands elsewhere than was believed.
+    Rewind(Vec<Saved>),
 }
 
 impl Run {
     /// Works until it is asked to stop or can't go on, and shows how that ended. Never panics.
-    pub(super) async fn to_the_end(mut self, saved: Vec<Saved>) {
+    pub(super) async fn finish(mut self, saved: Vec<Saved>) {
         let ended = AssertUnwindSafe(self.work(saved)).catch_unwind().await;
         let error = match ended {
             Ok(Ok(())) => None,
@@ -61,14 +61,31 @@ impl Run {
     }
 
     async fn work(&mut self, mut saved: Vec<Saved>) -> Result<(), Error> {
+        while let Next::Rewind(stored) = self.follow(&saved).await? {
+            if !self.verify_patiently(&stored).await? {
+                break;
+            }
+            self.board.reset(&stored);
+            saved = stored;
+        }
+        Ok(())
+    }
+
+    /// Compares checkpoints with the log, again and again while it can't be reached. False when asked to stop.
+    async fn verify_patiently(&self, saved: &[Saved]) -> Result<bool, Error> {
+        let mut pause = Pause::new("comparing checkpoints with the log");
         loop {
-            match self.follow(&saved).await? {
-                Next::Rewind => {
-                    saved = self.ledger.load().await?;
-                    self.verify(&saved).await?;
-                    self.board.reset(&saved);
+            match self.verify(saved).await {
+                Err(error) if error.is_retryable() => {
+                    let error = Arc::new(error);
+                    self.board.trouble(Origin::Commit, error.clone());
+                    let pause = pause.grow(self.board.projection(), &error);
+                    tokio::select! {
+                        () = self.shutdown.cancelled() => return Ok(false),
+                        () = tokio::time::sleep(pause) => {}
+                    }
                 }
-                _ => return Ok(()),
+                verified => return verified.map(|()| true),
             }
         }
     }
@@ -136,9 +153,9 @@ impl Run {
             match self.ledger.load().await {
                 Ok(saved) if batch.is_in(&saved) => return Ok(self.settled(&batch)),
                 Ok(saved) if batch.comes_next(&saved) => tokio::time::sleep(Pause::FIRST).await,
-                Ok(_) => {
+                Ok(saved) => {
                     tracing::warn!(projection = %self.board.projection(), "the database went back: reading again from there");
-                    return Ok(Next::Rewind);
+                    return Ok(Next::Rewind(saved));
                 }
                 Err(error) if error.is_fenced() => return Err(error),
                 Err(_) => {} // tried again, and told, with the batch
@@ -187,6 +204,7 @@ impl Run {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];
                 at.next = chunk.to.next;
+                at.checkpoint = chunk.to.clone();
                 at.read = chunk.read;
             }
             for step in &batch.moves {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use es_core::Position;
+use es_core::{Checkpoint, Position};
 use tokio::sync::watch;
 
 use crate::checkpoint::{Place, Saved};
@@ -53,6 +53,8 @@ pub struct PartitionProgress {
     pub next: u64,
     /// The offset up to which it has read: further than `next` while a command is not complete.
     pub read: u64,
+    /// The checkpoint behind `next`: whoever reads the log beside the worker may begin there.
+    pub checkpoint: Checkpoint,
     /// Events folded in since the read model was begun.
     pub events: u64,
     /// Void records passed since then. Those inside a command that is not complete yet may be counted again after a
@@ -131,6 +133,7 @@ impl Board {
             partition: place.partition,
             next: saved.checkpoint.next,
             read: saved.checkpoint.next,
+            checkpoint: saved.checkpoint.clone(),
             events: saved.events,
             void: saved.void,
             quarantined: saved.quarantined,

@@ -43,7 +43,9 @@ pub async fn every_field_comes_back_whatever_it_holds(url: &str) {
         let payload = serde_json::to_vec(&serde_json::json!({ nasty: [nasty, null, 1] })).unwrap();
         let event = events.event(nasty, nasty, payload.into(), |event| {
             event.command_id = nasty.parse().unwrap();
-            event.correlation_id = nasty.parse().unwrap();
+            // Half of them begin their conversation, half join one.
+            let prefix = if nasty.contains('"') { "joined " } else { "" };
+            event.correlation_id = format!("{prefix}{nasty}").parse().unwrap();
             event.causation_id = Some(nasty.parse().unwrap());
             event.actor = Some(nasty.parse().unwrap());
             event.traceparent = Some(nasty.into());

@@ -174,6 +174,10 @@ pub async fn a_read_model_of_another_version_is_refused_and_can_be_removed(url: 
     events.add("a", &[1]);
     let worker = events.worker(&database).start(Balances::default()).await.unwrap();
     caught_up(&worker).await;
+    let everything = format!("SELECT * FROM {}", database.table_name("balances"));
+    for _ in 0..20 {
+        database.fetch(&everything, &[]).await.unwrap(); // prepared on all connections
+    }
 
     let error = events.worker(&database).start(Balances::of_version(2)).await.unwrap_err();
     assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
@@ -186,6 +190,9 @@ pub async fn a_read_model_of_another_version_is_refused_and_can_be_removed(url: 
     let error = events.worker(&database).start(Balances::default().with_column("note")).await.unwrap_err();
     assert!(error.to_string().contains("both say version 1: raise `Projection::version`"), "{error}");
 
+    let error = events.worker(&database).start(Balances::named("other")).await.unwrap_err();
+    assert_eq!(error.to_string(), "projection other has table \"balances\", which is projection balances's");
+
     // The refused ones took no fence; removing shuts the running one out.
     let position = events.add("a", &[2]);
     worker.wait_for(&position, SOON).await.unwrap();
@@ -196,4 +203,9 @@ pub async fn a_read_model_of_another_version_is_refused_and_can_be_removed(url: 
     let next = events.worker(&database).start(Balances::of_version(2).with_column("note")).await.unwrap();
     caught_up(&next).await;
     assert_eq!(balances(&database).await, "a 6/3");
+    for _ in 0..20 {
+        assert_eq!(database.fetch(&everything, &[]).await.unwrap()[0].columns().len(), 5);
+    }
+    let position = events.add("a", &[4]);
+    next.wait_for(&position, SOON).await.unwrap();
 }

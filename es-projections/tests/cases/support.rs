@@ -183,6 +183,7 @@ pub enum Trouble {
 /// The sum of amounts per account, and the number of events: adding, so that twice shows.
 pub struct Balances {
     table: Table,
+    name: &'static str,
     version: u32,
     attempts: AtomicI64,
     hook: Option<Hook>,
@@ -198,7 +199,7 @@ impl Default for Balances {
             .column("events", Kind::Integer)
             .column("changed_at", Kind::Time)
             .index("by_balance", &["balance"]);
-        Self { table, version: 1, attempts: AtomicI64::new(0), hook: None, batches: Arc::default() }
+        Self { table, name: "balances", version: 1, attempts: AtomicI64::new(0), hook: None, batches: Arc::default() }
     }
 }
 
@@ -212,6 +213,10 @@ impl Balances {
         Self { version, ..Self::default() }
     }
 
+    pub fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
     pub fn with_column(mut self, name: &str) -> Self {
         self.table = self.table.optional(name, Kind::Text);
         self
@@ -221,7 +226,7 @@ impl Balances {
 #[async_trait]
 impl Projection for Balances {
     fn name(&self) -> &str {
-        "balances"
+        self.name
     }
 
     fn version(&self) -> u32 {

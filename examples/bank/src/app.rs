@@ -88,11 +88,13 @@ impl Bank {
     /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them.
     pub(crate) async fn open(options: &Options, node: &str) -> Result<Self, Failure> {
         let models = ReadModels::open(options).await?;
-        let mut config = EngineConfig::default();
-        config.namespace = Some(options.namespace.clone());
-        config.node = node.into();
-        config.state_dir = Some(models.folder.join("state"));
-        config.dedup_retention = DEDUP_RETENTION;
+        let config = EngineConfig {
+            namespace: Some(options.namespace.clone()),
+            node: node.into(),
+            state_dir: Some(models.folder.join("state")),
+            dedup_retention: DEDUP_RETENTION,
+            ..EngineConfig::default()
+        };
         let engine = Engine::new(models.log.clone(), config);
         let bus = engine.start::<Account>().await?;
         Ok(Self { bus, models, engine })

@@ -152,6 +152,13 @@ impl<'a> Shown<'a> {
     }
 }
 
+impl Shown<'_> {
+    /// Where the event is in the log.
+    pub(crate) fn position(&self) -> &str {
+        &self.position
+    }
+}
+
 /// An event of an account, without its metadata.
 pub(crate) struct AccountChange {
     pub(crate) account: String,

@@ -1,13 +1,12 @@
 //! The command line.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import};
+use crate::{audit, balances, import, log, serve};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -25,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run command owners, projections and the HTTP interface
+    Serve(serve::Args),
     /// Send the transactions of a file as commands
     #[command(subcommand)]
     Import(Import),
@@ -49,7 +50,8 @@ enum Import {
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
-    let cli = parse();
+    let cli = Cli::parse();
+    log::if_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(execute(cli)),
@@ -57,6 +59,7 @@ pub(crate) fn run() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.nobody_reads() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("bank: {failure}");
             ExitCode::FAILURE
@@ -64,13 +67,10 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn parse() -> Cli {
-    Cli::parse()
-}
-
 async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
     match command {
-        None => Err(not_yet("serve")),
+        None => serve::run(&options, &serve::Args::default()).await,
+        Some(Command::Serve(args)) => serve::run(&options, &args).await,
         Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
         Some(Command::Balances(args)) => balances::run(&options, &args).await,
         Some(Command::Audit(args)) => audit::run(&options, &args).await,

@@ -10,8 +10,11 @@ mod cli;
 mod domain;
 mod failure;
 mod folder;
+mod http;
 mod import;
+mod log;
 mod read_model;
+mod serve;
 mod time;
 
 use std::process::ExitCode;

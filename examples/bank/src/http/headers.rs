@@ -1,0 +1,111 @@
+//! Headers of requests: checked, and what is wrong with one names it.
+
+use axum::http::HeaderMap;
+use es_core::{Actor, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, Send, Version};
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::domain::Account;
+
+const KEY_MAX: usize = 200;
+/// The namespace of ids that are made of an `Idempotency-Key`. It must stay for ever.
+const KEYS: Uuid = Uuid::from_u128(0x6b1d_58a0_3c52_4d0f_9a7e_21c4_5f0d_88e3);
+
+/// What the headers of a command say.
+#[derive(Debug, Default)]
+pub(super) struct CommandHeaders {
+    key: Option<String>,
+    expected: ExpectedVersion,
+    correlation: Option<CorrelationId>,
+    causation: Option<CausationId>,
+    actor: Option<Actor>,
+    traceparent: Option<String>,
+}
+
+impl CommandHeaders {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let key = text(headers, "idempotency-key")?;
+        if let Some(key) = &key
+            && !(1..=KEY_MAX).contains(&key.chars().count())
+        {
+            return Err(Problem::bad_request(format!("Idempotency-Key: it must have 1 to {KEY_MAX} characters")));
+        }
+        Ok(Self {
+            key,
+            expected: text(headers, "if-match")?.map_or(Ok(ExpectedVersion::Any), |tag| expected_version(&tag))?,
+            correlation: id(headers, "x-correlation-id")?,
+            causation: id(headers, "x-causation-id")?,
+            actor: id(headers, "x-actor")?,
+            // By the standard a trace context that can't be read is as good as none.
+            traceparent: text(headers, "traceparent").ok().flatten().filter(|value| is_traceparent(value)),
+        })
+    }
+
+    /// The id of what the command makes: the same for the same key.
+    pub(super) fn new_id(&self) -> Uuid {
+        self.key.as_ref().map_or_else(Uuid::new_v4, |key| Uuid::new_v5(&KEYS, key.as_bytes()))
+    }
+
+    pub(super) fn apply(self, mut command: Send<Account>) -> Send<Account> {
+        if let Some(key) = self.key {
+            command = command.command_id(command_id(&key));
+        }
+        if let Some(correlation) = self.correlation {
+            command = command.correlation_id(correlation.as_str());
+        }
+        if let Some(causation) = self.causation {
+            command = command.causation_id(causation.as_str());
+        }
+        if let Some(actor) = self.actor {
+            command = command.actor(actor.as_str());
+        }
+        if let Some(traceparent) = self.traceparent {
+            command = command.traceparent(&traceparent);
+        }
+        command.expect(self.expected)
+    }
+}
+
+/// The position that a read model must contain.
+pub(super) fn position(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+    let parse = |text: String| text.parse().map_err(|error| Problem::bad_request(format!("ES-Position: {error}")));
+    text(headers, "es-position")?.map(parse).transpose()
+}
+
+/// The key itself, or what stands for one that no command id can be: too many bytes, or a tab.
+fn command_id(key: &str) -> String {
+    if CommandId::new(key).is_ok() { key.into() } else { format!("key-{}", Uuid::new_v5(&KEYS, key.as_bytes())) }
+}
+
+fn expected_version(tag: &str) -> Result<ExpectedVersion, Problem> {
+    if tag == "*" {
+        return Ok(ExpectedVersion::StreamExists);
+    }
+    let strong = tag.strip_prefix("W/").unwrap_or(tag);
+    let number = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(strong);
+    let version = number.parse().map(|number| ExpectedVersion::Exactly(Version::new(number)));
+    version.map_err(|_| Problem::bad_request(format!("If-Match: {tag:?} is not a version, as \"7\"")))
+}
+
+fn id<T: std::str::FromStr<Err: std::fmt::Display>>(headers: &HeaderMap, name: &str) -> Result<Option<T>, Problem> {
+    let parse = |text: String| text.parse().map_err(|error| Problem::bad_request(format!("{name}: {error}")));
+    text(headers, name)?.map(parse).transpose()
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::bad_request(format!("{name}: it is given twice")));
+    }
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.into())).map_err(|_| Problem::bad_request(format!("{name}: it is not UTF-8")))
+}
+
+/// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, of this or a later version.
+fn is_traceparent(value: &str) -> bool {
+    let parts: Vec<&str> = value.splitn(5, '-').collect();
+    let hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lens: Vec<usize> = parts.iter().take(4).map(|part| part.len()).collect();
+    value.len() <= 128 && lens == [2, 32, 16, 2] && parts.iter().take(4).all(|part| hex(part))
+}

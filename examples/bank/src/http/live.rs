@@ -1,0 +1,161 @@
+//! `GET /api/live`: each recorded event, as server-sent events.
+//!
+//! One task reads the log for all listeners, while there are any. What a listener has not taken is held for it up to
+//! a bound; one that falls behind further is dropped.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use es_core::log::{Batch, Log, LogError};
+use es_core::{EventSource, Fed, PartitionReader, Recorded};
+use es_projections::{Handle, PartitionProgress};
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::problem::Problem;
+use crate::app::ReadModels;
+use crate::audit::Shown;
+
+/// Events that are held for the slowest listener.
+const BEHIND_MAX: usize = 4_096;
+/// Listeners at once: each is a connection that stays.
+const LISTENERS_MAX: usize = 256;
+/// How often the reader looks whether anybody listens.
+const LOOK: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An event as it is sent: written once for all listeners.
+#[derive(Debug)]
+struct Message {
+    id: String,
+    event_type: Arc<str>,
+    json: String,
+}
+
+/// What is needed to read the log beside the owners.
+pub(super) struct Live {
+    log: Arc<dyn Log>,
+    source: EventSource,
+    /// Its checkpoints, which are near the end of the log, say where to begin.
+    near_the_end: Handle,
+    stop: CancellationToken,
+    running: Mutex<Option<Sender<Arc<Message>>>>,
+}
+
+/// Streams events until the listener goes, falls behind, or the process stops.
+pub(super) async fn events(
+    State(app): State<App>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let receiver = app.live.listen()?;
+    let messages = stream::unfold(receiver, |mut receiver| async {
+        match receiver.recv().await {
+            Ok(message) => Some((message, receiver)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "a listener of live events was too slow and is dropped");
+                None
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    });
+    let event =
+        |message: Arc<Message>| Ok(Event::default().id(&message.id).event(&message.event_type).data(&message.json));
+    let stop = app.live.stop.clone();
+    Ok(Sse::new(messages.map(event).take_until(stop.cancelled_owned())).keep_alive(KeepAlive::default()))
+}
+
+impl Live {
+    pub(super) fn new(models: &ReadModels, stop: CancellationToken) -> Self {
+        Self {
+            log: models.log.clone(),
+            source: models.source.clone(),
+            near_the_end: models.accounts.clone(),
+            stop,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Begins to listen; the first listener starts the reader.
+    fn listen(self: &Arc<Self>) -> Result<Receiver<Arc<Message>>, Problem> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = &*running {
+            if sender.receiver_count() >= LISTENERS_MAX {
+                let detail = format!("there are {LISTENERS_MAX} listeners already");
+                return Err(Problem::try_again("overloaded", detail));
+            }
+            return Ok(sender.subscribe());
+        }
+        let (sender, receiver) = broadcast::channel(BEHIND_MAX);
+        *running = Some(sender.clone());
+        tokio::spawn(self.clone().run(sender));
+        Ok(receiver)
+    }
+
+    /// Reads while anybody listens. Listeners see the end of their stream when the log can't be read on.
+    async fn run(self: Arc<Self>, sender: Sender<Arc<Message>>) {
+        let progress = self.near_the_end.progress();
+        let resume =
+            |at: &PartitionProgress| PartitionReader::resume(self.source.clone(), at.partition, &at.checkpoint);
+        let mut readers: Vec<_> = progress.iter().map(resume).collect();
+        loop {
+            let deserted = self.until_deserted(&sender);
+            let failed = tokio::select! {
+                () = deserted => return,
+                () = self.stop.cancelled() => return self.forget(),
+                Err(error) = self.follow(&mut readers, &sender) => error,
+            };
+            tracing::warn!(error = &failed as &dyn std::error::Error, "reading the log for live events failed");
+            if !failed.is_retryable() {
+                return self.forget();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn until_deserted(&self, sender: &Sender<Arc<Message>>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // Under the lock under which others begin to listen, so that nobody comes between.
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if sender.receiver_count() == 0 {
+                *running = None;
+                return;
+            }
+        }
+    }
+
+    fn forget(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn follow(
+        &self,
+        readers: &mut [PartitionReader],
+        sender: &Sender<Arc<Message>>,
+    ) -> Result<Infallible, LogError> {
+        let from: Vec<_> = readers.iter().map(|reader| (reader.partition(), reader.next())).collect();
+        let mut log = self.log.reader(&self.source.topic, &from).await?;
+        loop {
+            let Batch { partition, records, next } = log.next().await?;
+            let Some(reader) = readers.iter_mut().find(|reader| reader.partition() == partition) else { continue };
+            for record in records {
+                if let Fed::Events(events) = reader.feed(record)? {
+                    // Nobody may listen just now.
+                    events.iter().for_each(|event| drop(sender.send(Arc::new(message(event)))));
+                }
+            }
+            reader.skip_to(next);
+        }
+    }
+}
+
+fn message(recorded: &Recorded) -> Message {
+    let shown = Shown::recorded(recorded);
+    let json = serde_json::to_string(&shown).expect("text and numbers are JSON");
+    Message { id: shown.position().into(), event_type: recorded.envelope.event_type.clone(), json }
+}

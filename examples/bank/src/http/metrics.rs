@@ -1,0 +1,80 @@
+//! Figures for Prometheus.
+
+use std::fmt::{Display, Write};
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use es_core::{OwnerState, PartitionStatus};
+use es_projections::{PartitionProgress, WorkerState};
+
+use super::App;
+
+/// The figures of the owners and projections, in Prometheus' text format.
+pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
+    let mut text = String::new();
+    owners(&mut text, &app.bus.status());
+    projections(&mut text, &app).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn owners(text: &mut String, partitions: &[PartitionStatus]) {
+    type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
+    let figures: [Figure; 7] = [
+        ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
+            u64::from(at.state == OwnerState::Serving)
+        }),
+        ("rounds_total", "counter", "Rounds appended to the log", |at| at.rounds),
+        ("records_total", "counter", "Records appended to the log", |at| at.records),
+        ("doubts_total", "counter", "Appends that came to be in doubt", |at| at.doubts),
+        ("void_records_total", "counter", "Records of superseded writers seen", |at| at.void),
+        ("foreign_records_total", "counter", "Records seen that are not ours", |at| at.foreign),
+        ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
+    ];
+    for (name, kind, help, figure) in figures {
+        head(text, &format!("bank_owner_{name}"), kind, help);
+        for at in partitions {
+            line(text, &format!("bank_owner_{name}"), &format!("partition=\"{}\"", at.partition), figure(at));
+        }
+    }
+}
+
+async fn projections(text: &mut String, app: &App) {
+    let projections = [&app.accounts, &app.audit];
+    let label = |name: &str| format!("projection=\"{name}\"");
+    let statuses = futures::future::join_all(projections.map(|projection| projection.status())).await;
+    head(text, "bank_projection_running", "gauge", "Whether the projection works without trouble");
+    for (projection, status) in projections.iter().zip(&statuses) {
+        let running = matches!(status.state, WorkerState::Running);
+        line(text, "bank_projection_running", &label(projection.projection()), u64::from(running));
+    }
+    head(text, "bank_projection_lag_records", "gauge", "Records of the log that the projection has not handled yet");
+    for (projection, status) in projections.iter().zip(&statuses) {
+        if let Some(lag) = status.lag {
+            line(text, "bank_projection_lag_records", &label(projection.projection()), lag);
+        }
+    }
+    type Figure = (&'static str, &'static str, fn(&PartitionProgress) -> u64);
+    let figures: [Figure; 3] = [
+        ("events", "Events folded in", |at| at.events),
+        ("void_records", "Void records passed", |at| at.void),
+        ("quarantined_records", "Records quarantined, since they are not ours", |at| at.quarantined),
+    ];
+    for (name, help, figure) in figures {
+        let name_total = format!("bank_projection_{name}_total");
+        head(text, &name_total, "counter", help);
+        for projection in projections {
+            let progress = projection.progress();
+            let figure: u64 = progress.iter().map(figure).sum();
+            line(text, &name_total, &label(projection.projection()), figure);
+        }
+    }
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}"); // writing to a String can't fail
+}
+
+fn line(text: &mut String, name: &str, label: &str, value: impl Display) {
+    let _ = writeln!(text, "{name}{{{label}}} {value}");
+}

@@ -1,0 +1,120 @@
+//! Accounts as the read model has them.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use es_projections::audit::LIMIT_MAX;
+use serde::{Deserialize, Serialize};
+
+use super::commands::Id;
+use super::problem::Problem;
+use super::{App, headers, wait_for};
+use crate::read_model::{self, AccountRow};
+
+const LIMIT: u32 = 100;
+
+/// The query of a request, or what is wrong with it.
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AsOf {
+    at: Option<String>,
+    version: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Listed<T> {
+    pub(super) items: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    id: String,
+    owner: String,
+    balance: i64,
+    overdraft_limit: i64,
+    status: String,
+    version: u64,
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    headers: HeaderMap,
+    asked: Asked<Page>,
+) -> Result<Json<Listed<Shown>>, Problem> {
+    let Page { limit, cursor } = query(asked)?;
+    let limit = limit_of(limit)?;
+    let after = cursor.map(|cursor| decode(&cursor)).transpose()?;
+    wait_for(&app.accounts, headers::position(&headers)?).await?;
+    let mut rows = read_model::accounts(&app.database, after.as_deref(), limit + 1).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|last| encode(&last.id));
+    Ok(Json(Listed { items: rows.into_iter().map(shown).collect(), next }))
+}
+
+pub(super) async fn one(
+    State(app): State<App>,
+    Id(id): Id,
+    headers: HeaderMap,
+    asked: Asked<AsOf>,
+) -> Result<Response, Problem> {
+    let AsOf { at, version } = query(asked)?;
+    if at.is_some() || version.is_some() {
+        return Err(Problem::new(501, "not-implemented", "an account as it was is not there yet, only as it is"));
+    }
+    wait_for(&app.accounts, headers::position(&headers)?).await?;
+    let row = read_model::account(&app.database, id.as_str()).await?;
+    let row = row.ok_or_else(|| Problem::account_not_found(id.as_str()))?;
+    let tag = format!("\"{}\"", row.version);
+    Ok(([(header::ETAG, tag)], Json(shown(row))).into_response())
+}
+
+/// The query, or a problem that names what is wrong.
+pub(super) fn query<T>(asked: Asked<T>) -> Result<T, Problem> {
+    asked.map(|Query(query)| query).map_err(|rejection| Problem::bad_request(rejection.body_text()))
+}
+
+pub(super) fn limit_of(limit: Option<u32>) -> Result<u32, Problem> {
+    let limit = limit.unwrap_or(LIMIT);
+    let wrong = || Problem::bad_request(format!("limit: {limit} is not between 1 and {LIMIT_MAX}"));
+    if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(wrong()) }
+}
+
+fn shown(row: AccountRow) -> Shown {
+    Shown {
+        id: row.id,
+        owner: row.owner,
+        balance: row.balance.get(),
+        overdraft_limit: row.overdraft_limit.get(),
+        status: row.status,
+        version: row.version.get(),
+    }
+}
+
+/// A cursor is the last id in hexadecimal: nothing to be taken apart, and fit for a URL.
+fn encode(id: &str) -> String {
+    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decode(cursor: &str) -> Result<String, Problem> {
+    let pairs = cursor.as_bytes().chunks(2).map(|pair| {
+        let digits = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+        u8::from_str_radix(digits, 16).ok()
+    });
+    let bytes: Option<Vec<u8>> = pairs.collect();
+    let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|id| !id.contains('\0'));
+    id.ok_or_else(|| Problem::bad_request(format!("cursor: {cursor:?} is not one of this list")))
+}

@@ -1,0 +1,214 @@
+//! The command line: usage, exit statuses, and one line for whatever fails.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+
+use crate::bank::{Bank, output, program, transactions};
+
+const HEADER: &str = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output in UTF-8")
+}
+
+/// Exit status 1, nothing on standard output, and one line that holds each of `words`.
+#[track_caller]
+fn fails(output: &Output, words: &[&str]) {
+    let (line, status) = (text(&output.stderr), output.status.code());
+    assert_eq!((status, output.stdout.len()), (Some(1), 0), "{output:?}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word} is not in: {line}");
+    }
+}
+
+/// Shows: wrong usage is status 2, help is status 0, for every subcommand.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn usage_is_told_and_has_its_own_status() {
+    let wrong: [&[&str]; 8] = [
+        &["nonsense"],
+        &["import"],
+        &["import", "pkdd98", "x"],
+        &["import", "pkdd99"],
+        &["import", "pkdd99", "x", "--from", "1993-01-01"],
+        &["balances", "--at", "yesterday"],
+        &["audit", "--to", "930101"],
+        &["serve", "--port", "1"],
+    ];
+    for args in wrong {
+        assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
+    }
+    for command in ["serve", "import", "balances", "audit", "rebuild", "verify"] {
+        let help = output(program(&[command, "--help"]));
+        assert!(help.status.success() && text(&help.stdout).contains("Usage: bank"), "{command}");
+    }
+    assert!(output(program(&["import", "pkdd99", "--help"])).status.success());
+}
+
+/// Shows: what can't work fails with one line that names what and what to do, and nothing is half done.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn what_fails_says_so_in_one_line() {
+    let bank = Bank::embedded();
+    let file = |name: &str, text: &str| {
+        let path = bank.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let import = |file: &str| bank.run(&["import", "pkdd99", file]);
+    fails(&bank.run(&["rebuild"]), &["not there yet"]);
+    fails(&bank.run(&["verify"]), &["not there yet"]);
+    fails(&import("no-such-file.asc"), &["no-such-file.asc"]);
+    fails(&import(bank.dir.path().to_str().unwrap()), &["it is a folder"]);
+    fails(&import(&file("empty", "")), &["column \"trans_id\" is missing", HEADER]);
+    fails(&import(&file("missing", &HEADER.replace("amount;", ""))), &["column \"amount\" is missing", HEADER]);
+    fails(&import(&file("unknown", &HEADER.replace("bank", "bunk"))), &["column \"bunk\" is unknown", HEADER]);
+    assert!(!bank.data().exists(), "a file that can't be read leaves no data folder behind");
+    fails(&bank.run(&["balances", "--database", "mysql://x"]), &["sqlite://", "postgres://"]);
+    fails(&bank.run(&["balances", "--namespace", "Not Good"]), &["Not Good"]);
+}
+
+/// Shows: a folder that holds something else, or is of a newer release, or is in use, is refused and left as it is.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_data_folder_that_is_not_this_ones_is_refused() {
+    let foreign = Bank::embedded();
+    fs::create_dir(foreign.data()).unwrap();
+    fs::write(foreign.data().join("thesis.tex"), "x").unwrap();
+    fails(&foreign.run(&["serve"]), &["is not a data folder of the bank", "thesis.tex", "--data"]);
+    assert_eq!(fs::read_dir(foreign.data()).unwrap().count(), 1);
+
+    let newer = Bank::embedded();
+    newer.ok(&["balances"]);
+    fs::write(newer.data().join("format"), "bank data 2\n").unwrap();
+    fails(&newer.run(&["balances"]), &["bank data 2", "another release"]);
+
+    let no_folder = Bank::embedded();
+    fs::write(no_folder.data(), "a file").unwrap();
+    fails(&no_folder.run(&["balances"]), &["opening the data folder", "--data"]);
+
+    let used = Bank::embedded();
+    let (_serving, _) = used.serve().await;
+    fails(&used.run(&["balances"]), &["in use by another process", "--data"]);
+}
+
+/// Shows: a port in use, a broker and a database that are not there are each told in one line, after bounded tries.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn what_is_not_there_is_named() {
+    let bank = Bank::embedded();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    fails(&bank.run(&["serve", "--listen", &address]), &[&address, "--listen"]);
+    assert!(!bank.data().exists(), "nothing is opened where there is no address to serve on");
+    let nobody = format!("127.0.0.1:{}", es_tests::free_port());
+    fails(&bank.run(&["serve", "--listen", "127.0.0.1:0", "--kafka", &nobody]), &[&nobody]);
+    let url = format!("postgres://bank:s3cret@{nobody}/bank");
+    let output = bank.run(&["balances", "--database", &url]);
+    fails(&output, &[&nobody]);
+    assert!(!text(&output.stderr).contains("s3cret"));
+}
+
+/// Shows: a row that can't be taken is listed with its line and reason, is counted, and the others go on.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn malformed_rows_are_listed_and_the_others_go_on() {
+    let bank = Bank::embedded();
+    let rows = [
+        "1;7;930101;\"PRIJEM\";\"VKLAD\";100.50;100.50;;;",
+        "2;7;930102;\"PRIJEM\";\"VKLAD\";1.005;1.00;;;",
+        "3;7;930102;\"GESCHENK\";;1.00;1.00;;;",
+        "4;7;930230;\"PRIJEM\";;1.00;1.00;;;",
+        "5;7;930103;\"PRIJEM\";;99999999999999999.00;1.00;;;",
+        "6;7;930103;\"VYDAJ;;1.00;1.00;;;",
+        "7;7;930103",
+        "8;7;930103;\"VYBER\";;-1.00;1.00;;;",
+        "9;7;930104;\"VYBER\";;0.50;100.00;;;",
+        "1;7;930101;\"PRIJEM\";\"VKLAD\";100.51;100.50;;;",
+        "10;7;930104;\"VYDAJ\";;10000000000.00;0.00;;;",
+    ];
+    let file = bank.dir.path().join("trans.asc");
+    fs::write(&file, format!("{HEADER}\r\n{}\r\n", rows.join("\r\n"))).unwrap();
+    let output = bank.run(&["import", "pkdd99", file.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&summary["read"], &summary["accepted"]), (&11.into(), &2.into()));
+    assert_eq!((&summary["refused"], &summary["accounts"]), (&9.into(), &1.into()));
+    let listed = text(&output.stderr);
+    assert_eq!(listed.lines().count(), 9, "{listed}");
+    for (line, reason) in [
+        (3, "\"1.005\" is not a number with at most two decimals"),
+        (4, "type \"GESCHENK\""),
+        (5, "\"930230\" is not a date"),
+        (6, "out of range"),
+        (7, "a quote is not closed"),
+        (8, "it has 3 fields, not 10"),
+        (9, "\"-1.00\""),
+        (11, "was imported before with other contents"),
+        (12, "may go down to"),
+    ] {
+        let start = format!("line {line} refused: ");
+        let found = listed.lines().any(|listed| listed.starts_with(&start) && listed.contains(reason));
+        assert!(found, "{start}{reason} is not in\n{listed}");
+    }
+    assert_eq!(bank.balances(&[])["7"], (10_000, 3));
+}
+
+/// Shows: days and accounts are chosen, and the audit trail and the balances of a day are those of the file.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn days_are_chosen_and_the_audit_trail_is_asked() {
+    let bank = Bank::embedded();
+    let file = bank.dir.path().join("trans.asc");
+    let row = |id: u32, day: &str| format!("{id};7;{day};PRIJEM;VKLAD;{id}.00;0.00;;;\n");
+    let rows = [row(1, "930101"), row(2, "930131"), row(3, "930201"), row(4, "930301")].concat();
+    fs::write(&file, format!("{HEADER}\n{rows}")).unwrap();
+    let accounts = bank.dir.path().join("account.asc");
+    fs::write(&accounts, "account_id;district_id;frequency;date\n7;1;X;930101\n8;1;X;930115\n9;1;X;970101\n").unwrap();
+    let accounts = accounts.to_str().unwrap();
+    let summary = bank.import(&file, &["--from", "930102", "--to", "930201", "--accounts", accounts]);
+    assert_eq!((&summary["read"], &summary["accepted"], &summary["accounts"]), (&2.into(), &2.into(), &2.into()));
+    let expected = [("7".to_owned(), (500, 3)), ("8".to_owned(), (0, 1))];
+    assert_eq!(bank.balances(&[]), expected.clone().into());
+    let whole = bank.import(&file, &[]);
+    assert_eq!((&whole["accepted"], &whole["duplicate"]), (&2.into(), &2.into()));
+
+    assert_eq!(bank.balances(&["--at", "1993-01-31"])["7"].0, 300);
+    assert_eq!(bank.balances(&["--at", "1993-01-30T23:59:59Z"])["7"].0, 100);
+    assert!(bank.balances(&["--at", "1992-12-31"]).is_empty());
+
+    let audit = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&bank.ok(&[&["audit", "--json"], more].concat())).expect("one JSON object")
+    };
+    let count = |more: &[&str]| audit(more)["items"].as_array().map(Vec::len);
+    assert_eq!(count(&[]), Some(6));
+    assert_eq!(count(&["--account", "7"]), Some(5));
+    assert_eq!(count(&["--actor", "import", "--type", "deposited"]), Some(4));
+    assert_eq!(count(&["--actor", "somebody"]), Some(0));
+    assert_eq!(count(&["--from", "1993-01-31", "--to", "1993-02-01"]), Some(2));
+    assert_eq!(count(&["--correlation", "import-trans.asc"]), Some(6));
+    let first = &audit(&["--account", "8"])["items"][0];
+    assert_eq!((&first["type"], &first["command_id"]), (&"opened".into(), &"open-8".into()));
+    assert_eq!(first["occurred_at"], "1993-01-15T00:00:00Z");
+}
+
+/// Shows: who stops reading our output gets no complaint.
+#[test]
+#[ignore = "needs the bank binary: run scripts/test"]
+fn a_reader_that_goes_is_no_failure() {
+    let bank = Bank::embedded();
+    bank.import(&transactions(), &[]);
+    let program = es_tests::bank_binary();
+    let line = format!("{} audit --data {} | head -1", shown(&program), shown(&bank.data()));
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(line);
+    let output = output(shell);
+    assert_eq!((text(&output.stderr).as_str(), text(&output.stdout).lines().count()), ("", 1));
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}

@@ -1,0 +1,417 @@
+//! The HTTP interface, as anyone drives it from outside.
+
+use std::time::Duration;
+
+use es_tests::{Proc, eventually};
+use futures::StreamExt;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::bank::{Bank, LONG};
+
+/// A bank that serves, and a client for it.
+struct Served {
+    bank: Bank,
+    process: Proc,
+    url: String,
+    client: Client,
+}
+
+/// What came back.
+struct Answer {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+    body: Value,
+}
+
+impl Served {
+    async fn start(bank: Bank) -> Served {
+        let (process, url) = bank.serve().await;
+        Served { bank, process, url, client: Client::new() }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body.to_owned());
+        }
+        let response = request.send().await.expect("the bank answers");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a whole answer");
+        Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, Some(&body.to_string()), &[]).await
+    }
+
+    async fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::POST, path, Some(&body.to_string()), headers).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None, &[]).await
+    }
+
+    /// A GET that reads what was written.
+    async fn get_after(&self, path: &str, written: &Answer) -> Answer {
+        self.send(Method::GET, path, None, &[("ES-Position", written.header("es-position"))]).await
+    }
+
+    async fn open(&self, id: &str) -> Answer {
+        let opened = self.post("/api/accounts", &json!({ "id": id, "owner": "Ada", "overdraft_limit": 100 })).await;
+        assert_eq!(opened.status, 201, "{}", opened.body);
+        opened
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("{name} is not among {:?}", self.headers)).to_str().unwrap()
+    }
+
+    #[track_caller]
+    fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, &self.body["code"]), (status, &code.into()), "{}", self.body);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(self.body[member].is_string(), "{}", self.body);
+        }
+    }
+}
+
+/// Shows: an account's life, each answer as the interface promises it, and reads that contain the writes.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn an_account_lives_from_opening_to_closing() {
+    let bank = Served::start(Bank::embedded()).await;
+    let opened = bank.open("a 1/x").await;
+    assert_eq!(opened.header("location"), "/api/accounts/a%201%2Fx");
+    let position = opened.header("es-position").to_owned();
+    assert_eq!(opened.body, json!({ "id": "a 1/x", "version": 1, "position": position, "duplicate": false }));
+    bank.post("/api/accounts", &json!({ "id": "a 1/x", "owner": "Bob" })).await.is_problem(409, "account-exists");
+
+    let path = "/api/accounts/a%201%2Fx";
+    let deposit = bank.post(&format!("{path}/deposits"), &json!({ "amount": 500, "reference": "wages" })).await;
+    assert_eq!((deposit.status, &deposit.body["version"]), (201, &2.into()));
+    let withdrawal = bank.post(&format!("{path}/withdrawals"), &json!({ "amount": 600 })).await;
+    let account = bank.get_after(path, &withdrawal).await;
+    assert_eq!((account.status, account.header("etag")), (200, "\"3\""));
+    let expected = json!({ "id": "a 1/x", "owner": "Ada", "balance": -100, "overdraft_limit": 100, "status": "open", "version": 3 });
+    assert_eq!(account.body, expected);
+    let too_much = bank.post(&format!("{path}/withdrawals"), &json!({ "amount": 1 })).await;
+    too_much.is_problem(422, "insufficient-funds");
+    bank.send(Method::POST, &format!("{path}/close"), None, &[]).await.is_problem(422, "balance-not-zero");
+    bank.post(&format!("{path}/deposits"), &json!({ "amount": 100 })).await;
+    let closed = bank.send(Method::POST, &format!("{path}/close"), None, &[]).await;
+    assert_eq!((closed.status, &closed.body["version"]), (201, &5.into()));
+    bank.post(&format!("{path}/deposits"), &json!({ "amount": 1 })).await.is_problem(422, "account-closed");
+    assert_eq!(bank.get_after(path, &closed).await.body["status"], "closed");
+
+    bank.post("/api/accounts/nobody/deposits", &json!({ "amount": 1 })).await.is_problem(404, "account-not-found");
+    bank.get("/api/accounts/nobody").await.is_problem(404, "account-not-found");
+    bank.get("/api/accounts/nobody/history").await.is_problem(404, "account-not-found");
+    bank.get("/api/nothing").await.is_problem(404, "not-found");
+    let wrong = bank.send(Method::DELETE, "/api/accounts", None, &[]).await;
+    wrong.is_problem(405, "method-not-allowed");
+    assert!(wrong.header("allow").contains("POST"));
+}
+
+/// Shows: bodies that are not as promised are refused with the field that is wrong, and nothing happens.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn bad_bodies_are_refused_and_name_the_field() {
+    let bank = Served::start(Bank::embedded()).await;
+    let opened = bank.open("a").await;
+    let long = format!(r#"{{"amount":1,"reference":"{}"}}"#, "x".repeat(201));
+    for (body, named) in [
+        (r#"{"amount":0}"#, "amount"),
+        (r#"{"amount":-5}"#, "amount"),
+        (r#"{"amount":9007199254740992}"#, "amount"),
+        (r#"{"amount":99999999999999999999999}"#, "amount"),
+        (r#"{"amount":1.5}"#, "amount"),
+        (r#"{"amount":1e2}"#, "amount"),
+        (r#"{"amount":"1"}"#, "amount"),
+        (r#"{"amount":null}"#, "amount"),
+        (r#"{"amount":1,"amount":2}"#, "amount"),
+        (r#"{"reference":"x"}"#, "amount"),
+        (r#"{"amount":1,"currency":"CZK"}"#, "currency"),
+        (r#"{"amount":1,"reference":7}"#, "reference"),
+        (r#"{"amount":1,"reference":""}"#, "reference"),
+        (&long, "reference"),
+        (r#"{"amount":1"#, "line 1"),
+        (r#"{"amount":1} {}"#, "behind its object"),
+        (r"[1]", "not a JSON object"),
+        ("", "not a JSON object"),
+        ("\u{0}", "not a JSON object"),
+    ] {
+        let answer = bank.send(Method::POST, "/api/accounts/a/deposits", Some(body), &[]).await;
+        answer.is_problem(400, "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains(named), "{body}: {detail}");
+    }
+    for (body, named) in [
+        (json!({ "id": "b" }), "owner"),
+        (json!({ "id": "b", "owner": "" }), "owner"),
+        (json!({ "id": "b", "owner": "x".repeat(201) }), "owner"),
+        (json!({ "id": "", "owner": "Ada" }), "id"),
+        (json!({ "id": "!b", "owner": "Ada" }), "id"),
+        (json!({ "id": "x".repeat(201), "owner": "Ada" }), "id"),
+        (json!({ "id": "b", "owner": "Ada", "overdraft_limit": -1 }), "overdraft_limit"),
+        (json!({ "id": "b", "owner": "Ada", "balance": 1_000_000 }), "balance"),
+    ] {
+        let answer = bank.post("/api/accounts", &body).await;
+        answer.is_problem(400, "bad-request");
+        assert!(answer.body["detail"].as_str().unwrap().contains(named), "{body}: {}", answer.body);
+    }
+    for size in [(64 << 10) + 1, 5 << 20] {
+        let body = " ".repeat(size);
+        bank.send(Method::POST, "/api/accounts", Some(&body), &[]).await.is_problem(413, "too-large");
+    }
+    assert_eq!(bank.get_after("/api/accounts", &opened).await.body["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(bank.get("/api/accounts/a").await.body["version"], 1);
+}
+
+/// Shows: a key makes a repeat recognisable, for successes and refusals, through a restart too.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn the_same_key_gets_the_same_answer() {
+    let mut bank = Served::start(Bank::embedded()).await;
+    let key = |key: &'static str| [("Idempotency-Key", key)];
+    let first = bank.post_with("/api/accounts", &json!({ "owner": "Ada" }), &key("k1")).await;
+    let id = first.body["id"].as_str().expect("an id").to_owned();
+    let deposits = format!("/api/accounts/{id}/deposits");
+    let withdrawals = format!("/api/accounts/{id}/withdrawals");
+    bank.post_with(&withdrawals, &json!({ "amount": 5 }), &key("k2")).await.is_problem(422, "insufficient-funds");
+    let deposit = bank.post_with(&deposits, &json!({ "amount": 70 }), &key("k3")).await;
+    for _ in 0..2 {
+        let repeat = bank.post_with("/api/accounts", &json!({ "owner": "Ada" }), &key("k1")).await;
+        assert_eq!((repeat.status, &repeat.body["id"]), (201, &id.as_str().into()));
+        assert_eq!((&repeat.body["duplicate"], &repeat.body["version"]), (&true.into(), &1.into()));
+        assert_eq!(repeat.body["position"], first.body["position"]);
+        // There is enough by now, and the answer is what it was.
+        bank.post_with(&withdrawals, &json!({ "amount": 5 }), &key("k2")).await.is_problem(422, "insufficient-funds");
+        let repeat = bank.post_with(&deposits, &json!({ "amount": 70 }), &key("k3")).await;
+        assert_eq!((&repeat.body["duplicate"], &repeat.body["version"]), (&true.into(), &2.into()));
+        let other = bank.post_with("/api/accounts", &json!({ "owner": "Bob" }), &key("k1")).await;
+        other.is_problem(422, "idempotency-key-reused");
+        let other = bank.post_with(&deposits, &json!({ "amount": 71 }), &key("k3")).await;
+        other.is_problem(422, "idempotency-key-reused");
+        bank.post_with(&withdrawals, &json!({ "amount": 70 }), &key("k3"))
+            .await
+            .is_problem(422, "idempotency-key-reused");
+        assert_eq!(bank.get_after(&format!("/api/accounts/{id}"), &deposit).await.body["balance"], 70);
+
+        bank.process.kill9();
+        (bank.process, bank.url) = bank.bank.serve().await;
+    }
+    let odd = "ключ\t".repeat(40);
+    for duplicate in [false, true] {
+        let headers = [("Idempotency-Key", odd.as_str())];
+        let answer = bank.post_with(&deposits, &json!({ "amount": 1 }), &headers).await;
+        assert_eq!((answer.status, &answer.body["duplicate"]), (201, &duplicate.into()), "{}", answer.body);
+    }
+}
+
+/// Shows: headers are checked, and what they say comes out of the audit trail.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn headers_are_checked_and_kept() {
+    let bank = Served::start(Bank::embedded()).await;
+    bank.open("a").await;
+    let (deposits, one) = ("/api/accounts/a/deposits", json!({ "amount": 1 }));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [
+        ("X-Correlation-Id", "corr"),
+        ("X-Causation-Id", "cause"),
+        ("X-Actor", "teller 7"),
+        ("Idempotency-Key", "key"),
+        ("traceparent", trace),
+        ("If-Match", "\"1\""),
+    ];
+    let done = bank.post_with(deposits, &one, &headers).await;
+    assert_eq!(done.status, 201, "{}", done.body);
+    let entry = &bank.get_after("/api/audit?actor=teller%207&correlation=corr", &done).await.body["items"][0];
+    assert_eq!((&entry["causation_id"], &entry["command_id"]), (&"cause".into(), &"key".into()), "{entry}");
+    assert_eq!((&entry["account"], &entry["data"]["amount"]), (&"a".into(), &1.into()));
+
+    bank.post_with(deposits, &one, &[("If-Match", "\"1\"")]).await.is_problem(412, "version-mismatch");
+    assert_eq!(bank.post_with(deposits, &one, &[("If-Match", "2")]).await.status, 201);
+    assert_eq!(bank.post_with(deposits, &one, &[("If-Match", "*")]).await.status, 201);
+    let long = "x".repeat(201);
+    for (name, value) in [
+        ("If-Match", "abc"),
+        ("Idempotency-Key", ""),
+        ("Idempotency-Key", &long),
+        ("X-Actor", &long),
+        ("X-Correlation-Id", ""),
+        ("X-Causation-Id", &long),
+    ] {
+        let answer = bank.post_with(deposits, &one, &[(name, value)]).await;
+        answer.is_problem(400, "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap().to_lowercase();
+        assert!(detail.contains(&name.to_lowercase()), "{detail}");
+    }
+    for position in ["abc", "account/99@1", "loan/0@1"] {
+        let answer = bank.send(Method::GET, "/api/accounts", None, &[("ES-Position", position)]).await;
+        answer.is_problem(400, "bad-request");
+    }
+    let future = bank.send(Method::GET, "/api/accounts/a", None, &[("ES-Position", "account/0@999999")]).await;
+    future.is_problem(503, "not-caught-up");
+    assert_eq!(future.header("retry-after"), "1");
+}
+
+/// Shows: lists come in pages that together are the whole, once.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn lists_come_in_pages() {
+    let bank = Served::start(Bank::embedded()).await;
+    let mut last = bank.open("a0").await;
+    for number in 1..7 {
+        last = bank.open(&format!("a{number}")).await;
+    }
+    for amount in 1..=6 {
+        last = bank.post("/api/accounts/a3/deposits", &json!({ "amount": amount })).await;
+    }
+    bank.get_after("/api/accounts", &last).await;
+    bank.get_after("/api/audit", &last).await;
+    for (path, key, expected) in [
+        ("/api/accounts?limit=3", "id", json!(["a0", "a1", "a2", "a3", "a4", "a5", "a6"])),
+        ("/api/accounts/a3/history?limit=3", "version", json!([7, 6, 5, 4, 3, 2, 1])),
+        ("/api/audit?account=a3&limit=3", "version", json!([7, 6, 5, 4, 3, 2, 1])),
+        ("/api/audit?account=a3&type=deposited&limit=4", "version", json!([7, 6, 5, 4, 3, 2])),
+    ] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = bank.get(&format!("{path}{cursor}")).await;
+            assert_eq!(page.status, 200, "{}", page.body);
+            seen.extend(page.body["items"].as_array().unwrap().iter().map(|item| item[key].clone()));
+            let Some(next) = page.body["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(Value::from(seen), expected, "{path}");
+    }
+    let newest = &bank.get("/api/accounts/a3/history").await.body["items"][0];
+    assert_eq!((&newest["changed"]["balance"]["by"], &newest["type"]), (&6.into(), &"deposited".into()));
+    assert_eq!(bank.get("/api/audit?limit=1000").await.body["items"].as_array().map(Vec::len), Some(13));
+    for wrong in [
+        "accounts?limit=0",
+        "accounts?limit=1001",
+        "accounts?limit=x",
+        "accounts?cursor=zz",
+        "accounts?page=2",
+        "audit?limit=1001",
+        "audit?cursor=zz",
+        "audit?from=soon",
+        "audit?to=930101",
+        "audit?actor=",
+        "accounts/a3/history?limit=-1",
+        "accounts/a3/history?cursor=zz",
+    ] {
+        bank.get(&format!("/api/{wrong}")).await.is_problem(400, "bad-request");
+    }
+}
+
+/// Shows: each event that is recorded while somebody listens reaches the listener, in the account's order.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn recorded_events_are_told_live() {
+    let mut bank = Served::start(Bank::embedded()).await;
+    let opened = bank.open("a").await;
+    bank.get_after("/api/accounts", &opened).await;
+    let response = bank.client.get(format!("{}/api/live", bank.url)).send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    for amount in 1..=5 {
+        bank.post("/api/accounts/a/deposits", &json!({ "amount": amount })).await;
+    }
+    let (mut stream, mut text) = (response.bytes_stream(), String::new());
+    while text.matches("\n\n").count() < 5 {
+        let chunk = tokio::time::timeout(LONG, stream.next()).await.expect("events come").expect("the stream goes on");
+        text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+    }
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let amounts: Vec<Value> =
+        data.map(|data| serde_json::from_str::<Value>(data).unwrap()["data"]["amount"].clone()).collect();
+    assert_eq!(amounts, [1, 2, 3, 4, 5]);
+    // A listener keeps nobody from stopping.
+    bank.process.sigterm();
+    assert!(bank.process.wait(LONG).await.success(), "{}", bank.process.stderr());
+    assert!(tokio::time::timeout(LONG, stream.next()).await.is_ok_and(|end| !matches!(end, Some(Ok(_)))));
+}
+
+/// Shows: what operators look at is there and true.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn operators_see_health_and_figures() {
+    let bank = Served::start(Bank::embedded()).await;
+    assert_eq!(bank.get("/healthz").await.status, 200);
+    assert_eq!(bank.get("/readyz").await.status, 200);
+    assert_eq!(bank.get("/").await.status, 200);
+    let opened = bank.open("a").await;
+    bank.get_after("/api/audit", &opened).await;
+    let metrics = bank.get("/metrics").await;
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+    let text = metrics.body.as_str().expect("text").to_owned();
+    let mut named = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            named.push(rest.split(' ').next().unwrap().to_owned());
+            assert!(text.contains(&format!("# HELP {} ", named.last().unwrap())), "{line}");
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(named.iter().any(|name| series.starts_with(&format!("{name}{{"))), "{line}");
+        }
+    }
+    let sum = |name: &str| -> u64 {
+        let values = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    assert_eq!(sum("bank_owner_serving"), 8);
+    assert_eq!(sum("bank_owner_records_total"), 1);
+    assert_eq!(sum("bank_projection_running"), 2);
+    assert_eq!(sum("bank_projection_events_total"), 2);
+}
+
+/// Shows: SIGINT and SIGTERM end the process with status 0, and what was acknowledged is there afterwards.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn signals_end_it_in_order() {
+    let mut bank = Served::start(Bank::embedded()).await;
+    bank.open("a").await;
+    for (round, stop) in [(1, Proc::sigint as fn(&mut Proc)), (2, Proc::sigterm)] {
+        let deposit = bank.post("/api/accounts/a/deposits", &json!({ "amount": 1 })).await;
+        assert_eq!(deposit.body["version"], round + 1);
+        stop(&mut bank.process);
+        assert!(bank.process.wait(LONG).await.success(), "{}", bank.process.stderr());
+        (bank.process, bank.url) = bank.bank.serve().await;
+    }
+}
+
+/// Shows: commands, repeats, reads and refusals are the same on Kafka and PostgreSQL.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn the_same_on_servers() {
+    let bank = Served::start(Bank::on_servers().await).await;
+    bank.open("a").await;
+    let headers = [("Idempotency-Key", "k"), ("X-Actor", "teller")];
+    for duplicate in [false, true] {
+        let deposit = bank.post_with("/api/accounts/a/deposits", &json!({ "amount": 5 }), &headers).await;
+        assert_eq!((deposit.status, &deposit.body["duplicate"]), (201, &duplicate.into()), "{}", deposit.body);
+        let account = bank.get_after("/api/accounts/a", &deposit).await;
+        assert_eq!((&account.body["balance"], &account.body["version"]), (&5.into(), &2.into()));
+        let audit = bank.get_after("/api/audit?actor=teller", &deposit).await;
+        assert_eq!(audit.body["items"].as_array().map(Vec::len), Some(1));
+    }
+    bank.post("/api/accounts/a/withdrawals", &json!({ "amount": 106 })).await.is_problem(422, "insufficient-funds");
+    let ready = eventually("the bank to be ready", Duration::from_secs(30), async || {
+        let ready = bank.get("/readyz").await;
+        (ready.status == StatusCode::OK.as_u16()).then_some(ready)
+    });
+    ready.await;
+}
