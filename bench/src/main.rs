@@ -20,7 +20,7 @@ use clap::Parser;
 use crate::figure::Figure;
 use crate::servers::Servers;
 
-// The bank's too.
+// So that the floors are not slowed by the allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

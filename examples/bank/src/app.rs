@@ -93,6 +93,9 @@ impl Bank {
             node: node.into(),
             state_dir: Some(models.folder.join("state")),
             dedup_retention: DEDUP_RETENTION,
+            // Small: with every partition's share the whole process is to stay within a few hundred megabytes.
+            unwritten_max: 2_000,
+            cached_max: 2_000,
             ..EngineConfig::default()
         };
         let engine = Engine::new(models.log.clone(), config);
