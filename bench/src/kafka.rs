@@ -24,7 +24,7 @@ struct Setup {
 impl Setup {
     async fn new(broker: String, accounts: usize) -> Result<Self, Failure> {
         let dir = folder()?;
-        let log = Arc::new(KafkaLog::connect(KafkaConfig::new(&broker)).await?);
+        let log = Arc::new(KafkaLog::connect(KafkaConfig::new(&broker).partitions(4)).await?);
         let namespace = Some(es_tests::unique_name("bench"));
         let state_dir = Some(dir.path().join("state"));
         let config = EngineConfig { namespace, state_dir, ..EngineConfig::default() };
