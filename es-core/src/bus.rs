@@ -14,6 +14,8 @@ use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::codec;
 use crate::envelope::CommandHash;
 use crate::error::{InvalidCommand, InvalidId, NotDone, SendError};
+use crate::forward::wire::{Forwarded, Outcome, Place};
+use crate::forward::{Forwarder, Unanswered};
 use crate::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
 };
@@ -57,7 +59,9 @@ impl<A: Aggregate> fmt::Debug for Bus<A> {
 
 pub(crate) struct Shared<A: Aggregate> {
     pub(crate) source: EventSource,
-    pub(crate) desks: Vec<Counter<A>>,
+    pub(crate) desks: Arc<[Counter<A>]>,
+    /// The way to the owners in other processes, where there may be any.
+    pub(crate) forwarder: Option<Arc<Forwarder>>,
     pub(crate) send_deadline: Duration,
     pub(crate) retry_after: Duration,
     pub(crate) command_max_bytes: usize,
@@ -105,6 +109,14 @@ pub struct PartitionStatus {
     pub void: u64,
     /// Records that are not ours seen since the start.
     pub foreign: u64,
+    /// Commands from other processes that were answered since the start.
+    pub forwarded: u64,
+    /// Records on the commands topic that were no command, since the start; misrouted ones are among them.
+    pub rejected: u64,
+    /// Commands that came to a partition in which their aggregate does not live, since the start.
+    pub misrouted: u64,
+    /// Commands that expired before they were decided, since the start.
+    pub expired: u64,
     /// Commands that wait for the owner.
     pub queued: usize,
 }
@@ -129,18 +141,18 @@ impl<A: Handle + Apply> Bus<A> {
         }
     }
 
-    /// Waits until every partition has an owner that serves.
+    /// Waits until every partition has an owner that serves, here or, by the word of the group, in another process.
     ///
     /// # Errors
     /// [`NotDone::NotReady`] as soon as one can't serve without help: superseded, failed or stopped.
     pub async fn ready(&self) -> Result<(), NotDone> {
-        for desk in &self.shared.desks {
+        for desk in self.shared.desks.iter() {
             let mut status = desk.status.clone();
             let settled = status
                 .wait_for(|state| !matches!(state, OwnerState::TakingOver { .. }))
                 .await
                 .map_or(OwnerState::Stopped, |state| state.clone());
-            if settled != OwnerState::Serving {
+            if !matches!(settled, OwnerState::Serving | OwnerState::Elsewhere) {
                 return Err(not_ready(&settled));
             }
         }
@@ -158,9 +170,13 @@ impl<A: Handle + Apply> Bus<A> {
             doubts: read(&desk.counters.doubts),
             void: read(&desk.counters.void),
             foreign: read(&desk.counters.foreign),
+            forwarded: read(&desk.counters.forwarded),
+            rejected: read(&desk.counters.rejected),
+            misrouted: read(&desk.counters.misrouted),
+            expired: read(&desk.counters.expired),
             queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
         };
-        (0..).zip(&self.shared.desks).map(one).collect()
+        (0..).zip(self.shared.desks.iter()).map(one).collect()
     }
 
     /// Where this aggregate type's events are, for projections.
@@ -257,36 +273,21 @@ impl<A: Handle + Apply> Send<A> {
     async fn deliver(self) -> Result<Receipt, SendError<A::Error>> {
         let (bus, deadline) = (self.bus.clone(), self.deadline);
         let shared = &bus.shared;
-        let (job, answer) = self.into_job().map_err(SendError::Invalid)?;
-        let id = job.id.clone();
-        let partition = partition_of(&id, shared.source.partitions);
+        let prepared = self.prepare().map_err(SendError::Invalid)?;
+        let partition = partition_of(&prepared.id, shared.source.partitions);
         let desk = &shared.desks[partition as usize];
         let state = desk.status.borrow().clone();
-        if state != OwnerState::Serving {
-            return Err(SendError::NotDone(not_ready(&state)));
-        }
-        desk.inbox.try_send(job).map_err(|error| {
-            SendError::NotDone(match error {
-                mpsc::error::TrySendError::Full(_) => NotDone::Overloaded { retry_after: shared.retry_after },
-                mpsc::error::TrySendError::Closed(_) => NotDone::Stopped,
-            })
-        })?;
-        // An owner that goes without a word leaves the outcome as unknown as one that is too slow.
-        let Ok(Ok(reply)) = tokio::time::timeout(deadline, answer).await else {
-            return Err(SendError::OutcomeUnknown { waited: deadline });
-        };
-        match reply {
-            Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate),
-            Reply::NotDone(why) => Err(SendError::NotDone(why)),
-            Reply::CommandIdReused => Err(SendError::CommandIdReused),
-            Reply::Invalid(why) => Err(SendError::Invalid(why)),
-            Reply::Panicked(text) => Err(SendError::Panicked(text)),
-            Reply::Parked(reason) => Err(SendError::Parked { aggregate: id, reason }),
+        match (&state, &shared.forwarder) {
+            (OwnerState::Serving, _) => prepared.to_owner_here(shared, desk, partition, deadline).await,
+            (OwnerState::Elsewhere | OwnerState::Superseded { .. }, Some(forwarder)) => {
+                prepared.to_owner_elsewhere(shared, forwarder, partition, deadline).await
+            }
+            _ => Err(SendError::NotDone(not_ready(&state))),
         }
     }
 
     /// Checks and encodes here, in the caller's task, so that the owner need not.
-    fn into_job(self) -> Result<(Job<A>, oneshot::Receiver<Reply>), InvalidCommand> {
+    fn prepare(self) -> Result<Prepared<A>, InvalidCommand> {
         let id = self.id.map_err(InvalidCommand::Id)?;
         if id.as_str().starts_with('!') {
             let reserved = InvalidId::new("aggregate id", id.as_str(), "it begins with !, as control records do");
@@ -312,9 +313,73 @@ impl<A: Handle + Apply> Send<A> {
             expected: self.expected,
             traceparent: self.traceparent,
         };
+        Ok(Prepared { id, command: self.command, name: kind.name, payload, metadata })
+    }
+}
+
+/// A command that was checked and encoded.
+struct Prepared<A: Aggregate> {
+    id: AggregateKey,
+    command: A::Command,
+    name: &'static str,
+    payload: Vec<u8>,
+    metadata: Metadata,
+}
+
+impl<A: Handle + Apply> Prepared<A> {
+    async fn to_owner_here(
+        self,
+        shared: &Shared<A>,
+        desk: &Counter<A>,
+        partition: u32,
+        deadline: Duration,
+    ) -> Result<Receipt, SendError<A::Error>> {
+        let id = self.id.clone();
+        let hash = CommandHash::of(self.name, &self.payload);
         let (reply, answer) = oneshot::channel();
-        let hash = CommandHash::of(kind.name, &payload);
-        Ok((Job { id, command: self.command, hash, metadata, reply }, answer))
+        let Self { id: aggregate, command, metadata, .. } = self;
+        let job = Job { id: aggregate, command, hash, metadata, expires_at_ms: i64::MAX, reply };
+        desk.inbox.try_send(job).map_err(|error| {
+            SendError::NotDone(match error {
+                mpsc::error::TrySendError::Full(_) => NotDone::Overloaded { retry_after: shared.retry_after },
+                mpsc::error::TrySendError::Closed(_) => NotDone::Stopped,
+            })
+        })?;
+        // An owner that goes without a word leaves the outcome as unknown as one that is too slow.
+        let Ok(Ok(reply)) = tokio::time::timeout(deadline, answer).await else {
+            return Err(SendError::OutcomeUnknown { waited: deadline });
+        };
+        match reply {
+            Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate),
+            Reply::NotDone(why) => Err(SendError::NotDone(why)),
+            Reply::CommandIdReused => Err(SendError::CommandIdReused),
+            Reply::Invalid(why) => Err(SendError::Invalid(why)),
+            Reply::Panicked(text) => Err(SendError::Panicked(text)),
+            Reply::Parked(reason) => Err(SendError::Parked { aggregate: id, reason }),
+        }
+    }
+
+    async fn to_owner_elsewhere(
+        self,
+        shared: &Shared<A>,
+        forwarder: &Forwarder,
+        partition: u32,
+        deadline: Duration,
+    ) -> Result<Receipt, SendError<A::Error>> {
+        let id = self.id.clone();
+        let command = Forwarded {
+            id: self.id,
+            name: self.name.into(),
+            payload: self.payload.into(),
+            metadata: self.metadata,
+            expires_at_ms: i64::MAX,
+            reply_to: None,
+        };
+        match forwarder.ask::<A>(command, partition, deadline).await {
+            Ok(answered) => shared.forwarded(id, answered.outcome),
+            Err(Unanswered::NotDone(why)) => Err(SendError::NotDone(why)),
+            Err(Unanswered::Unknown) => Err(SendError::OutcomeUnknown { waited: deadline }),
+        }
     }
 }
 
@@ -326,33 +391,62 @@ impl<A: Aggregate> Shared<A> {
         known: &Known,
         duplicate: bool,
     ) -> Result<Receipt, SendError<A::Error>> {
-        let at = Version::new(known.first);
+        let at = Version::new(known.version());
         match known.answer() {
-            Some(Answer::Refused(text)) => {
-                return Err(serde_json::from_str(&text).map_or_else(
-                    |error| SendError::Invalid(InvalidCommand::Encoding(format!("its refusal {text}: {error}"))),
-                    SendError::Refused,
-                ));
-            }
+            Some(Answer::Refused(text)) => return Err(refused::<A>(&text)),
             Some(Answer::Conflict(expected)) => return Err(SendError::Conflict { expected, actual: at }),
             Some(Answer::NoOp(())) | None => {}
         }
-        let last = known.first + u64::from(known.events.max(1)) - 1;
-        Ok(Receipt {
-            stream: StreamId { category: self.source.category.clone(), id },
-            version: Version::new(last),
-            events: known.events,
-            position: Position { category: self.source.category.clone(), partition, offset: known.offset },
-            recorded_at: DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default(),
-            duplicate,
+        let recorded_at = DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default();
+        Ok(self.receipt(id, at, known.events, Place { partition, offset: known.offset, recorded_at, duplicate }))
+    }
+
+    /// The answer of an owner in another process.
+    fn forwarded(&self, id: AggregateKey, outcome: Outcome) -> Result<Receipt, SendError<A::Error>> {
+        Err(match outcome {
+            Outcome::Accepted { version, events, at } => {
+                return Ok(self.receipt(id, Version::new(version), events, at));
+            }
+            Outcome::Refused { error, .. } => refused::<A>(error.get()),
+            Outcome::Conflict { expected, version, .. } => {
+                SendError::Conflict { expected, actual: Version::new(version) }
+            }
+            Outcome::CommandIdReused => SendError::CommandIdReused,
+            Outcome::Invalid { reason } => SendError::Invalid(InvalidCommand::Elsewhere(reason)),
+            Outcome::Misrouted { reason } => SendError::NotDone(NotDone::Misrouted { reason }),
+            Outcome::Panicked { reason } => SendError::Panicked(reason),
+            Outcome::Parked { reason } => SendError::Parked { aggregate: id, reason },
+            Outcome::Expired => SendError::NotDone(NotDone::Expired),
+            Outcome::NotDone { reason } => SendError::NotDone(NotDone::NotReady { reason }),
         })
     }
+
+    fn receipt(&self, id: AggregateKey, version: Version, events: u32, at: Place) -> Receipt {
+        let category = self.source.category.clone();
+        Receipt {
+            stream: StreamId { category: category.clone(), id },
+            version,
+            events,
+            position: Position { category, partition: at.partition, offset: at.offset },
+            recorded_at: at.recorded_at,
+            duplicate: at.duplicate,
+        }
+    }
+}
+
+/// The domain's refusal as it was when it was made.
+fn refused<A: Aggregate>(text: &str) -> SendError<A::Error> {
+    serde_json::from_str(text).map_or_else(
+        |error| SendError::Invalid(InvalidCommand::Encoding(format!("its refusal {text}: {error}"))),
+        SendError::Refused,
+    )
 }
 
 fn not_ready(state: &OwnerState) -> NotDone {
     let reason = match state {
         OwnerState::Serving => "it is just taking over".into(),
         OwnerState::TakingOver { reason } => reason.clone(),
+        OwnerState::Elsewhere => "another process owns the partition".into(),
         OwnerState::Superseded { by } => format!("{by} took the partition over"),
         OwnerState::Failed { reason } => reason.clone(),
         OwnerState::Stopped => return NotDone::Stopped,

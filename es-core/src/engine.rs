@@ -1,26 +1,33 @@
 //! Starts owners on a log and keeps what they share.
 
-use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Apply, Handle};
+use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::bus::{Bus, Counter, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::Codec;
+use crate::forward::dispatch::Dispatcher;
+use crate::forward::{Forwarder, Route};
+use crate::group::{Group, GroupSpec, Member};
 use crate::log::memory::MemoryLog;
 use crate::log::{Log, LogError, LogErrorKind, TopicKind, TopicSpec};
-use crate::owner::{Counters, Owner, OwnerLimits, OwnerState};
+use crate::membership::{Charge, Mandate, Membership};
+use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState};
 use crate::reader::{EventSource, events_topic};
 use crate::record::Encoder;
 use crate::round::Desk;
 use crate::state::StateLimits;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
+
+/// The longest time that commands are kept on their topic.
+const COMMANDS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How an engine works. Every bound has a default that suits a service with a few hundred concurrent senders.
 #[derive(Debug, Clone)]
@@ -51,6 +58,9 @@ pub struct EngineConfig {
     pub unwritten_max: usize,
     /// Unchanged states kept in memory per partition; 20,000.
     pub cached_max: usize,
+    /// Whether to follow partitions that other processes of the group own, so that taking one over is short. It costs
+    /// what reading the whole topic costs. Off.
+    pub standby: bool,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -71,6 +81,7 @@ impl Default for EngineConfig {
             send_deadline: Duration::from_secs(30),
             unwritten_max: 10_000,
             cached_max: 20_000,
+            standby: false,
             clock: Arc::new(SystemClock),
         }
     }
@@ -107,15 +118,27 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Engine {
     log: Arc<dyn Log>,
+    group: Option<Arc<dyn Group>>,
     config: EngineConfig,
     shutdown: CancellationToken,
-    owners: Mutex<JoinSet<()>>,
+    /// Owners and memberships.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Engine {
-    /// An engine on this log.
+    /// An engine on this log that owns all partitions. One that starts later on the same log shuts it out.
     pub fn new(log: Arc<dyn Log>, config: EngineConfig) -> Self {
-        Self { log, config, shutdown: CancellationToken::new(), owners: Mutex::default() }
+        Self::with(log, None, config)
+    }
+
+    /// An engine that shares the partitions with the other processes of a group: each partition has one owner, and any
+    /// process takes any command and forwards it to its owner. [`EngineConfig::node`] must differ between processes.
+    pub fn shared(log: Arc<dyn Log>, group: Arc<dyn Group>, config: EngineConfig) -> Self {
+        Self::with(log, Some(group), config)
+    }
+
+    fn with(log: Arc<dyn Log>, group: Option<Arc<dyn Group>>, config: EngineConfig) -> Self {
+        Self { log, group, config, shutdown: CancellationToken::new(), tasks: Mutex::default() }
     }
 
     /// An engine on a new [`MemoryLog`] with 4 partitions, for tests and examples.
@@ -156,10 +179,24 @@ impl Engine {
             record_max_bytes: self.log.record_max_bytes(),
             events_max: self.config.events_max,
         };
-        let desks = (0..partitions).map(|partition| self.spawn_owner::<A>(partition, &source, &desk, &store)).collect();
+        let (asking, asked) = mpsc::channel(partitions as usize);
+        let first = if self.group.is_some() { Mandate::Waiting } else { Mandate::Sole };
+        let (mandates, words): (Vec<_>, Vec<_>) = (0..partitions).map(|_| watch::channel(first.clone())).unzip();
+        let desks: Arc<[Counter<A>]> = (0..)
+            .zip(words)
+            .map(|(partition, mandate)| self.spawn_owner::<A>(partition, &source, &desk, &store, mandate, &asking))
+            .collect();
+        let forwarder = match &self.group {
+            Some(group) => {
+                let joining = Joining { group, namespace, partitions, mandates, asked, desks: &desks };
+                Some(self.join::<A>(joining).await.map_err(log_error)?)
+            }
+            None => None,
+        };
         let shared = Shared {
             source,
             desks,
+            forwarder,
             send_deadline: self.config.send_deadline,
             retry_after: Duration::from_millis(100),
             command_max_bytes: desk.record_max_bytes,
@@ -167,22 +204,108 @@ impl Engine {
         Ok(Bus { shared: Arc::new(shared) })
     }
 
-    /// Stops every owner: what was queued is answered "not done", and local state is written down.
+    /// Takes part in the group that shares the partitions of an aggregate type.
+    async fn join<A: Handle + Apply>(&self, joining: Joining<'_, A>) -> Result<Arc<Forwarder>, LogError> {
+        let Joining { group, namespace, partitions, mandates, asked, desks } = joining;
+        let node = &self.config.node;
+        let lifetime = self.config.send_deadline.min(self.config.dedup_retention);
+        let retention_ms = self.config.dedup_retention.min(COMMANDS_KEPT).as_millis() as u64;
+        let route = Route {
+            commands: format!("{namespace}.{}.commands", A::NAME).into(),
+            replies: format!("{namespace}.{}.replies", A::NAME).into(),
+            source: format!("/{namespace}/{}/{node}", A::NAME).into(),
+        };
+        for (topic, kind) in
+            [(&route.commands, TopicKind::Commands { retention_ms }), (&route.replies, TopicKind::Replies)]
+        {
+            let found = self.log.prepare(&TopicSpec { name: topic.to_string(), kind }).await?;
+            if found != partitions {
+                let message = format!(
+                    "topic {topic} has {found} partitions, that of the events {partitions}: make it anew with as many"
+                );
+                return Err(LogError::new(LogErrorKind::Settings, message));
+            }
+        }
+        let clock = self.config.clock.clone();
+        let (forwarder, reading) = Forwarder::open(
+            self.log.clone(),
+            group.clone(),
+            route.clone(),
+            partitions,
+            self.config.queue_max,
+            clock.clone(),
+        )
+        .await?;
+        let spec = GroupSpec {
+            name: format!("{namespace}.{}.owners", A::NAME),
+            node: node.clone(),
+            topic: route.commands.to_string(),
+            partitions,
+        };
+        let member = group.join(&spec).await?;
+        let charge = |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge { mandate, status: desk.status.clone() };
+        let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
+        let (log, in_group, desks) = (self.log.clone(), group.clone(), desks.clone());
+        let in_flight_max = (self.config.queue_max / 2).max(1);
+        let beside = move |partition: u32, member: Arc<dyn Member>, stop: CancellationToken| {
+            let desk = &desks[partition as usize];
+            let dispatcher = Dispatcher {
+                log: log.clone(),
+                group: in_group.clone(),
+                member,
+                route: route.clone(),
+                partition,
+                partitions,
+                inbox: desk.inbox.clone(),
+                status: desk.status.clone(),
+                counters: desk.counters.clone(),
+                clock: clock.clone(),
+                in_flight_max,
+                lifetime_ms: lifetime.as_millis().try_into().unwrap_or(i64::MAX),
+            };
+            Box::pin(dispatcher.run(stop)) as _
+        };
+        let membership = Membership {
+            spec,
+            charges,
+            asking: asked,
+            beside: Box::new(beside),
+            shutdown: self.shutdown.clone(),
+            grants: 0,
+        };
+        let shutdown = self.shutdown.clone();
+        let mut tasks = self.lock();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = reading => {}
+            }
+        });
+        tasks.spawn(membership.run(member));
+        Ok(forwarder)
+    }
+
+    /// Stops every owner: what was queued is answered "not done", and local state is written down. In a group the others
+    /// take the partitions over at once.
     pub async fn shutdown(&self) {
         self.shutdown.cancel();
-        let mut owners = std::mem::take(&mut *self.owners.lock().unwrap_or_else(PoisonError::into_inner));
-        while let Some(ended) = owners.join_next().await {
+        let mut tasks = std::mem::take(&mut *self.lock());
+        while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(error = &error as &dyn std::error::Error, "an owner panicked");
             }
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends every owner where it stands, as `kill -9` would.
     #[cfg(test)]
     pub(crate) async fn kill(&self) {
-        let mut owners = std::mem::take(&mut *self.owners.lock().unwrap_or_else(PoisonError::into_inner));
-        owners.shutdown().await;
+        let mut tasks = std::mem::take(&mut *self.lock());
+        tasks.shutdown().await;
     }
 
     fn spawn_owner<A: Handle + Apply>(
@@ -191,6 +314,8 @@ impl Engine {
         source: &EventSource,
         desk: &Desk,
         store: &Arc<dyn Store>,
+        mandate: watch::Receiver<Mandate>,
+        asking: &mpsc::Sender<u32>,
     ) -> Counter<A> {
         let (inbox, jobs) = mpsc::channel(self.config.queue_max);
         let (status_sender, status) = watch::channel(OwnerState::TakingOver { reason: "starting".into() });
@@ -204,13 +329,16 @@ impl Engine {
             clock: self.config.clock.clone(),
             limits: self.limits(),
             desk: desk.clone(),
-            inbox: jobs,
             status: status_sender,
             counters: counters.clone(),
             shutdown: self.shutdown.clone(),
-            claims: HashSet::new(),
+            mandate,
+            asking: asking.clone(),
+            standby: self.config.standby,
+            claims: Claims::default(),
+            aggregate: PhantomData,
         };
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).spawn(owner.run());
+        self.lock().spawn(owner.run(jobs));
         Counter { inbox, status, counters }
     }
 
@@ -236,6 +364,16 @@ impl Engine {
         let opened = tokio::task::spawn_blocking(move || DiskStore::open(&dir)).await;
         Ok(Arc::new(opened.unwrap_or_else(|error| Err(StoreError::new("opening", error)))?))
     }
+}
+
+/// What an aggregate type brings into the group.
+struct Joining<'a, A: Aggregate> {
+    group: &'a Arc<dyn Group>,
+    namespace: &'a str,
+    partitions: u32,
+    mandates: Vec<watch::Sender<Mandate>>,
+    asked: mpsc::Receiver<u32>,
+    desks: &'a Arc<[Counter<A>]>,
 }
 
 impl Drop for Engine {

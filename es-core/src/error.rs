@@ -131,6 +131,13 @@ pub enum NotDone {
     },
     /// The append was in doubt and the log shows that the command did not happen.
     NotInLog,
+    /// The command expired before it was decided.
+    Expired,
+    /// The command came to a partition that its aggregate does not live in.
+    Misrouted {
+        /// The owner's words.
+        reason: String,
+    },
     /// The bus was shut down.
     Stopped,
 }
@@ -141,6 +148,8 @@ impl fmt::Display for NotDone {
             Self::NotReady { reason } => write!(f, "the owner is not ready: {reason}"),
             Self::Overloaded { retry_after } => write!(f, "the owner is overloaded, retry after {retry_after:?}"),
             Self::NotInLog => f.write_str("an append failed and the log does not hold the command"),
+            Self::Expired => f.write_str("it expired before it was decided"),
+            Self::Misrouted { reason } => write!(f, "it came to the wrong partition: {reason}"),
             Self::Stopped => f.write_str("the bus was shut down"),
         }
     }
@@ -170,6 +179,8 @@ pub enum InvalidCommand {
         /// The most that one command may give.
         limit: usize,
     },
+    /// The owner, in another process, says so in these words.
+    Elsewhere(String),
 }
 
 impl fmt::Display for InvalidCommand {
@@ -183,6 +194,7 @@ impl fmt::Display for InvalidCommand {
             Self::TooManyEvents { count, limit } => {
                 write!(f, "it gave {count} events, at most {limit} are allowed: split the command")
             }
+            Self::Elsewhere(reason) => f.write_str(reason),
         }
     }
 }

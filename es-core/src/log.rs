@@ -77,6 +77,13 @@ pub struct TopicSpec {
 pub enum TopicKind {
     /// Every event for ever, claims and answers: compacted, never shortened.
     Events,
+    /// Commands on their way to an owner; deleted after a time, which must not be longer than command ids are remembered.
+    Commands {
+        /// The longest time after which they are deleted, in milliseconds.
+        retention_ms: u64,
+    },
+    /// Answers on their way back; deleted after an hour.
+    Replies,
 }
 
 /// A log of topics with partitions.

@@ -8,6 +8,7 @@
 mod tests;
 
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +22,11 @@ use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::clock::Clock;
 use crate::error::NotDone;
 use crate::ids::Epoch;
-use crate::log::{AppendError, Log, LogError, LogErrorKind, LogReader, LogWriter};
+use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, LogWriter};
+use crate::membership::Mandate;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
-use crate::round::{Closed, Desk, Job, Pending, Reply, Round};
+use crate::round::{Closed, Desk, Job, Pending, Round};
 use crate::state::{PartitionState, StateLimits};
 use crate::store::{Store, StoreError};
 
@@ -53,7 +55,9 @@ pub enum OwnerState {
     },
     /// Deciding commands.
     Serving,
-    /// Shut out by another process's claim; it stays so.
+    /// The partition is another process's by the word of the group; commands go there.
+    Elsewhere,
+    /// Shut out by another process's claim. Without a group it stays so; else until the group gives the partition anew.
     Superseded {
         /// The node that claimed.
         by: String,
@@ -75,6 +79,14 @@ pub(crate) struct Counters {
     pub(crate) doubts: AtomicU64,
     pub(crate) void: AtomicU64,
     pub(crate) foreign: AtomicU64,
+    /// Commands from other processes that were answered.
+    pub(crate) forwarded: AtomicU64,
+    /// Records on the commands topic that were no command of the aggregate type.
+    pub(crate) rejected: AtomicU64,
+    /// Commands that came to a partition in which their aggregate does not live.
+    pub(crate) misrouted: AtomicU64,
+    /// Commands that expired before they were decided.
+    pub(crate) expired: AtomicU64,
 }
 
 pub(crate) struct Owner<A: Aggregate> {
@@ -86,13 +98,57 @@ pub(crate) struct Owner<A: Aggregate> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: OwnerLimits,
     pub(crate) desk: Desk,
-    pub(crate) inbox: mpsc::Receiver<Job<A>>,
     pub(crate) status: watch::Sender<OwnerState>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) shutdown: CancellationToken,
-    /// The writers of every claim that this owner sent: one in doubt may land later and is not another process's.
-    pub(crate) claims: HashSet<u64>,
+    /// The group's word on who should own the partition.
+    pub(crate) mandate: watch::Receiver<Mandate>,
+    /// Asks the group for its word anew; nobody hears where there is no group.
+    pub(crate) asking: mpsc::Sender<u32>,
+    /// Whether to follow the log while another process owns the partition, so that a take-over is short.
+    pub(crate) standby: bool,
+    pub(crate) claims: Claims,
+    pub(crate) aggregate: PhantomData<fn() -> A>,
 }
+
+/// The claims that this owner sent.
+#[derive(Default)]
+pub(crate) struct Claims {
+    /// Their writers: one in doubt may land later and is not another process's.
+    writers: HashSet<u64>,
+    /// The number of the last one.
+    number: u64,
+    /// The word of the group under which that was sent.
+    grant: Option<u64>,
+}
+
+impl Claims {
+    fn note(&mut self, epoch: Epoch, grant: u64) {
+        self.writers.insert(epoch.writer);
+        (self.number, self.grant) = (epoch.number, Some(grant));
+    }
+}
+
+impl OwnerState {
+    /// Becomes [`OwnerState::TakingOver`] where it was not, with a new reason.
+    fn take_over(&mut self) -> bool {
+        let other = !matches!(self, Self::TakingOver { .. });
+        if other {
+            *self = Self::TakingOver { reason: "reading the log and claiming the partition".into() };
+        }
+        other
+    }
+}
+
+/// Waits until the partition is not this process's to claim any more.
+async fn revoked(mandate: &mut watch::Receiver<Mandate>) {
+    if mandate.wait_for(|mandate| !mandate.is_held()).await.is_err() {
+        std::future::pending().await // nobody can say so any more: the engine is going
+    }
+}
+
+/// Where commands wait for their owner.
+pub(crate) type Inbox<A> = mpsc::Receiver<Job<A>>;
 
 /// What an owner knows of the log: its folded state, and the reader that folded it.
 struct Known<A: Aggregate> {
@@ -110,10 +166,25 @@ struct Claimed {
 /// Why an owner stopped serving.
 enum Left {
     Shutdown,
+    /// The group gave the partition to another process.
+    Revoked,
     /// These commands hang on an append whose outcome the log must tell.
     Doubt(Vec<Pending>),
     Store(StoreError),
 }
+
+/// What an owner that does not serve waits for.
+#[derive(Clone, Copy)]
+enum Next {
+    /// Some time.
+    Again,
+    /// The group's word.
+    Ask,
+    Never,
+}
+
+/// How long the group's answer may take before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the partition is not, or no longer, this owner's to write.
 #[derive(Debug, thiserror::Error)]
@@ -132,15 +203,25 @@ enum Obstacle {
 
 impl<A: Handle + Apply> Owner<A> {
     /// Takes over and serves until shut down, superseded or failed; commands are answered all the while.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, mut inbox: Inbox<A>) {
         let mut known = None;
         let mut doubtful: Vec<Pending> = Vec::new();
         let mut pause = Backoff::default();
         let shutdown = self.shutdown.clone();
+        let mut mandate = self.mandate.clone();
         loop {
+            if !mandate.borrow_and_update().is_held() {
+                if self.stand_by(&mut inbox, &mut known, &mut doubtful).await.is_break() {
+                    break;
+                }
+                pause = Backoff::default();
+                continue;
+            }
+            self.status.send_if_modified(OwnerState::take_over);
             let attempt = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                () = revoked(&mut mandate) => continue,
                 attempt = self.take_over(&mut known) => attempt,
             };
             if matches!(attempt, Ok(_) | Err(Obstacle::Superseded { .. })) {
@@ -149,8 +230,14 @@ impl<A: Handle + Apply> Owner<A> {
             let obstacle = match (attempt, &mut known) {
                 (Ok(claimed), Some(known)) => {
                     pause = Backoff::default();
-                    match self.serve(known, claimed).await {
+                    let mut queued = Vec::with_capacity(self.limits.round_max);
+                    let left = self.serve(known, claimed, &mut inbox, &mut queued).await;
+                    for job in queued {
+                        job.not_done(NotDone::NotReady { reason: "the partition is taken over again".into() });
+                    }
+                    match left {
                         Left::Shutdown => break,
+                        Left::Revoked => continue,
                         Left::Doubt(pending) => {
                             doubtful.extend(pending);
                             continue;
@@ -164,11 +251,11 @@ impl<A: Handle + Apply> Owner<A> {
             if matches!(obstacle, Obstacle::Store(_)) {
                 known = None; // what is in memory may not be in the store: begin from the store again
             }
-            if self.stand_down(&obstacle, &mut pause).await.is_break() {
+            if self.stand_down(&mut inbox, &obstacle, &mut pause).await.is_break() {
                 break;
             }
         }
-        self.stop(known).await;
+        self.stop(inbox, known).await;
     }
 
     /// Catches up, claims, and reads to the claim. Harmless to repeat, and to drop: an unused claim only voids.
@@ -183,12 +270,13 @@ impl<A: Handle + Apply> Owner<A> {
         let mut tail = self.log.reader(topic, &[(self.partition, known.reader.next())]).await?;
         self.read_to(known, tail.as_mut(), end).await?;
         let current = known.reader.current();
-        let another_came = current.epoch != before && !self.claims.contains(&current.epoch.writer);
-        if another_came && !self.claims.is_empty() {
-            return Err(self.superseded(known)); // a claim above this owner's own: it began later, so it is right
+        let grant = self.mandate.borrow().grant();
+        let another_came = current.epoch != before && !self.claims.writers.contains(&current.epoch.writer);
+        if another_came && self.claims.grant == Some(grant) {
+            return Err(self.superseded(known)); // it claimed later, and the group has not spoken since: it is right
         }
         let epoch = Epoch { number: current.epoch.number + 1, writer: fastrand::u64(..) };
-        self.claims.insert(epoch.writer);
+        self.claims.note(epoch, grant);
         let mut writer = self.log.writer(topic, self.partition).await?;
         let offset = self.append_claim(known, writer.as_mut(), epoch).await?;
         self.read_to(known, tail.as_mut(), offset + 1).await?;
@@ -232,16 +320,21 @@ impl<A: Handle + Apply> Owner<A> {
     async fn read_to(&self, known: &mut Known<A>, tail: &mut dyn LogReader, end: u64) -> Result<(), Obstacle> {
         while known.reader.next() < end {
             let batch = tail.next().await?;
-            let now_ms = self.clock.now_ms();
-            for stored in batch.records {
-                let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
-                let fed = known.reader.feed(stored)?;
-                self.note(&fed, offset);
-                known.state.replay(fed, offset, timestamp_ms, now_ms)?;
-            }
-            known.reader.skip_to(batch.next);
+            self.fold(known, batch)?;
             known.state.flush_if_due(|| known.reader.checkpoint()).await?;
         }
+        Ok(())
+    }
+
+    fn fold(&self, known: &mut Known<A>, batch: Batch) -> Result<(), Obstacle> {
+        let now_ms = self.clock.now_ms();
+        for stored in batch.records {
+            let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
+            let fed = known.reader.feed(stored)?;
+            self.note(&fed, offset);
+            known.state.replay(fed, offset, timestamp_ms, now_ms)?;
+        }
+        known.reader.skip_to(batch.next);
         Ok(())
     }
 
@@ -262,23 +355,33 @@ impl<A: Handle + Apply> Owner<A> {
     }
 
     /// Rounds, until something comes between.
-    async fn serve(&mut self, known: &mut Known<A>, mut claimed: Claimed) -> Left {
+    async fn serve(
+        &mut self,
+        known: &mut Known<A>,
+        mut claimed: Claimed,
+        inbox: &mut Inbox<A>,
+        queued: &mut Vec<Job<A>>,
+    ) -> Left {
         self.status.send_replace(OwnerState::Serving);
         let mut sequence = 0;
-        let mut queued = Vec::with_capacity(self.limits.round_max);
         let shutdown = self.shutdown.clone();
+        let mut mandate = self.mandate.clone();
         loop {
+            if !mandate.borrow().is_held() {
+                return Left::Revoked;
+            }
             if queued.is_empty() {
                 let received = tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return Left::Shutdown,
-                    received = self.inbox.recv_many(&mut queued, self.limits.round_max) => received, // no timer
+                    () = revoked(&mut mandate) => return Left::Revoked,
+                    received = inbox.recv_many(queued, self.limits.round_max) => received, // no timer
                 };
                 if received == 0 {
                     return Left::Shutdown; // every bus is gone
                 }
             }
-            let mut closed = match self.decide(known, claimed.epoch, sequence, &mut queued).await {
+            let mut closed = match self.decide(known, claimed.epoch, sequence, inbox, queued).await {
                 Ok(closed) => closed,
                 Err(error) => return Left::Store(error),
             };
@@ -311,6 +414,7 @@ impl<A: Handle + Apply> Owner<A> {
         known: &mut Known<A>,
         epoch: Epoch,
         sequence: u64,
+        inbox: &mut Inbox<A>,
         queued: &mut Vec<Job<A>>,
     ) -> Result<Closed<A>, StoreError> {
         let mut round = Round::new(&self.desk, &mut known.state, epoch, sequence, self.clock.now_ms());
@@ -327,7 +431,7 @@ impl<A: Handle + Apply> Owner<A> {
                 return Ok(round.close());
             }
             lingered = true;
-            let company = self.inbox.recv_many(queued, self.limits.round_max);
+            let company = inbox.recv_many(queued, self.limits.round_max);
             let _ = tokio::time::timeout(self.limits.linger, company).await; // cancel safe: nothing is lost
         }
     }
@@ -367,57 +471,158 @@ impl<A: Handle + Apply> Owner<A> {
         Obstacle::Superseded { by: format!("{} (claim {epoch})", known.reader.node()) }
     }
 
-    /// Answers "not ready" for a while, or for good where trying again can't help.
-    async fn stand_down(&mut self, obstacle: &Obstacle, pause: &mut Backoff) -> ControlFlow<()> {
+    /// Answers "not ready" for a while: until it is time to try again, the group speaks anew or, where neither can help,
+    /// for good.
+    async fn stand_down(
+        &self,
+        inbox: &mut Inbox<A>,
+        obstacle: &Obstacle,
+        pause: &mut Backoff,
+    ) -> ControlFlow<()> {
         let reason = describe(obstacle);
-        let for_good = match obstacle {
-            Obstacle::Superseded { by } => Some(OwnerState::Superseded { by: by.clone() }),
-            Obstacle::Log(error) if error.kind() != LogErrorKind::Unavailable => {
-                Some(OwnerState::Failed { reason: reason.clone() })
-            }
-            _ => None,
-        };
         let (topic, partition) = (&self.source.topic, self.partition);
-        let wait = match &for_good {
-            Some(state) => {
-                tracing::error!(%topic, partition, reason, "no longer the owner of a partition");
-                self.status.send_replace(state.clone());
-                None
+        let wait = pause.next();
+        let (state, next) = match obstacle {
+            Obstacle::Superseded { by } => (OwnerState::Superseded { by: by.clone() }, Next::Ask),
+            Obstacle::Log(error) if error.kind() != LogErrorKind::Unavailable => {
+                (OwnerState::Failed { reason: reason.clone() }, Next::Never)
             }
-            None => {
-                let wait = pause.next();
-                tracing::warn!(%topic, partition, reason, ?wait, "could not take over a partition");
-                self.status.send_replace(OwnerState::TakingOver { reason: reason.clone() });
-                Some(wait)
-            }
+            _ => (OwnerState::TakingOver { reason: reason.clone() }, Next::Again),
         };
-        let shutdown = self.shutdown.clone();
+        match next {
+            Next::Again => tracing::warn!(%topic, partition, reason, ?wait, "could not take over a partition"),
+            Next::Ask | Next::Never => tracing::error!(%topic, partition, reason, "no longer the owner of a partition"),
+        }
+        self.status.send_replace(state);
+        let (asking, mut mandate) = (self.asking.clone(), self.mandate.clone());
+        let before = mandate.borrow_and_update().clone();
         let waited = async {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
+            match next {
+                Next::Again => tokio::time::sleep(wait).await,
+                Next::Never => std::future::pending().await,
+                // What the group says after this moment is newer than the other process's claim. The pause, with its
+                // jitter, ends duels of two that are both told yes.
+                Next::Ask => loop {
+                    tokio::time::sleep(wait).await;
+                    if asking.send(partition).await.is_err() {
+                        std::future::pending::<()>().await; // there is no group: the later claim is right for good
+                    }
+                    let spoken = tokio::time::timeout(ASK_AGAIN, mandate.wait_for(|now| *now != before)).await;
+                    if spoken.is_ok_and(|spoken| spoken.is_ok()) {
+                        return;
+                    }
+                },
             }
         };
+        let mut lost = self.mandate.clone();
+        let shutdown = self.shutdown.clone();
         tokio::pin!(waited);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return ControlFlow::Break(()),
+                () = revoked(&mut lost) => return ControlFlow::Continue(()),
                 () = &mut waited => return ControlFlow::Continue(()),
-                job = self.inbox.recv() => match job {
-                    Some(job) => { let _ = job.reply.send(Reply::NotDone(NotDone::NotReady { reason: reason.clone() })); }
+                job = inbox.recv() => match job {
+                    Some(job) => job.not_done(NotDone::NotReady { reason: reason.clone() }),
                     None => return ControlFlow::Break(()),
                 },
             }
         }
     }
 
+    /// Until the group gives the partition to this process: follows the log where that is wanted, or where commands
+    /// hang on an append whose outcome only the next owner's claim decides.
+    async fn stand_by(
+        &self,
+        inbox: &mut Inbox<A>,
+        known: &mut Option<Known<A>>,
+        doubtful: &mut Vec<Pending>,
+    ) -> ControlFlow<()> {
+        let mut tail: Option<Box<dyn LogReader>> = None;
+        let mut pause = Backoff::default();
+        let (mut mandate, shutdown) = (self.mandate.clone(), self.shutdown.clone());
+        loop {
+            self.status.send_replace(match &*mandate.borrow_and_update() {
+                Mandate::Sole | Mandate::Held(_) => return ControlFlow::Continue(()),
+                Mandate::Elsewhere => OwnerState::Elsewhere,
+                Mandate::Waiting => OwnerState::TakingOver { reason: "joining the group".into() },
+                Mandate::Expelled(reason) => OwnerState::Failed { reason: reason.clone() },
+            });
+            doubtful.retain(Pending::is_waited_for);
+            let follows = self.standby || !doubtful.is_empty();
+            let followed = async {
+                if !follows {
+                    return std::future::pending().await;
+                }
+                self.follow(known, &mut tail).await
+            };
+            let error = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return ControlFlow::Break(()),
+                changed = mandate.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return ControlFlow::Break(()), // the engine is going
+                },
+                job = inbox.recv() => match job {
+                    Some(job) => {
+                        job.not_done(NotDone::NotReady { reason: "another process owns the partition".into() });
+                        continue;
+                    }
+                    None => return ControlFlow::Break(()),
+                },
+                followed = followed => match followed {
+                    Ok(()) => {
+                        pause = Backoff::default();
+                        let number = known.as_ref().map_or(0, |known| known.reader.current().epoch.number);
+                        if number > self.claims.number {
+                            self.settle(known, doubtful);
+                        }
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                () = tokio::time::sleep(ASK_AGAIN), if !doubtful.is_empty() => continue,
+            };
+            let reason = describe(&error);
+            tracing::warn!(topic = %self.source.topic, partition = self.partition, reason, "following a partition");
+            tail = None;
+            if matches!(error, Obstacle::Store(_)) {
+                *known = None;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return ControlFlow::Break(()),
+                _ = mandate.changed() => {}
+                () = tokio::time::sleep(pause.next()) => {}
+            }
+        }
+    }
+
+    /// Reads and folds the next records. Cancel safe: what was folded stays, what was read and not folded is read again.
+    async fn follow(
+        &self,
+        known: &mut Option<Known<A>>,
+        tail: &mut Option<Box<dyn LogReader>>,
+    ) -> Result<(), Obstacle> {
+        if known.is_none() {
+            *known = Some(self.open().await?);
+        }
+        let known = known.as_mut().expect("opened just now");
+        known.state.flush_if_due(|| known.reader.checkpoint()).await?;
+        if tail.is_none() {
+            let from = (self.partition, known.reader.next());
+            *tail = Some(self.log.reader(&self.source.topic, &[from]).await?);
+        }
+        let batch = tail.as_mut().expect("opened just now").next().await?;
+        self.fold(known, batch)
+    }
+
     /// Answers what is still queued, and writes the states down so that the next start is short.
-    async fn stop(mut self, known: Option<Known<A>>) {
+    async fn stop(self, mut inbox: Inbox<A>, known: Option<Known<A>>) {
         self.status.send_replace(OwnerState::Stopped);
-        self.inbox.close();
-        while let Some(job) = self.inbox.recv().await {
-            let _ = job.reply.send(Reply::NotDone(NotDone::Stopped));
+        inbox.close();
+        while let Some(job) = inbox.recv().await {
+            job.not_done(NotDone::Stopped);
         }
         if let Some(Known { mut state, reader }) = known
             && let Err(error) = state.flush(reader.checkpoint()).await

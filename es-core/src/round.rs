@@ -21,7 +21,7 @@ use crate::state::{Entry, Known, PartitionState, fold, panic_text};
 use crate::store::StoreError;
 
 /// What travels with a command.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Metadata {
     pub(crate) command_id: CommandId,
     pub(crate) correlation_id: CorrelationId,
@@ -38,7 +38,15 @@ pub(crate) struct Job<A: Aggregate> {
     pub(crate) command: A::Command,
     pub(crate) hash: CommandHash,
     pub(crate) metadata: Metadata,
+    /// Milliseconds since 1970, after which it is not decided any more.
+    pub(crate) expires_at_ms: i64,
     pub(crate) reply: oneshot::Sender<Reply>,
+}
+
+impl<A: Aggregate> Job<A> {
+    pub(crate) fn not_done(self, why: NotDone) {
+        let _ = self.reply.send(Reply::NotDone(why)); // nobody waits any more
+    }
 }
 
 /// What the owner tells a caller.
@@ -91,6 +99,11 @@ impl Pending {
         }
     }
 
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.callers.iter().any(|caller| !caller.is_closed())
+    }
+
     /// Tells every caller that nothing was done.
     pub(crate) fn not_done(self, why: &NotDone) {
         for caller in self.callers {
@@ -105,6 +118,8 @@ pub(crate) struct Round<'a, A: Aggregate> {
     epoch: Epoch,
     sequence: u64,
     now: DateTime<Utc>,
+    /// What the clock shows; `now` may be ahead of it, since recorded time does not fall.
+    clock_ms: i64,
     working: HashMap<AggregateKey, Entry<A>>,
     pending: Vec<Pending>,
     by_id: HashMap<(AggregateKey, CommandId), usize>,
@@ -120,15 +135,16 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         state: &'a mut PartitionState<A>,
         epoch: Epoch,
         sequence: u64,
-        now_ms: i64,
+        clock_ms: i64,
     ) -> Self {
-        let now_ms = now_ms.max(state.last_recorded_ms());
+        let now_ms = clock_ms.max(state.last_recorded_ms());
         Self {
             desk,
             state,
             epoch,
             sequence,
             now: DateTime::from_timestamp_millis(now_ms).expect("a clock shows a time within chrono's range"),
+            clock_ms,
             working: HashMap::new(),
             pending: Vec::new(),
             by_id: HashMap::new(),
@@ -159,11 +175,15 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
                 job.reply.send(if same { Reply::Answer { known, duplicate: true } } else { Reply::CommandIdReused });
             return Ok(());
         }
+        if job.expires_at_ms <= self.clock_ms {
+            let _ = job.reply.send(Reply::NotDone(NotDone::Expired));
+            return Ok(());
+        }
         let mut entry = match self.working.remove(&job.id) {
             Some(entry) => entry,
             None => (*self.state.entry(&job.id)?).clone(),
         };
-        let Job { id, command, hash, metadata, reply } = job;
+        let Job { id, command, hash, metadata, reply, .. } = job;
         match self.outcome(&id, &mut entry, command, hash, &metadata) {
             Ok(outcome) => {
                 self.by_id.insert(key, self.pending.len());

@@ -78,6 +78,11 @@ impl Known {
         Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: at.get(), events: 0, answer }
     }
 
+    /// The version after the command.
+    pub(crate) fn version(&self) -> u64 {
+        self.first + u64::from(self.events.max(1)) - 1
+    }
+
     pub(crate) fn is_of(&self, hash: CommandHash) -> bool {
         self.hash == hash.0
     }

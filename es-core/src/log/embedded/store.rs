@@ -134,6 +134,10 @@ impl Store {
         let number = self.topics.read().unwrap_or_else(PoisonError::into_inner).len() as u32;
         let kind = match spec.kind {
             TopicKind::Events => "events".into(),
+            TopicKind::Commands { .. } | TopicKind::Replies => {
+                let rule = "the embedded log belongs to one process, which forwards nothing";
+                return Err(settings(format!("making topic {:?} failed: {rule}", spec.name)));
+            }
         };
         let stored = serde_json::to_vec(&StoredTopic { number, kind }).expect("a number and a name");
         let mut batch = self.batch();

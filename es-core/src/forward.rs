@@ -1,0 +1,167 @@
+//! Commands for partitions that another process owns: sent through the commands topic, answered through the replies
+//! topic. Here is the asking side; [`dispatch`] is the side of the owner.
+
+pub(crate) mod dispatch;
+pub(crate) mod wire;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::aggregate::Aggregate;
+use crate::clock::Clock;
+use crate::error::NotDone;
+use crate::group::Group;
+use crate::log::{AppendError, Log, LogError, LogReader};
+use wire::{Answered, Forwarded, ReplyTo};
+
+/// The topics beside the one with the events, and who sends.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) commands: Arc<str>,
+    pub(crate) replies: Arc<str>,
+    /// The `ce_source` of what this process sends.
+    pub(crate) source: Arc<str>,
+}
+
+/// Asks owners in other processes.
+pub(crate) struct Forwarder {
+    pub(crate) group: Arc<dyn Group>,
+    pub(crate) route: Route,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The partition of the replies topic that this process reads.
+    replies_partition: u32,
+    waiting_max: usize,
+    waiting: Mutex<HashMap<String, oneshot::Sender<Answered>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// Nothing was done.
+    NotDone(NotDone),
+    /// It may have been done.
+    Unknown,
+}
+
+impl Forwarder {
+    /// Begins to read one partition of the replies, from its end on; the future does the reading, for ever.
+    pub(crate) async fn open(
+        log: Arc<dyn Log>,
+        group: Arc<dyn Group>,
+        route: Route,
+        partitions: u32,
+        waiting_max: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send), LogError> {
+        let replies_partition = fastrand::u32(..partitions);
+        let tail = open_at_end(log.as_ref(), &route.replies, replies_partition).await?;
+        let forwarder =
+            Arc::new(Self { group, route, clock, replies_partition, waiting_max, waiting: Mutex::default() });
+        let reading = forwarder.clone();
+        Ok((forwarder, async move { reading.read(log, tail).await }))
+    }
+
+    /// Sends a command to the owner of its partition and waits for the answer.
+    pub(crate) async fn ask<A: Aggregate>(
+        &self,
+        mut command: Forwarded,
+        partition: u32,
+        deadline: Duration,
+    ) -> Result<Answered, Unanswered> {
+        let request = format!("{:016x}", fastrand::u64(..));
+        command.reply_to = Some(ReplyTo { partition: self.replies_partition, request: request.clone() });
+        let now_ms = self.clock.now_ms();
+        command.expires_at_ms = now_ms.saturating_add(deadline.as_millis().try_into().unwrap_or(i64::MAX));
+        let record = command.encode::<A>(&self.route.source, now_ms);
+        let waiting = self.wait_for(request)?;
+        let asking = async {
+            match self.group.send(&self.route.commands, partition, record).await {
+                Ok(()) | Err(AppendError::Unknown(_)) => {} // the answer will tell
+                Err(AppendError::Refused(error)) => {
+                    let reason = format!("sending it to its owner failed: {error}");
+                    return Err(Unanswered::NotDone(NotDone::NotReady { reason }));
+                }
+            }
+            waiting.answer().await.ok_or(Unanswered::Unknown)
+        };
+        tokio::time::timeout(deadline, asking).await.unwrap_or(Err(Unanswered::Unknown))
+    }
+
+    fn wait_for(&self, request: String) -> Result<Waiting<'_>, Unanswered> {
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = self.waiting();
+        if waiting.len() >= self.waiting_max {
+            let retry_after = Duration::from_millis(100);
+            return Err(Unanswered::NotDone(NotDone::Overloaded { retry_after }));
+        }
+        waiting.insert(request.clone(), sender);
+        drop(waiting);
+        Ok(Waiting { forwarder: self, request, answer })
+    }
+
+    /// The number of commands that wait for an answer.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// No `.await` happens under this lock.
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Answered>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands answers to who waits for them, for ever. What comes while the log can't be read is missed: those who wait
+    /// for it learn it by sending again.
+    async fn read(&self, log: Arc<dyn Log>, mut tail: Box<dyn LogReader>) {
+        loop {
+            let error = match tail.next().await {
+                Ok(batch) => {
+                    for stored in batch.records {
+                        let Some(answered) = Answered::decode(&stored.record) else { continue };
+                        if let Some(asker) = self.waiting().remove(&answered.request) {
+                            let _ = asker.send(answered); // who asked went away
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            tracing::warn!(topic = %self.route.replies, error = &error as &dyn std::error::Error, "reading answers");
+            tail = loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                match open_at_end(log.as_ref(), &self.route.replies, self.replies_partition).await {
+                    Ok(tail) => break tail,
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "opening the answers again");
+                    }
+                }
+            };
+        }
+    }
+}
+
+async fn open_at_end(log: &dyn Log, topic: &str, partition: u32) -> Result<Box<dyn LogReader>, LogError> {
+    let end = log.bounds(topic, partition).await?.end;
+    log.reader(topic, &[(partition, end)]).await
+}
+
+/// A place among those who wait, given up on drop.
+struct Waiting<'a> {
+    forwarder: &'a Forwarder,
+    request: String,
+    answer: oneshot::Receiver<Answered>,
+}
+
+impl Waiting<'_> {
+    async fn answer(mut self) -> Option<Answered> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.forwarder.waiting().remove(&self.request);
+    }
+}

@@ -1,0 +1,75 @@
+//! The group: processes that share the partitions of an aggregate type.
+//!
+//! It says which process should own which partition; who does own it, the claims in the log decide. Two groups are
+//! known: [`memory::MemoryGroup`] for tests, and Kafka's consumer groups in the crate `es-kafka`.
+
+pub mod memory;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::log::{AppendError, LogError, Record};
+
+/// What a process says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSpec {
+    /// The group's name, for example `bank.account.owners`.
+    pub name: String,
+    /// The process's name: one that comes back under it soon gets what it had. Two at once are one too many.
+    pub node: String,
+    /// The topic whose partitions are shared out: the one with the commands.
+    pub topic: String,
+    /// The number of its partitions.
+    pub partitions: u32,
+}
+
+/// A change of what a process should own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// These partitions too, or none: the first change tells that the process has joined.
+    Assigned(Vec<u32>),
+    /// These no longer. Nobody gets them before [`Member::release`].
+    Revoked(Vec<u32>),
+    /// The group has gone on without this process: somebody else may have these already.
+    Lost(Vec<u32>),
+}
+
+/// Groups by name, and the way to the other members.
+#[async_trait]
+pub trait Group: fmt::Debug + Send + Sync + 'static {
+    /// Joins a group. What is assigned is told by [`Member::next`].
+    async fn join(&self, spec: &GroupSpec) -> Result<Arc<dyn Member>, LogError>;
+
+    /// Adds a record to a topic of commands or replies. Any number of callers at once; a record may be in the topic
+    /// even after an error of the kind [`AppendError::Unknown`].
+    async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError>;
+}
+
+/// A process's place in a group. Dropping it leaves without a word.
+#[async_trait]
+pub trait Member: fmt::Debug + Send + Sync + 'static {
+    /// Waits for the next change. One caller at a time.
+    ///
+    /// # Errors
+    /// [`LogErrorKind::Settings`](crate::log::LogErrorKind::Settings) when another process joined under the same name;
+    /// this one is out for good.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    async fn next(&self) -> Result<Change, LogError>;
+
+    /// Hands back partitions that were revoked or lost.
+    async fn release(&self, partitions: &[u32]) -> Result<(), LogError>;
+
+    /// The offset that was last committed for a partition of the topic.
+    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError>;
+
+    /// Commits the offset to go on from in a partition of the topic, and tells whether the group still counts with this
+    /// process. A `true` is newer than the call, so it renews the word of an earlier assignment.
+    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError>;
+
+    /// Leaves, so that the others need not wait until this process is missed.
+    async fn leave(&self);
+}

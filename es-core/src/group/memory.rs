@@ -1,0 +1,234 @@
+//! Groups in memory, for tests of several processes in one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{Change, Group, GroupSpec, Member};
+use crate::log::memory::MemoryLog;
+use crate::log::{AppendError, Log, LogError, LogErrorKind, Record};
+
+/// Shares partitions out evenly, and moves as few as it can.
+#[derive(Debug, Clone)]
+pub struct MemoryGroup {
+    log: MemoryLog,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_member: u64,
+    groups: BTreeMap<String, Shares>,
+}
+
+#[derive(Debug, Default)]
+struct Shares {
+    members: BTreeMap<u64, Seat>,
+    /// Who has each partition, and whether it was asked to give it back.
+    partitions: Vec<Option<(u64, Asked)>>,
+    committed: BTreeMap<u32, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Not,
+    ToReleaseIt,
+}
+
+#[derive(Debug)]
+struct Seat {
+    node: String,
+    changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+}
+
+impl MemoryGroup {
+    /// Groups whose commands and replies are topics of this log.
+    pub fn new(log: MemoryLog) -> Self {
+        Self { log, state: Arc::default() }
+    }
+
+    /// Ends a member's session, as when it is not heard of for too long: the others get its partitions at once. It is
+    /// told only if it is `told`.
+    pub fn expel(&self, group: &str, node: &str, told: bool) {
+        let mut state = self.lock();
+        let Some(shares) = state.groups.get_mut(group) else { return };
+        let found: Vec<u64> =
+            shares.members.iter().filter(|(_, seat)| seat.node == node).map(|(id, _)| *id).collect();
+        for id in found {
+            shares.remove(id, if told { Farewell::Lost } else { Farewell::None });
+        }
+        shares.balance();
+    }
+
+    /// The node that each partition is assigned to.
+    pub fn assigned(&self, group: &str) -> Vec<Option<String>> {
+        let state = self.lock();
+        let Some(shares) = state.groups.get(group) else { return Vec::new() };
+        let node = |held: &Option<(u64, Asked)>| held.and_then(|(id, _)| Some(shares.members.get(&id)?.node.clone()));
+        shares.partitions.iter().map(node).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a member hears when it is removed.
+enum Farewell {
+    None,
+    Lost,
+    /// Another one has its name.
+    Replaced,
+}
+
+impl Shares {
+    fn remove(&mut self, id: u64, farewell: Farewell) {
+        let Some(seat) = self.members.remove(&id) else { return };
+        let mut lost = Vec::new();
+        for (partition, held) in (0..).zip(&mut self.partitions) {
+            if held.is_some_and(|(holder, _)| holder == id) {
+                *held = None;
+                lost.push(partition);
+            }
+        }
+        let message = || format!("another process joined as node {:?}: give each process a name of its own", seat.node);
+        let _ = match farewell {
+            Farewell::None => Ok(()),
+            Farewell::Lost => seat.changes.send(Ok(Change::Lost(lost))),
+            Farewell::Replaced => seat.changes.send(Err(LogError::new(LogErrorKind::Settings, message()))),
+        };
+    }
+
+    /// Gives free partitions to who has the fewest, and asks who has too many to give some back.
+    fn balance(&mut self) {
+        if self.members.is_empty() {
+            return;
+        }
+        let mut counts: BTreeMap<u64, usize> = self.members.keys().map(|id| (*id, 0)).collect();
+        for (holder, asked) in self.partitions.iter().flatten() {
+            if let Some(count) = counts.get_mut(holder).filter(|_| *asked == Asked::Not) {
+                *count += 1;
+            }
+        }
+        let mut assigned: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for (partition, held) in (0..).zip(&mut self.partitions) {
+            if held.is_none() {
+                let (id, count) = counts.iter_mut().min_by_key(|(_, count)| **count).expect("there are members");
+                *held = Some((*id, Asked::Not));
+                *count += 1;
+                assigned.entry(*id).or_default().push(partition);
+            }
+        }
+        for (id, partitions) in assigned {
+            let _ = self.members[&id].changes.send(Ok(Change::Assigned(partitions)));
+        }
+        let most = self.partitions.len().div_ceil(self.members.len());
+        for (partition, held) in (0..).zip(&mut self.partitions) {
+            let Some((id, asked)) = held else { continue };
+            let Some(count) = counts.get_mut(id).filter(|count| **count > most && *asked == Asked::Not) else { continue };
+            *count -= 1;
+            *asked = Asked::ToReleaseIt;
+            let _ = self.members[id].changes.send(Ok(Change::Revoked(vec![partition])));
+        }
+    }
+}
+
+#[async_trait]
+impl Group for MemoryGroup {
+    async fn join(&self, spec: &GroupSpec) -> Result<Arc<dyn Member>, LogError> {
+        let (changes, told) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        state.next_member += 1;
+        let id = state.next_member;
+        let shares = state.groups.entry(spec.name.clone()).or_default();
+        shares.partitions.resize(spec.partitions as usize, None);
+        let namesake = shares.members.iter().find(|(_, seat)| seat.node == spec.node).map(|(id, _)| *id);
+        if let Some(namesake) = namesake {
+            shares.remove(namesake, Farewell::Replaced);
+        }
+        let _ = changes.send(Ok(Change::Assigned(Vec::new())));
+        shares.members.insert(id, Seat { node: spec.node.clone(), changes });
+        shares.balance();
+        let group = spec.name.clone();
+        Ok(Arc::new(MemoryMember { id, group, state: self.state.clone(), told: tokio::sync::Mutex::new(told) }))
+    }
+
+    async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
+        let mut writer = self.log.writer(topic, partition).await.map_err(AppendError::Refused)?;
+        writer.append(vec![record]).await.map(drop)
+    }
+}
+
+#[derive(Debug)]
+struct MemoryMember {
+    id: u64,
+    group: String,
+    state: Arc<Mutex<State>>,
+    told: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
+}
+
+impl MemoryMember {
+    fn with<T>(&self, act: impl FnOnce(&mut Shares) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        act(state.groups.get_mut(&self.group).expect("a member's group is there"))
+    }
+}
+
+#[async_trait]
+impl Member for MemoryMember {
+    async fn next(&self) -> Result<Change, LogError> {
+        match self.told.lock().await.recv().await {
+            Some(change) => change,
+            None => std::future::pending().await, // expelled without a word
+        }
+    }
+
+    async fn release(&self, partitions: &[u32]) -> Result<(), LogError> {
+        self.with(|shares| {
+            for partition in partitions {
+                let held = &mut shares.partitions[*partition as usize];
+                if held.is_some_and(|(holder, _)| holder == self.id) {
+                    *held = None;
+                }
+            }
+            shares.balance();
+        });
+        Ok(())
+    }
+
+    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
+        Ok(self.with(|shares| shares.committed.get(&partition).copied()))
+    }
+
+    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError> {
+        Ok(self.with(|shares| {
+            let counts = shares.members.contains_key(&self.id);
+            if counts {
+                shares.committed.insert(partition, offset);
+            }
+            counts
+        }))
+    }
+
+    async fn leave(&self) {
+        self.with(|shares| {
+            let members: BTreeSet<u64> = shares.members.keys().copied().collect();
+            if members.contains(&self.id) {
+                shares.remove(self.id, Farewell::None);
+                shares.balance();
+            }
+        });
+    }
+}
+
+impl Drop for MemoryMember {
+    /// As a process that ends: the session is over at once, so that tests need not wait for it.
+    fn drop(&mut self) {
+        self.with(|shares| {
+            shares.remove(self.id, Farewell::None);
+            shares.balance();
+        });
+    }
+}

@@ -1,0 +1,191 @@
+//! This process's place in the group: tells each partition's owner whether the partition is its to claim, and hands
+//! partitions back once their owners have stopped.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::group::{Change, GroupSpec, Member};
+use crate::owner::OwnerState;
+
+/// Whether a partition is this process's to claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mandate {
+    /// There is no group: the process that started last is right.
+    Sole,
+    /// The group has not said yet.
+    Waiting,
+    /// The group says so. The number grows with each time that it says so anew.
+    Held(u64),
+    /// It is another process's.
+    Elsewhere,
+    /// The process was put out of the group for good; why.
+    Expelled(String),
+}
+
+impl Mandate {
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Self::Sole | Self::Held(_))
+    }
+
+    /// The number of the word that allows to claim.
+    pub(crate) fn grant(&self) -> u64 {
+        if let Self::Held(grant) = self { *grant } else { 0 }
+    }
+}
+
+/// What the membership has of one partition.
+pub(crate) struct Charge {
+    pub(crate) mandate: watch::Sender<Mandate>,
+    pub(crate) status: watch::Receiver<OwnerState>,
+}
+
+/// What runs beside an owner while it has its partition, until it is told to stop.
+pub(crate) type Beside = Box<dyn Fn(u32, Arc<dyn Member>, CancellationToken) -> BoxFuture + Send + Sync>;
+type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(crate) struct Membership {
+    pub(crate) spec: GroupSpec,
+    pub(crate) charges: Vec<Charge>,
+    /// Owners that another process's claim shut out ask here whether the group still means them.
+    pub(crate) asking: mpsc::Receiver<u32>,
+    pub(crate) beside: Beside,
+    pub(crate) shutdown: CancellationToken,
+    /// Counts how often the group gave its word.
+    pub(crate) grants: u64,
+}
+
+/// What runs for an assigned partition.
+struct Running {
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        let _ = self.task.await; // its panic was logged by the runtime's hook; what it left, the next owner takes
+    }
+}
+
+impl Membership {
+    /// Takes part until shut down, then leaves once every owner has stopped.
+    pub(crate) async fn run(mut self, member: Arc<dyn Member>) {
+        let mut running: BTreeMap<u32, Running> = BTreeMap::new();
+        let shutdown = self.shutdown.clone();
+        loop {
+            let change = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(partition) = self.asking.recv() => {
+                    self.confirm(partition, member.as_ref(), &running).await;
+                    continue;
+                }
+                change = member.next() => change,
+            };
+            match change {
+                Ok(Change::Assigned(partitions)) => self.assigned(&member, partitions, &mut running),
+                Ok(Change::Revoked(partitions) | Change::Lost(partitions)) => {
+                    self.hand_back(member.as_ref(), partitions, &mut running).await;
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(group = %self.spec.name, error = &error as &dyn std::error::Error, "the group");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => {
+                    tracing::error!(group = %self.spec.name, error = &error as &dyn std::error::Error, "out of the group");
+                    for charge in &self.charges {
+                        charge.mandate.send_replace(Mandate::Expelled(error.to_string()));
+                    }
+                    shutdown.cancelled().await;
+                    break;
+                }
+            }
+        }
+        self.stopped(running).await;
+        member.leave().await;
+    }
+
+    fn grant(&mut self, partition: u32) {
+        self.grants += 1;
+        self.charges[partition as usize].mandate.send_replace(Mandate::Held(self.grants));
+    }
+
+    fn assigned(&mut self, member: &Arc<dyn Member>, partitions: Vec<u32>, running: &mut BTreeMap<u32, Running>) {
+        tracing::info!(group = %self.spec.name, ?partitions, "partitions assigned");
+        for partition in partitions {
+            if (partition as usize) < self.charges.len() {
+                self.grant(partition);
+                let stop = CancellationToken::new();
+                let task = tokio::spawn((self.beside)(partition, member.clone(), stop.clone()));
+                running.insert(partition, Running { stop, task: AbortOnDropHandle::new(task) });
+            }
+        }
+        for charge in &self.charges {
+            charge.mandate.send_if_modified(|mandate| {
+                let waiting = *mandate == Mandate::Waiting;
+                if waiting {
+                    *mandate = Mandate::Elsewhere;
+                }
+                waiting
+            });
+        }
+    }
+
+    /// First the owners finish their rounds, then what runs beside them, then others may have the partitions.
+    async fn hand_back(&self, member: &dyn Member, partitions: Vec<u32>, running: &mut BTreeMap<u32, Running>) {
+        tracing::info!(group = %self.spec.name, ?partitions, "partitions revoked");
+        for partition in &partitions {
+            if let Some(charge) = self.charges.get(*partition as usize) {
+                charge.mandate.send_replace(Mandate::Elsewhere);
+            }
+        }
+        for partition in &partitions {
+            self.at_rest(*partition).await;
+            if let Some(running) = running.remove(partition) {
+                running.end().await;
+            }
+        }
+        if let Err(error) = member.release(&partitions).await {
+            tracing::warn!(group = %self.spec.name, error = &error as &dyn std::error::Error, "handing partitions back");
+        }
+    }
+
+    /// Waits until the owner has answered what it had.
+    async fn at_rest(&self, partition: u32) {
+        let Some(charge) = self.charges.get(partition as usize) else { return };
+        let mut status = charge.status.clone();
+        let at_work = |state: &OwnerState| matches!(state, OwnerState::Serving | OwnerState::TakingOver { .. });
+        let _ = status.wait_for(|state| !at_work(state)).await; // an owner that ended is at rest too
+    }
+
+    /// Asks the group by a commit, which it takes only from those it counts with.
+    async fn confirm(&mut self, partition: u32, member: &dyn Member, running: &BTreeMap<u32, Running>) {
+        if !running.contains_key(&partition) {
+            return;
+        }
+        let confirmed = match member.committed(partition).await {
+            Ok(offset) => member.commit(partition, offset.unwrap_or(0)).await,
+            Err(error) => Err(error),
+        };
+        match confirmed {
+            Ok(true) => self.grant(partition),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(group = %self.spec.name, partition, error = &error as &dyn std::error::Error, "asking the group");
+            }
+        }
+    }
+
+    async fn stopped(&self, running: BTreeMap<u32, Running>) {
+        for (partition, running) in running {
+            self.at_rest(partition).await;
+            running.end().await;
+        }
+    }
+}
