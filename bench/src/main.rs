@@ -107,7 +107,10 @@ const FIGURES: &[(&str, &str)] = &[
         "256 senders on 1,000 accounts; floor: a loop that appends the same bytes, a sync for what is queued",
     ),
     ("embedded-1", "one sender; floor: one append to a file and a sync, of the same bytes"),
-    ("kafka-256", "256 senders on 1,000 accounts in 4 partitions; floor: a bare owner loop that produces the same records"),
+    (
+        "kafka-256",
+        "256 senders on 1,000 accounts in 4 partitions; floor: a bare owner loop that produces the same records",
+    ),
     ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),

@@ -243,7 +243,8 @@ impl Engine {
             partitions,
         };
         let member = group.join(&spec).await?;
-        let charge = |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge { mandate, status: desk.status.clone() };
+        let charge =
+            |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge { mandate, status: desk.status.clone() };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
         let (log, in_group, desks) = (self.log.clone(), group.clone(), desks.clone());
         let in_flight_max = (self.config.queue_max / 2).max(1);

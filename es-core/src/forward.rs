@@ -102,11 +102,6 @@ impl Forwarder {
         Ok(Waiting { forwarder: self, request, answer })
     }
 
-    /// The number of commands that wait for an answer.
-    pub(crate) fn waiting_count(&self) -> usize {
-        self.waiting().len()
-    }
-
     /// No `.await` happens under this lock.
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Answered>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)

@@ -473,12 +473,7 @@ impl<A: Handle + Apply> Owner<A> {
 
     /// Answers "not ready" for a while: until it is time to try again, the group speaks anew or, where neither can help,
     /// for good.
-    async fn stand_down(
-        &self,
-        inbox: &mut Inbox<A>,
-        obstacle: &Obstacle,
-        pause: &mut Backoff,
-    ) -> ControlFlow<()> {
+    async fn stand_down(&self, inbox: &mut Inbox<A>, obstacle: &Obstacle, pause: &mut Backoff) -> ControlFlow<()> {
         let reason = describe(obstacle);
         let (topic, partition) = (&self.source.topic, self.partition);
         let wait = pause.next();

@@ -236,23 +236,11 @@ pub(crate) struct Answered {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// Accepted: `events` events, the last of which is `version`; for a no-op none, and the state's version.
-    Accepted {
-        version: u64,
-        events: u32,
-        at: Place,
-    },
+    Accepted { version: u64, events: u32, at: Place },
     /// Refused by the domain, with its error.
-    Refused {
-        error: Box<RawValue>,
-        version: u64,
-        at: Place,
-    },
+    Refused { error: Box<RawValue>, version: u64, at: Place },
     /// The stream was at `version`.
-    Conflict {
-        expected: ExpectedVersion,
-        version: u64,
-        at: Place,
-    },
+    Conflict { expected: ExpectedVersion, version: u64, at: Place },
     /// The command id was used before with another payload.
     CommandIdReused,
     /// It can't be carried out as it is; nothing was done.

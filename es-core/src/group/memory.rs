@@ -1,6 +1,6 @@
 //! Groups in memory, for tests of several processes in one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -26,6 +26,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Shares {
     members: BTreeMap<u64, Seat>,
+    /// Members whose session ended, with what they had, who do not know it yet.
+    absent: BTreeMap<u64, (Vec<u32>, Seat)>,
     /// Who has each partition, and whether it was asked to give it back.
     partitions: Vec<Option<(u64, Asked)>>,
     committed: BTreeMap<u32, u64>,
@@ -49,15 +51,25 @@ impl MemoryGroup {
         Self { log, state: Arc::default() }
     }
 
-    /// Ends a member's session, as when it is not heard of for too long: the others get its partitions at once. It is
-    /// told only if it is `told`.
-    pub fn expel(&self, group: &str, node: &str, told: bool) {
+    /// Ends a member's session, as when it is not heard of for too long: the others get its partitions at once, and it
+    /// does not know before [`MemoryGroup::notice`].
+    pub fn expel(&self, group: &str, node: &str) {
         let mut state = self.lock();
         let Some(shares) = state.groups.get_mut(group) else { return };
-        let found: Vec<u64> =
-            shares.members.iter().filter(|(_, seat)| seat.node == node).map(|(id, _)| *id).collect();
-        for id in found {
-            shares.remove(id, if told { Farewell::Lost } else { Farewell::None });
+        let found = shares.members.iter().find(|(_, seat)| seat.node == node).map(|(id, _)| *id);
+        if let Some((id, lost, seat)) = found.and_then(|id| shares.remove(id)) {
+            shares.absent.insert(id, (lost, seat));
+        }
+        shares.balance();
+    }
+
+    /// Lets the expelled notice it, and join again.
+    pub fn notice(&self, group: &str) {
+        let mut state = self.lock();
+        let Some(shares) = state.groups.get_mut(group) else { return };
+        for (id, (lost, seat)) in std::mem::take(&mut shares.absent) {
+            let _ = seat.changes.send(Ok(Change::Lost(lost)));
+            shares.members.insert(id, seat);
         }
         shares.balance();
     }
@@ -75,17 +87,11 @@ impl MemoryGroup {
     }
 }
 
-/// What a member hears when it is removed.
-enum Farewell {
-    None,
-    Lost,
-    /// Another one has its name.
-    Replaced,
-}
-
 impl Shares {
-    fn remove(&mut self, id: u64, farewell: Farewell) {
-        let Some(seat) = self.members.remove(&id) else { return };
+    /// Takes a member's seat and partitions.
+    fn remove(&mut self, id: u64) -> Option<(u64, Vec<u32>, Seat)> {
+        self.absent.remove(&id);
+        let seat = self.members.remove(&id)?;
         let mut lost = Vec::new();
         for (partition, held) in (0..).zip(&mut self.partitions) {
             if held.is_some_and(|(holder, _)| holder == id) {
@@ -93,12 +99,7 @@ impl Shares {
                 lost.push(partition);
             }
         }
-        let message = || format!("another process joined as node {:?}: give each process a name of its own", seat.node);
-        let _ = match farewell {
-            Farewell::None => Ok(()),
-            Farewell::Lost => seat.changes.send(Ok(Change::Lost(lost))),
-            Farewell::Replaced => seat.changes.send(Err(LogError::new(LogErrorKind::Settings, message()))),
-        };
+        Some((id, lost, seat))
     }
 
     /// Gives free partitions to who has the fewest, and asks who has too many to give some back.
@@ -127,7 +128,9 @@ impl Shares {
         let most = self.partitions.len().div_ceil(self.members.len());
         for (partition, held) in (0..).zip(&mut self.partitions) {
             let Some((id, asked)) = held else { continue };
-            let Some(count) = counts.get_mut(id).filter(|count| **count > most && *asked == Asked::Not) else { continue };
+            let Some(count) = counts.get_mut(id).filter(|count| **count > most && *asked == Asked::Not) else {
+                continue;
+            };
             *count -= 1;
             *asked = Asked::ToReleaseIt;
             let _ = self.members[id].changes.send(Ok(Change::Revoked(vec![partition])));
@@ -145,8 +148,10 @@ impl Group for MemoryGroup {
         let shares = state.groups.entry(spec.name.clone()).or_default();
         shares.partitions.resize(spec.partitions as usize, None);
         let namesake = shares.members.iter().find(|(_, seat)| seat.node == spec.node).map(|(id, _)| *id);
-        if let Some(namesake) = namesake {
-            shares.remove(namesake, Farewell::Replaced);
+        if let Some((_, _, seat)) = namesake.and_then(|id| shares.remove(id)) {
+            let message =
+                format!("another process joined as node {:?}: give each process a name of its own", seat.node);
+            let _ = seat.changes.send(Err(LogError::new(LogErrorKind::Settings, message)));
         }
         let _ = changes.send(Ok(Change::Assigned(Vec::new())));
         shares.members.insert(id, Seat { node: spec.node.clone(), changes });
@@ -214,11 +219,8 @@ impl Member for MemoryMember {
 
     async fn leave(&self) {
         self.with(|shares| {
-            let members: BTreeSet<u64> = shares.members.keys().copied().collect();
-            if members.contains(&self.id) {
-                shares.remove(self.id, Farewell::None);
-                shares.balance();
-            }
+            shares.remove(self.id);
+            shares.balance();
         });
     }
 }
@@ -227,7 +229,7 @@ impl Drop for MemoryMember {
     /// As a process that ends: the session is over at once, so that tests need not wait for it.
     fn drop(&mut self) {
         self.with(|shares| {
-            shares.remove(self.id, Farewell::None);
+            shares.remove(self.id);
             shares.balance();
         });
     }

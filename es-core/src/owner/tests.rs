@@ -3,6 +3,7 @@
 mod answers;
 mod bad_data;
 mod doubt;
+mod group;
 mod restart;
 mod two_owners;
 
