@@ -239,6 +239,42 @@ impl KafkaConfig {
         self.client(&defaults, &fixed)
     }
 
+    /// For taking part in a group. Nothing is read with it.
+    pub(crate) fn for_group(&self, group: &str, node: &str) -> ClientConfig {
+        let defaults = [
+            // How soon a process that was killed is missed; brokers allow no less unless they are told to.
+            ("session.timeout.ms", "6000"),
+            // How soon a process hears that the others share out anew.
+            ("heartbeat.interval.ms", "500"),
+        ];
+        let fixed = [
+            ("group.id", group),
+            ("group.instance.id", node),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("allow.auto.create.topics", "false"),
+            ("queued.min.messages", "1"),
+            ("queued.max.messages.kbytes", "64"),
+        ];
+        self.client(&defaults, &fixed)
+    }
+
+    /// For sending commands and replies, each on its own.
+    pub(crate) fn for_sending(&self) -> ClientConfig {
+        let timeout = self.timeout.as_millis().clamp(1_000, 60_000).to_string();
+        let defaults = [("linger.ms", "0"), ("queue.buffering.max.messages", "100000")];
+        let fixed = [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("max.in.flight", "5"),
+            // Nobody waits longer, and a hole between two of them is no harm.
+            ("message.timeout.ms", timeout.as_str()),
+            ("allow.auto.create.topics", "false"),
+        ];
+        self.client(&defaults, &fixed)
+    }
+
     fn client(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("client.id", "es-kafka");

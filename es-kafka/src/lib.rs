@@ -24,6 +24,7 @@
 mod client;
 mod config;
 mod error;
+mod group;
 mod header;
 mod log;
 mod reader;
@@ -31,4 +32,5 @@ mod topic;
 mod writer;
 
 pub use config::KafkaConfig;
+pub use group::KafkaGroup;
 pub use log::KafkaLog;

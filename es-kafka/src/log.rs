@@ -9,6 +9,7 @@ use es_core::log::{Log, LogError, LogErrorKind, LogReader, LogWriter, TopicSpec}
 
 use crate::client::{Asking, Place, blocking, lock};
 use crate::config::KafkaConfig;
+use crate::group::KafkaGroup;
 use crate::reader::KafkaReader;
 use crate::topic;
 use crate::writer::KafkaWriter;
@@ -37,6 +38,11 @@ impl KafkaLog {
         let settings = Arc::clone(&config);
         let asking = blocking(move || Asking::connect(&settings)).await?;
         Ok(Self { config, asking: Arc::new(asking), prepared: Arc::default() })
+    }
+
+    /// Kafka's consumer groups, for processes that share partitions: see [`es_core::Engine::shared`].
+    pub fn group(&self) -> KafkaGroup {
+        KafkaGroup::new(Arc::clone(&self.config))
     }
 
     fn knows(&self, topic: &str, partition: u32) -> bool {

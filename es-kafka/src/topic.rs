@@ -19,28 +19,27 @@ const COMPACTION_LAG_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 const MESSAGE_MAX_BYTES: usize = 1_048_588;
 const PARTITIONS: u32 = 8;
 const REPLICAS: usize = 3;
+/// Nobody waits that long for an answer.
+const REPLIES_KEPT_MS: u64 = 60 * 60 * 1000;
 
 /// Makes the topic where it is missing, verifies it, and tells its number of partitions. Blocks.
 pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) -> Result<u32, LogError> {
-    if topic.kind != TopicKind::Events {
-        let message = format!("topic {} is of the kind {:?}, which is not known here", topic.name, topic.kind);
-        return Err(LogError::new(LogErrorKind::Settings, message));
-    }
     let admin = Admin::new(config)?;
-    let prepared = make_and_verify(&admin, asking, config, &topic.name);
+    let prepared = match topic.kind {
+        TopicKind::Events => make_and_verify(&admin, asking, config, &topic.name),
+        TopicKind::Commands { retention_ms } => passing(&admin, asking, config, &topic.name, retention_ms),
+        TopicKind::Replies => passing(&admin, asking, config, &topic.name, REPLIES_KEPT_MS),
+        kind => {
+            let message = format!("topic {} is of the kind {kind:?}, which is not known here", topic.name);
+            Err(LogError::new(LogErrorKind::Settings, message))
+        }
+    };
     spawn("es-kafka-admin", || drop(admin))?; // takes a tenth of a second
     prepared
 }
 
 fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: &str) -> Result<u32, LogError> {
-    let metadata = asking.metadata(Some(topic))?;
-    let found = match Shape::of(&metadata, topic) {
-        Some(shape) => shape,
-        None => {
-            admin.create(topic, config, metadata.brokers().len())?;
-            await_leaders(asking, topic, config.deadline())?
-        }
-    };
+    let found = find_or_make(admin, asking, config, topic, new_settings)?;
     let settings = admin.settings(topic)?;
     let wanted = Wanted { partitions: config.asked_partitions(), batch_bytes: config.batch_max_bytes() };
     verify(topic, &found, &settings, &wanted)?;
@@ -51,6 +50,37 @@ fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: 
         }
     }
     Ok(found.partitions)
+}
+
+/// A topic of what is on its way, commands or replies: nothing is kept there for longer than `retention_ms`.
+fn passing(
+    admin: &Admin,
+    asking: &Asking,
+    config: &KafkaConfig,
+    topic: &str,
+    retention_ms: u64,
+) -> Result<u32, LogError> {
+    let new = |replicas, batch_bytes| new_passing_settings(replicas, batch_bytes, retention_ms);
+    let found = find_or_make(admin, asking, config, topic, new)?;
+    verify_passing(topic, &admin.settings(topic)?, retention_ms)?;
+    Ok(found.partitions)
+}
+
+fn find_or_make(
+    admin: &Admin,
+    asking: &Asking,
+    config: &KafkaConfig,
+    topic: &str,
+    settings: impl Fn(usize, usize) -> NewSettings,
+) -> Result<Shape, LogError> {
+    let metadata = asking.metadata(Some(topic))?;
+    match Shape::of(&metadata, topic) {
+        Some(shape) => Ok(shape),
+        None => {
+            admin.create(topic, config, metadata.brokers().len(), settings)?;
+            await_leaders(asking, topic, config.deadline())
+        }
+    }
 }
 
 /// Partitions and replicas of a topic.
@@ -107,9 +137,15 @@ impl Admin {
         Ok(Self { client, options, runtime: Handle::current() })
     }
 
-    fn create(&self, topic: &str, config: &KafkaConfig, brokers: usize) -> Result<(), LogError> {
+    fn create(
+        &self,
+        topic: &str,
+        config: &KafkaConfig,
+        brokers: usize,
+        settings: impl Fn(usize, usize) -> NewSettings,
+    ) -> Result<(), LogError> {
         let replicas = config.asked_replication_factor().map_or(brokers.clamp(1, REPLICAS), usize::from);
-        let settings = new_settings(replicas, config.batch_max_bytes());
+        let settings = settings(replicas, config.batch_max_bytes());
         let partitions = config.asked_partitions().unwrap_or(PARTITIONS);
         let what = || format!("creating topic {topic} with {partitions} partitions and {replicas} replicas");
         let too_many = |_| LogError::new(LogErrorKind::Settings, format!("{}: too many", what()));
@@ -146,8 +182,41 @@ impl Admin {
 }
 
 type Settings = HashMap<String, String>;
+type NewSettings = Vec<(&'static str, String)>;
 
-fn new_settings(replicas: usize, batch_bytes: usize) -> Vec<(&'static str, String)> {
+fn new_passing_settings(replicas: usize, batch_bytes: usize, retention_ms: u64) -> NewSettings {
+    vec![
+        ("cleanup.policy", "delete".into()),
+        ("retention.ms", retention_ms.to_string()),
+        ("segment.ms", retention_ms.to_string()),
+        ("min.insync.replicas", if replicas >= REPLICAS { "2" } else { "1" }.into()),
+        ("message.timestamp.type", "CreateTime".into()),
+        ("max.message.bytes", batch_bytes.max(MESSAGE_MAX_BYTES).to_string()),
+    ]
+}
+
+/// Refuses a topic whose records could come after their command ids were forgotten: they would take effect twice.
+fn verify_passing(topic: &str, settings: &Settings, retention_ms: u64) -> Result<(), LogError> {
+    let setting = |name: &str| settings.get(name).map_or("", |value| value.trim());
+    let mut wrong = Vec::new();
+    if setting("cleanup.policy") != "delete" {
+        wrong.push(format!("cleanup.policy is {:?}: set it to delete", setting("cleanup.policy")));
+    }
+    let kept = setting("retention.ms").parse::<i64>().ok().and_then(|kept| u64::try_from(kept).ok());
+    if kept.is_none_or(|kept| kept > retention_ms) {
+        let found = setting("retention.ms");
+        wrong.push(format!(
+            "retention.ms is {found:?}, so a command could come after its id was forgotten: set it to {retention_ms} or less"
+        ));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let message = format!("topic {topic} is not fit for commands and replies: {}", wrong.join("; "));
+    Err(LogError::new(LogErrorKind::Settings, message))
+}
+
+fn new_settings(replicas: usize, batch_bytes: usize) -> NewSettings {
     vec![
         ("cleanup.policy", "compact".into()),
         ("retention.ms", "-1".into()),
@@ -275,6 +344,22 @@ mod tests {
     fn a_setting_that_the_broker_does_not_tell_is_refused() {
         let message = verify("t", &GOOD, &Settings::new(), &WANTED).unwrap_err().to_string();
         assert!(message.contains("unclean.leader.election.enable is \"\""), "{message}");
+    }
+
+    #[test]
+    fn commands_must_be_deleted_before_their_ids_are_forgotten() {
+        let made = |changes: &[(&str, &str)]| -> Settings {
+            let given = changes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+            let new = new_passing_settings(3, 1_000, 5_000).into_iter().map(|(name, value)| (name.to_owned(), value));
+            new.chain(given).collect()
+        };
+        verify_passing("t", &made(&[]), 5_000).unwrap();
+        for retention in ["5001", "-1", ""] {
+            let message = verify_passing("t", &made(&[("retention.ms", retention)]), 5_000).unwrap_err().to_string();
+            assert!(message.contains("set it to 5000 or less"), "{message}");
+        }
+        let message = verify_passing("t", &made(&[("cleanup.policy", "compact")]), 5_000).unwrap_err().to_string();
+        assert!(message.contains("set it to delete"), "{message}");
     }
 
     #[test]

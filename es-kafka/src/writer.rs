@@ -177,7 +177,7 @@ impl std::fmt::Debug for KafkaWriter {
     }
 }
 
-fn headers(record: &Record) -> OwnedHeaders {
+pub(crate) fn headers(record: &Record) -> OwnedHeaders {
     record.headers.iter().fold(OwnedHeaders::new_with_capacity(record.headers.len()), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(value.as_ref()) })
     })
