@@ -7,6 +7,7 @@ mod bank_cli;
 mod bank_http;
 mod bank_import;
 mod kafka_faults;
+mod kafka_group;
 mod kafka_log;
 mod kafka_topics;
 mod projections;
