@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::aggregate::{Aggregate, Apply, Handle};
@@ -303,6 +303,12 @@ impl<A: Handle + Apply> Send<A> {
         let (bytes, limit) = (payload.len(), self.bus.shared.command_max_bytes);
         if bytes > limit {
             return Err(InvalidCommand::TooLarge { what: "payload", bytes, limit });
+        }
+        if let Some(time) = self.occurred_at
+            && !(0..=9999).contains(&time.year())
+        {
+            let reason = format!("it occurred at {time}, and a time is written with a year from 0 to 9999");
+            return Err(InvalidCommand::Encoding(reason));
         }
         let metadata = Metadata {
             command_id,

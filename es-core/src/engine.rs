@@ -20,7 +20,7 @@ use crate::log::memory::MemoryLog;
 use crate::log::{Log, LogError, LogErrorKind, TopicKind, TopicSpec};
 use crate::membership::{Charge, Mandate, Membership};
 use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState};
-use crate::reader::{EventSource, events_topic};
+use crate::reader::{EventSource, events_topic, verify_partitions};
 use crate::record::Encoder;
 use crate::round::Desk;
 use crate::state::StateLimits;
@@ -171,6 +171,7 @@ impl Engine {
         }
         let store = self.store(&spec.name).await.map_err(|source| StartError::Store { aggregate, source })?;
         let source = EventSource::of::<A>(namespace, partitions);
+        verify_partitions(self.log.as_ref(), &source).await.map_err(log_error)?;
         let desk = Desk {
             encoder: Encoder::new(namespace, A::NAME),
             context: A::CONTEXT.into(),

@@ -10,10 +10,12 @@ mod tests;
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,7 +29,7 @@ use crate::membership::Mandate;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
 use crate::round::{Closed, Desk, Job, Pending, Round};
-use crate::state::{PartitionState, StateLimits};
+use crate::state::{PartitionState, StateLimits, panic_text};
 use crate::store::{Store, StoreError};
 
 /// Bounds of an owner's work.
@@ -195,6 +197,8 @@ enum Obstacle {
     Claim(#[source] AppendError),
     #[error("claiming the partition took longer than {0:?}")]
     Deadline(Duration),
+    #[error("an earlier claim of this owner, {0}, landed late")]
+    OwnClaim(Epoch),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("node {by} claimed the partition")]
@@ -203,7 +207,17 @@ enum Obstacle {
 
 impl<A: Handle + Apply> Owner<A> {
     /// Takes over and serves until shut down, superseded or failed; commands are answered all the while.
-    pub(crate) async fn run(mut self, mut inbox: Inbox<A>) {
+    pub(crate) async fn run(self, inbox: Inbox<A>) {
+        let status = self.status.clone();
+        let (topic, partition) = (self.source.topic.clone(), self.partition);
+        if let Err(panic) = AssertUnwindSafe(self.work(inbox)).catch_unwind().await {
+            let reason = format!("its owner panicked: {}", panic_text(&*panic));
+            tracing::error!(%topic, partition, reason, "the partition stands still until the process is started anew");
+            status.send_replace(OwnerState::Failed { reason });
+        }
+    }
+
+    async fn work(mut self, mut inbox: Inbox<A>) {
         let mut known = None;
         let mut doubtful: Vec<Pending> = Vec::new();
         let mut pause = Backoff::default();
@@ -224,7 +238,7 @@ impl<A: Handle + Apply> Owner<A> {
                 () = revoked(&mut mandate) => continue,
                 attempt = self.take_over(&mut known) => attempt,
             };
-            if matches!(attempt, Ok(_) | Err(Obstacle::Superseded { .. })) {
+            if matches!(attempt, Ok(_) | Err(Obstacle::Superseded { .. } | Obstacle::OwnClaim(_))) {
                 self.settle(&mut known, &mut doubtful);
             }
             let obstacle = match (attempt, &mut known) {
@@ -267,6 +281,7 @@ impl<A: Handle + Apply> Owner<A> {
         let before = known.reader.current().epoch;
         let topic = &self.source.topic;
         let end = self.log.bounds(topic, self.partition).await?.end;
+        self.check_tail(known, end)?;
         let mut tail = self.log.reader(topic, &[(self.partition, known.reader.next())]).await?;
         self.read_to(known, tail.as_mut(), end).await?;
         let current = known.reader.current();
@@ -279,12 +294,28 @@ impl<A: Handle + Apply> Owner<A> {
         self.claims.note(epoch, grant);
         let mut writer = self.log.writer(topic, self.partition).await?;
         let offset = self.append_claim(known, writer.as_mut(), epoch).await?;
+        self.check_tail(known, offset)?;
         self.read_to(known, tail.as_mut(), offset + 1).await?;
-        if known.reader.current().epoch != epoch {
+        let current = known.reader.current().epoch;
+        if current != epoch && self.claims.writers.contains(&current.writer) {
+            return Err(Obstacle::OwnClaim(current)); // one whose report was lost landed late, before this one
+        }
+        if current != epoch {
             return Err(self.superseded(known));
         }
         tracing::info!(%topic, partition = self.partition, %epoch, offset, "took over a partition");
         Ok(Claimed { epoch, offset, writer })
+    }
+
+    /// A log that ends before what was read of it lost its tail: a claim there would void what others hold for valid.
+    fn check_tail(&self, known: &Known<A>, end: u64) -> Result<(), LogError> {
+        let next = known.reader.next();
+        if end >= next {
+            return Ok(());
+        }
+        let (topic, partition) = (&self.source.topic, self.partition);
+        let message = format!("{topic}/{partition} ends at offset {end}, it was read to {next}: it lost its tail");
+        Err(LogError::new(LogErrorKind::Lost, message))
     }
 
     async fn open(&self) -> Result<Known<A>, Obstacle> {
@@ -305,7 +336,8 @@ impl<A: Handle + Apply> Owner<A> {
             id if id.is_nil() => Uuid::from_u128(fastrand::u128(..)),
             id => id,
         };
-        let claim = Claim { epoch, log_id, node: self.node.clone(), previous };
+        let partitions = Some(self.source.partitions);
+        let claim = Claim { epoch, log_id, node: self.node.clone(), partitions, previous };
         let now_ms = self.clock.now_ms().max(known.state.last_recorded_ms());
         let append = writer.append(vec![self.desk.encoder.claim(&claim, now_ms)]);
         let deadline = self.limits.append_deadline;

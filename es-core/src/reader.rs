@@ -205,6 +205,7 @@ impl PartitionReader {
         if !self.log_id.is_nil() && self.log_id != claim.log_id {
             return Err(self.lost(offset, &format!("claims log {}, the log so far is {}", claim.log_id, self.log_id)));
         }
+        check_partitions(&claim, &self.source)?;
         self.log_id = claim.log_id;
         self.node.clone_from(&claim.node);
         Ok(Fed::Claim(claim))
@@ -221,6 +222,37 @@ impl PartitionReader {
         let message = format!("the record at {}/{} offset {offset} {what}", self.source.topic, self.partition);
         LogError::new(LogErrorKind::Lost, message)
     }
+}
+
+/// Refuses a topic that has another number of partitions than when it was claimed.
+fn check_partitions(claim: &Claim, source: &EventSource) -> Result<(), LogError> {
+    match claim.partitions {
+        Some(before) if before != source.partitions => {
+            let (topic, now) = (&source.topic, source.partitions);
+            let message = format!(
+                "topic {topic} has {now} partitions and was claimed with {before}: aggregates can't move, so restore it \
+                 with {before}"
+            );
+            Err(LogError::new(LogErrorKind::Settings, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looks at the first claim of a topic, for all its partitions: one that was added has none of its own.
+///
+/// # Errors
+/// [`LogErrorKind::Settings`] when the number of partitions was changed.
+pub(crate) async fn verify_partitions(log: &dyn Log, source: &EventSource) -> Result<(), LogError> {
+    if log.bounds(&source.topic, 0).await?.end == 0 {
+        return Ok(());
+    }
+    let batch = log.reader(&source.topic, &[(0, 0)]).await?.next().await?;
+    let first = batch.records.iter().find_map(|stored| match record::decode(&stored.record) {
+        Decoded::Claim(claim) => Some(claim),
+        _ => None,
+    });
+    first.map_or(Ok(()), |claim| check_partitions(&claim, source))
 }
 
 impl fmt::Display for Checkpoint {

@@ -19,6 +19,11 @@ use crate::log::Record;
 /// The newest format of the `es` header that this program writes and reads.
 const FORMAT: u32 = 1;
 
+/// Numbers, sequences and versions only grow by one, so none comes near this; what does is not ours.
+const COUNT_MAX: u64 = 1 << 62;
+/// The end of the year 9999, in milliseconds since 1970: the last time that can be written as text.
+const TIME_MAX_MS: i64 = 253_402_300_799_999;
+
 mod header {
     pub(super) const SPEC_VERSION: &str = "ce_specversion";
     pub(super) const ID: &str = "ce_id";
@@ -101,6 +106,9 @@ pub struct Claim {
     pub log_id: Uuid,
     /// The name of the process.
     pub node: String,
+    /// The number of partitions of the topic: with another one its aggregates would live elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
     /// The claim before this one.
     pub previous: Option<PreviousClaim>,
 }
@@ -299,6 +307,12 @@ pub fn decode(record: &Record) -> Decoded {
     if es.format != FORMAT {
         return Decoded::Foreign(format!("its es header has format {}", es.format));
     }
+    if es.epoch_number.max(es.sequence).max(es.version) > COUNT_MAX {
+        return Decoded::Foreign("its es header has a number that is too large".into());
+    }
+    if !(0..=TIME_MAX_MS).contains(&record.timestamp_ms) {
+        return Decoded::Foreign(format!("its timestamp is {} ms since 1970", record.timestamp_ms));
+    }
     let decoded = match es.kind() {
         Kind::Event => decode_event(record, value, &es),
         Kind::Claim => decode_claim(value, &es),
@@ -333,7 +347,11 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Decoded, Stri
     if es.count == 0 || es.index >= es.count || es.version == 0 {
         return Err(format!("it is event {} of {} at version {}", es.index, es.count, es.version));
     }
-    let mut parts = text(header::TYPE)?.splitn(3, '.');
+    let ce_type = text(header::TYPE)?;
+    if ce_type.chars().any(char::is_control) {
+        return Err("its ce_type has a control character".into());
+    }
+    let mut parts = ce_type.splitn(3, '.');
     let (Some(context), Some(category), Some(event_type)) = (parts.next(), parts.next(), parts.next()) else {
         return Err("its ce_type is not of the form context.aggregate.event".into());
     };
@@ -428,7 +446,7 @@ mod tests {
 
     fn claim() -> Claim {
         let previous = Some(PreviousClaim { number: 6, writer: u64::MAX, offset: 1_234_567 });
-        Claim { epoch: stamp().epoch, log_id: uuid(0x10), node: "host-1".into(), previous }
+        Claim { epoch: stamp().epoch, log_id: uuid(0x10), node: "host-1".into(), partitions: Some(8), previous }
     }
 
     fn answers() -> Answers {
@@ -535,7 +553,7 @@ mod tests {
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
         es 08011002180721efcdab8967452301
-        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
         "#);
     }
 
@@ -546,7 +564,7 @@ mod tests {
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
         es 08011002180721efcdab8967452301
-        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":null}
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":null}
         "#);
     }
 
@@ -599,6 +617,13 @@ mod tests {
         value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
     "#;
 
+    const OLD_CLAIM_WITH_PARTITIONS: &str = r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+    "#;
+
     const OLD_FIRST_CLAIM: &str = r#"
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
@@ -618,8 +643,10 @@ mod tests {
         assert_eq!(decode(&parse(OLD_FULL)), Decoded::Event(stamp(), Box::new(full())));
         let first = Stamp { sequence: 1, index: 0, count: 1, ..stamp() };
         assert_eq!(decode(&parse(OLD_MINIMAL)), Decoded::Event(first, Box::new(minimal())));
-        assert_eq!(decode(&parse(OLD_CLAIM)), Decoded::Claim(claim()));
-        assert_eq!(decode(&parse(OLD_FIRST_CLAIM)), Decoded::Claim(Claim { previous: None, ..claim() }));
+        assert_eq!(decode(&parse(OLD_CLAIM)), Decoded::Claim(Claim { partitions: None, ..claim() }));
+        let first = Claim { partitions: None, previous: None, ..claim() };
+        assert_eq!(decode(&parse(OLD_FIRST_CLAIM)), Decoded::Claim(first));
+        assert_eq!(decode(&parse(OLD_CLAIM_WITH_PARTITIONS)), Decoded::Claim(claim()));
         assert_eq!(decode(&parse(OLD_ANSWERS)), Decoded::Answers(stamp(), answers()));
     }
 
@@ -641,11 +668,11 @@ mod tests {
         Envelope {
             context: "bank".into(),
             stream: StreamId { category: "account".into(), id: AggregateKey::new(text(random)).unwrap() },
-            version: Version::new(random.u64(1..)),
+            version: Version::new(random.u64(1..=COUNT_MAX)),
             event_id: Uuid::from_u128(random.u128(..)).into(),
             event_type: "opened.twice".into(),
             schema_version: random.u32(..),
-            recorded_at: DateTime::from_timestamp_millis(seconds(random) * 1000 + random.i64(0..1000)).unwrap(),
+            recorded_at: DateTime::from_timestamp_millis(random.i64(0..=TIME_MAX_MS)).unwrap(),
             occurred_at: DateTime::from_timestamp_micros(seconds(random) * 1_000_000 + random.i64(0..1_000_000))
                 .unwrap(),
             command_id: CommandId::new(text(random)).unwrap(),
@@ -663,8 +690,8 @@ mod tests {
 
     fn random_stamp(random: &mut fastrand::Rng) -> Stamp {
         let count = random.u32(1..);
-        let epoch = Epoch { number: random.u64(..), writer: random.u64(..) };
-        Stamp { epoch, sequence: random.u64(..), index: random.u32(..count), count }
+        let epoch = Epoch { number: random.u64(..=COUNT_MAX), writer: random.u64(..) };
+        Stamp { epoch, sequence: random.u64(..=COUNT_MAX), index: random.u32(..count), count }
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl<T> Rule<T> {
         if stamp.sequence <= current.last_sequence {
             return Err(VoidReason::Repeated);
         }
-        if offset < current.claim_offset + stamp.sequence {
+        if offset < current.claim_offset.saturating_add(stamp.sequence) {
             return Err(VoidReason::OffsetTooLow);
         }
         current.last_sequence = stamp.sequence;

@@ -83,10 +83,8 @@ impl Group for KafkaGroup {
             Ok(_) => Ok(()),
             Err((error, _)) => {
                 use RDKafkaErrorCode::{MessageSizeTooLarge, QueueFull, UnknownPartition, UnknownTopic};
-                let refused = matches!(
-                    code_of(&error),
-                    Some(MessageSizeTooLarge | QueueFull | UnknownPartition | UnknownTopic)
-                );
+                let refused =
+                    matches!(code_of(&error), Some(MessageSizeTooLarge | QueueFull | UnknownPartition | UnknownTopic));
                 let error = failed(format!("sending to {topic}/{partition}"), error);
                 Err(if refused { AppendError::Refused(error) } else { AppendError::Unknown(error) })
             }
@@ -243,9 +241,7 @@ fn serve(consumer: Arc<BaseConsumer<Rebalances>>, stopped: Arc<AtomicBool>) -> R
 
 /// Whether the group has gone on without the member that asks.
 fn is_no_longer_a_member(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        AssignmentLost, FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId,
-    };
+    use RDKafkaErrorCode::{AssignmentLost, FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId};
     matches!(
         code_of(error),
         Some(AssignmentLost | FencedInstanceId | IllegalGeneration | RebalanceInProgress | UnknownMemberId)

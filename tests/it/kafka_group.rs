@@ -19,12 +19,10 @@ struct Node {
 
 impl Node {
     async fn start(kafka: &Kafka, namespace: &str, node: &str) -> Self {
-        let config =
-            KafkaConfig::new(kafka.bootstrap()).partitions(PARTITIONS).property("session.timeout.ms", "2000");
+        let config = KafkaConfig::new(kafka.bootstrap()).partitions(PARTITIONS).property("session.timeout.ms", "2000");
         let log = KafkaLog::connect(config).await.expect("connects");
         let group = Arc::new(log.group());
-        let config =
-            EngineConfig { namespace: Some(namespace.into()), node: node.into(), ..EngineConfig::default() };
+        let config = EngineConfig { namespace: Some(namespace.into()), node: node.into(), ..EngineConfig::default() };
         let engine = Engine::shared(Arc::new(log), group, config);
         let bus = engine.start::<Account>().await.expect("starts");
         let ready = tokio::time::timeout(PATIENCE, bus.ready()).await;

@@ -186,3 +186,20 @@ async fn a_command_whose_caller_went_away_before_its_turn_is_not_done() {
     process.send("a", "3", add(100)).await.unwrap();
     assert_eq!(world.sum("a").await, 101);
 }
+
+#[tokio::test]
+async fn a_time_that_cannot_be_written_is_refused() {
+    let world = World::new();
+    let process = world.process().await;
+    let time = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let send = |at| process.bus.send(&"a".to_owned(), add(1)).occurred_at(at);
+    let answer = send(time("+10000-01-01T00:00:00Z")).await;
+    assert!(
+        matches!(&answer, Err(SendError::Invalid(why)) if why.to_string().contains("year from 0 to 9999")),
+        "{answer:?}"
+    );
+    for at in ["9999-12-31T23:59:59.999999Z", "0000-01-01T00:00:00Z"] {
+        send(time(at)).await.unwrap();
+    }
+    assert_eq!(world.sum("a").await, 2);
+}

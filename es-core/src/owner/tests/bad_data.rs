@@ -37,7 +37,13 @@ fn envelope(id: &str, version: u64, event_type: &str, payload: &'static str, pre
 /// A log that an earlier process wrote: a claim and these events, each a command of its own.
 fn earlier(world: &World, events: &[Envelope]) {
     let encoder = Encoder::new("test", "counter");
-    let claim = Claim { epoch: EPOCH, log_id: uuid::Uuid::from_u128(1), node: "earlier".into(), previous: None };
+    let claim = Claim {
+        epoch: EPOCH,
+        log_id: uuid::Uuid::from_u128(1),
+        node: "earlier".into(),
+        partitions: None,
+        previous: None,
+    };
     world.partition().append_foreign(encoder.claim(&claim, 0));
     for (sequence, event) in (1..).zip(events) {
         let stamp = Stamp { epoch: EPOCH, sequence, index: 0, count: 1 };
@@ -115,4 +121,30 @@ async fn foreign_and_copied_records_are_counted_and_change_nothing() {
     assert_eq!((status.void, status.foreign), (1, 1));
     assert_eq!(process.send("a", "2", add(1)).await.unwrap().version.get(), 2);
     assert_eq!(world.sum("a").await, 2);
+}
+
+/// Numbers that whoever knows a claim could write: none makes a reader panic or believe more.
+#[tokio::test]
+async fn numbers_out_of_bounds_are_foreign() {
+    let world = World::new();
+    let good = envelope("a", 1, "added", "{\"n\":1}", EventHash::default());
+    earlier(&world, std::slice::from_ref(&good));
+    let encoder = Encoder::new("test", "counter");
+    let next = |version| envelope("a", version, "added", "{\"n\":1}", good.hash);
+    let stamp = Stamp { epoch: EPOCH, sequence: 2, index: 0, count: 1 };
+    for (event, stamp) in [
+        (next(u64::MAX), stamp),
+        (next(2), Stamp { sequence: u64::MAX, ..stamp }),
+        (next(2), Stamp { epoch: Epoch { number: u64::MAX, writer: 7 }, ..stamp }),
+    ] {
+        world.partition().append_foreign(encoder.event(&event, stamp));
+    }
+    let timeless = crate::log::Record { timestamp_ms: i64::MAX, ..encoder.event(&next(2), stamp) };
+    world.partition().append_foreign(timeless);
+    let epoch = Epoch { number: u64::MAX, writer: 1 };
+    let claim = Claim { epoch, log_id: uuid::Uuid::from_u128(1), node: "x".into(), partitions: None, previous: None };
+    world.partition().append_foreign(encoder.claim(&claim, 0));
+    let process = world.process().await;
+    assert_eq!(process.bus.status()[0].foreign, 5);
+    assert_eq!(process.send("a", "1", add(1)).await.unwrap().version.get(), 2);
 }

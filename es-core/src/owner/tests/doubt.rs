@@ -178,3 +178,18 @@ async fn a_claim_whose_report_is_lost_is_not_taken_for_another_processs() {
     assert!(process.send_until_done("a", "1", add(1)).await.is_ok());
     assert_eq!(world.sum("a").await, 1);
 }
+
+#[tokio::test]
+async fn two_claims_that_land_late_and_together_are_known_as_ones_own() {
+    let world = World::new();
+    let process = world.process().await;
+    for fault in [Fault::Lost, Fault::Hang, Fault::Hang] {
+        world.fault(fault); // the round, and two claims of one number
+    }
+    let answer = process.sending("a", "1", add(1));
+    tokio::time::sleep(Duration::from_millis(480)).await; // the first claim is past its deadline, the second is not
+    world.partition().release();
+    assert!(is_not_in_log(&answer.await.unwrap()));
+    assert!(process.send_until_done("a", "1", add(1)).await.is_ok());
+    assert_eq!(world.sum("a").await, 1);
+}

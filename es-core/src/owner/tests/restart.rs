@@ -175,3 +175,33 @@ async fn states_of_another_shape_are_built_anew_from_events() {
     assert!(matches!(bus.send(&"a".to_owned(), Do::Nothing).await, Err(SendError::Refused(No::TooFew { sum: 9 }))));
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_owner_that_runs_notices_a_lost_tail_at_its_next_doubt() {
+    let world = World::new();
+    let process = world.process().await;
+    for n in 0..20 {
+        process.send("a", &n.to_string(), add(1)).await.unwrap();
+    }
+    world.partition().truncate(10);
+    let answer = process.send("a", "late", add(1)).await; // reported at an offset that is too low
+    assert!(answer.is_err(), "{answer:?}");
+    let state = process.bus.status()[0].state.clone();
+    assert!(matches!(&state, OwnerState::Failed { reason } if reason.contains("lost its tail")), "{state:?}");
+    let claims = world.partition().records().iter().filter(|stored| stored.record.key.starts_with(b"!claim")).count();
+    assert_eq!(claims, 1, "another claim would void what others hold for valid");
+}
+
+#[tokio::test]
+async fn another_number_of_partitions_is_refused() {
+    let world = World::new();
+    world.process().await.engine.shutdown().await;
+    let wider = MemoryLog::new(2);
+    for stored in world.partition().records() {
+        wider.partition(TOPIC, 0).append_foreign(stored.record);
+    }
+    let engine = Engine::new(Arc::new(wider), world.config.clone());
+    let error = engine.start::<Counter>().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("has 2 partitions and was claimed with 1"), "{cause}");
+}
