@@ -34,7 +34,8 @@ const COMMANDS_KEPT: Duration = Duration::from_secs(24 * 3600);
 pub struct EngineConfig {
     /// The first part of topic names, in place of the aggregates' context: lower case letters, digits, `_` and `-`.
     pub namespace: Option<String>,
-    /// The name of this process in claims and messages.
+    /// The name of this process in claims, messages and the group. Each process needs its own; one that comes back under
+    /// its old name soon gets its partitions back. Made of the process id and chance unless given.
     pub node: String,
     /// Where local state is kept; it can be deleted at any time. `None` keeps it in memory, without a bound, for tests.
     pub state_dir: Option<PathBuf>,
@@ -69,7 +70,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             namespace: None,
-            node: format!("pid-{}", std::process::id()),
+            node: format!("pid-{}-{:08x}", std::process::id(), fastrand::u32(..)),
             state_dir: None,
             dedup_retention: Duration::from_secs(7 * 24 * 3600),
             queue_max: 4_096,

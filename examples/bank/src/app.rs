@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use es_core::group::Group;
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
 use es_core::log::{Log, TopicKind, TopicSpec};
 use es_core::{Aggregate, Bus, Engine, EngineConfig, EventSource, events_topic};
@@ -30,6 +31,16 @@ pub(crate) struct Options {
     /// Kafka's brokers; without them the log is embedded in DIR
     #[arg(long, env = "BANK_KAFKA", value_name = "HOST:PORT,…", global = true)]
     pub(crate) kafka: Option<String>,
+    /// A property of the Kafka client (librdkafka), for TLS, passwords or timeouts; may be given several times
+    #[arg(
+        long,
+        env = "BANK_KAFKA_PROPERTIES",
+        value_name = "NAME=VALUE",
+        value_delimiter = ' ',
+        hide_env_values = true,
+        global = true
+    )]
+    pub(crate) kafka_property: Vec<String>,
     /// The database of the read models, as postgres://…; without it SQLite in DIR
     #[arg(long, env = "BANK_DATABASE", value_name = "URL", hide_env_values = true, global = true)]
     pub(crate) database: Option<String>,
@@ -45,6 +56,8 @@ pub(crate) struct ReadModels {
     pub(crate) database: Database,
     pub(crate) accounts: Handle,
     pub(crate) audit: Handle,
+    /// The other processes on the same Kafka; none where the log is embedded.
+    group: Option<Arc<dyn Group>>,
     folder: Folder,
 }
 
@@ -59,14 +72,14 @@ impl ReadModels {
     /// Opens log and database, and starts the projections.
     pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
         let folder = Folder::open(&options.data)?;
-        let (log, database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
+        let ((log, group), database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
         let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
         let partitions = log.prepare(&topic).await?;
         let source = EventSource::of::<Account>(&options.namespace, partitions);
         let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
         let accounts = worker.start(Accounts::new()).await?;
         let audit = worker.start(AuditTrail::new(std::slice::from_ref(&source))).await?;
-        Ok(Self { log, source, database, accounts, audit, folder })
+        Ok(Self { log, source, database, accounts, audit, group, folder })
     }
 
     /// Waits until the read models contain everything that is in the log now.
@@ -85,12 +98,14 @@ impl ReadModels {
 }
 
 impl Bank {
-    /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them.
-    pub(crate) async fn open(options: &Options, node: &str) -> Result<Self, Failure> {
+    /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them. On one Kafka each process
+    /// needs a name of its own; without one it is made up.
+    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
         let models = ReadModels::open(options).await?;
+        let unnamed = EngineConfig::default();
         let config = EngineConfig {
             namespace: Some(options.namespace.clone()),
-            node: node.into(),
+            node: node.map_or(unnamed.node, str::to_owned),
             state_dir: Some(models.folder.join("state")),
             dedup_retention: DEDUP_RETENTION,
             // Small: with every partition's share the whole process is to stay within a few hundred megabytes.
@@ -98,7 +113,10 @@ impl Bank {
             cached_max: 2_000,
             ..EngineConfig::default()
         };
-        let engine = Engine::new(models.log.clone(), config);
+        let engine = match &models.group {
+            Some(group) => Engine::shared(models.log.clone(), group.clone(), config),
+            None => Engine::new(models.log.clone(), config),
+        };
         let bus = engine.start::<Account>().await?;
         Ok(Self { bus, models, engine })
     }
@@ -110,13 +128,23 @@ impl Bank {
     }
 }
 
-async fn open_log(options: &Options, folder: &Folder) -> Result<Arc<dyn Log>, Failure> {
+/// The log, and the group of processes that share it.
+async fn open_log(options: &Options, folder: &Folder) -> Result<(Arc<dyn Log>, Option<Arc<dyn Group>>), Failure> {
     if let Some(brokers) = &options.kafka {
-        return Ok(Arc::new(KafkaLog::connect(KafkaConfig::new(brokers)).await?));
+        let mut config = KafkaConfig::new(brokers);
+        for property in &options.kafka_property {
+            let Some((name, value)) = property.split_once('=') else {
+                return Err(Failure::new(format!("--kafka-property {property:?} is not of the form NAME=VALUE")));
+            };
+            config = config.property(name, value);
+        }
+        let log = KafkaLog::connect(config).await?;
+        let group = Arc::new(log.group());
+        return Ok((Arc::new(log), Some(group)));
     }
     let dir = folder.join("log");
     let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(dir, EmbeddedConfig::default())).await;
-    Ok(Arc::new(opened??))
+    Ok((Arc::new(opened??), None))
 }
 
 async fn open_database(options: &Options, folder: &Folder) -> Result<Database, Failure> {

@@ -21,7 +21,8 @@ pub(crate) struct Args {
     /// The address for HTTP; port 0 takes any that is free
     #[arg(long, env = "BANK_LISTEN", value_name = "HOST:PORT", default_value = LISTEN)]
     listen: String,
-    /// The name of this process in the log and in messages; made of its process id unless given
+    /// The name of this process among those on the same Kafka; under its old name it soon gets its accounts back after a
+    /// restart. Made up unless given
     #[arg(long, env = "BANK_NODE", value_name = "NAME")]
     node: Option<String>,
 }
@@ -43,8 +44,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         Failure::because(format!("listening on {} failed (choose another address with --listen)", args.listen), &error)
     })?;
     let address = listener.local_addr()?;
-    let node = args.node.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()));
-    let bank = Bank::open(options, &node).await?;
+    let bank = Bank::open(options, args.node.as_deref()).await?;
     let server = tokio::spawn(http::serve(listener, &bank, stop.clone()));
     let ready = tokio::select! {
         ready = bank.bus.ready() => ready,

@@ -13,10 +13,10 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Every partition has an owner that serves, and every projection runs.
+/// Every partition has an owner that serves, here or in another process, and every projection runs.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     for partition in app.bus.status() {
-        if partition.state != OwnerState::Serving {
+        if !matches!(partition.state, OwnerState::Serving | OwnerState::Elsewhere) {
             let detail =
                 format!("the owner of partition {} is not serving: {:?}", partition.partition, partition.state);
             return Err(Problem::try_again("not-ready", detail));

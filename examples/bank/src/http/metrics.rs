@@ -20,7 +20,7 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
 
 fn owners(text: &mut String, partitions: &[PartitionStatus]) {
     type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let figures: [Figure; 7] = [
+    let figures: [Figure; 11] = [
         ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
             u64::from(at.state == OwnerState::Serving)
         }),
@@ -29,6 +29,10 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
         ("doubts_total", "counter", "Appends that came to be in doubt", |at| at.doubts),
         ("void_records_total", "counter", "Records of superseded writers seen", |at| at.void),
         ("foreign_records_total", "counter", "Records seen that are not ours", |at| at.foreign),
+        ("forwarded_commands_total", "counter", "Commands from other processes that were answered", |at| at.forwarded),
+        ("rejected_commands_total", "counter", "Records on the commands topic that were no command", |at| at.rejected),
+        ("misrouted_commands_total", "counter", "Commands that came to the wrong partition", |at| at.misrouted),
+        ("expired_commands_total", "counter", "Commands that expired before they were decided", |at| at.expired),
         ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
     ];
     for (name, kind, help, figure) in figures {
