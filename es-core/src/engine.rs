@@ -280,6 +280,7 @@ impl Engine {
         let mut tasks = self.lock();
         tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = reading => {}
             }

@@ -618,6 +618,7 @@ impl<A: Handle + Apply> Owner<A> {
                 *known = None;
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return ControlFlow::Break(()),
                 _ = mandate.changed() => {}
                 () = tokio::time::sleep(pause.next()) => {}

@@ -292,10 +292,13 @@ impl<A: Handle + Apply> PartitionState<A> {
         let oldest = self.span_of(self.last_recorded_ms - self.limits.retention_ms);
         self.forgotten_before = self.forgotten_before.max(oldest);
         let written = generation.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let in_memory = store.is_in_memory();
+        let write = move || {
             store.write(encode_generation(&written, &stored, partition, span_ms)?)?;
             store.forget_ids_before(oldest)
-        });
+        };
+        // In memory it takes no thread, and so a simulation can be repeated.
+        let task = if in_memory { tokio::spawn(async move { write() }) } else { tokio::task::spawn_blocking(write) };
         self.flushing = Some(Flush { generation, task });
         Ok(())
     }

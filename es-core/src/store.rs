@@ -40,6 +40,10 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError>;
     /// Removes the tables of command ids before this one.
     fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError>;
+    /// Whether writing takes no time.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
 }
 
 /// A failure of the local state store. Its folder can always be deleted: it is built anew from the log.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use super::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, LogWriter, Record, StoredRecord, TopicSpec};
 
@@ -36,7 +36,8 @@ pub struct MemoryLog {
     partitions: u32,
     record_max_bytes: usize,
     topics: Arc<Mutex<BTreeMap<String, Vec<Partition>>>>,
-    changed: watch::Sender<()>,
+    /// Wakes readers in the order in which they came: a simulation can be repeated.
+    changed: Arc<Notify>,
 }
 
 /// What goes wrong with one append.
@@ -87,7 +88,7 @@ struct Held {
 impl MemoryLog {
     /// A log whose topics have this many partitions.
     pub fn new(partitions: u32) -> Self {
-        Self { partitions, record_max_bytes: 1_000_000, topics: Arc::default(), changed: watch::Sender::new(()) }
+        Self { partitions, record_max_bytes: 1_000_000, topics: Arc::default(), changed: Arc::default() }
     }
 
     /// The same with another limit of a record's size, in bytes as [`Record::size`] counts them.
@@ -149,7 +150,7 @@ impl Log for MemoryLog {
         for (partition, offset) in &places {
             partition.read(*offset)?;
         }
-        Ok(Box::new(Reader { places, changed: self.changed.subscribe() }))
+        Ok(Box::new(Reader { places, changed: self.changed.clone() }))
     }
 
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
@@ -202,14 +203,15 @@ enum Outcome {
 #[derive(Debug)]
 struct Reader {
     places: VecDeque<(MemoryPartition, u64)>,
-    changed: watch::Receiver<()>,
+    changed: Arc<Notify>,
 }
 
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self) -> Result<Batch, LogError> {
         loop {
-            self.changed.mark_unchanged(); // before the look, so that no change between look and wait is missed
+            let changed = self.changed.clone();
+            let change = changed.notified(); // before the look, so that no change between look and wait is missed
             for _ in 0..self.places.len() {
                 self.places.rotate_left(1);
                 let Some((partition, offset)) = self.places.back_mut() else { break };
@@ -218,7 +220,7 @@ impl LogReader for Reader {
                     return Ok(batch);
                 }
             }
-            self.changed.changed().await.expect("the reader's partitions hold the log, and with it the sender");
+            change.await;
         }
     }
 }
@@ -252,6 +254,12 @@ impl MemoryPartition {
             });
             landed.sum()
         })
+    }
+
+    /// Takes back every fault that has not happened yet, and lets land what is held back.
+    pub fn calm(&self) -> usize {
+        self.change(|partition| partition.faults.clear());
+        self.release()
     }
 
     /// Appends a record as some other writer, past all faults, and tells its offset.
@@ -343,7 +351,7 @@ impl MemoryPartition {
         let end = partition.end;
         let result = what(partition);
         if partition.end != end {
-            self.log.changed.send_replace(());
+            self.log.changed.notify_waiters();
         }
         result
     }

@@ -5,6 +5,7 @@ mod bad_data;
 mod doubt;
 mod group;
 mod restart;
+mod simulation;
 mod two_owners;
 
 use std::sync::Arc;

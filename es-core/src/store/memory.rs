@@ -35,4 +35,8 @@ impl Store for MemoryStore {
         self.lock().retain(|(table, _), _| !matches!(table, Table::Ids(span) if *span < oldest));
         Ok(())
     }
+
+    fn is_in_memory(&self) -> bool {
+        true
+    }
 }

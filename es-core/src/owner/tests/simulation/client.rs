@@ -1,0 +1,123 @@
+//! Clients: they send commands to any process, again with the same id until they have an answer, and write down what
+//! they were told.
+
+use std::fmt;
+
+use super::*;
+use crate::ExpectedVersion;
+
+/// One sending of a command.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) client: usize,
+    pub(super) slot: usize,
+    pub(super) id: String,
+    pub(super) command_id: String,
+    pub(super) command: Do,
+    pub(super) expected: ExpectedVersion,
+    pub(super) called: u64,
+    pub(super) returned: u64,
+    pub(super) told: Told,
+}
+
+/// What the client was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    Accepted { version: u64, events: u32 },
+    TooFew { sum: u64 },
+    Conflict { actual: u64 },
+    Reused,
+    NotDone,
+    Unknown,
+}
+
+impl Told {
+    pub(super) fn is_definite(&self) -> bool {
+        !matches!(self, Self::NotDone | Self::Unknown)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client, slot, id, command_id, command, expected, called, returned, told } = self;
+        write!(
+            f,
+            "{called}-{returned} client {client} to process {slot}: {id} {command_id} {command:?} ({expected}) => {told:?}"
+        )
+    }
+}
+
+pub(super) struct Client {
+    pub(super) sim: Arc<Sim>,
+    pub(super) rng: fastrand::Rng,
+    pub(super) number: usize,
+}
+
+impl Client {
+    pub(super) async fn run(mut self) {
+        for number in 0..self.rng.usize(4..16) {
+            let id = format!("a{}", self.rng.u32(..3));
+            let (command_id, command) = (format!("{}.{number}", self.number), self.command());
+            let expected = match self.rng.u32(..8) {
+                0 => ExpectedVersion::Exactly(crate::Version::new(self.rng.u64(..6))),
+                1 => ExpectedVersion::NoStream,
+                _ => ExpectedVersion::Any,
+            };
+            let gives_up = self.rng.u32(..10) == 0;
+            while !self.call(&id, &command_id, &command, expected).await.is_definite() {
+                if gives_up && self.rng.bool() {
+                    break;
+                }
+                let pause = Duration::from_millis(self.rng.u64(1..40));
+                tokio::time::sleep(pause).await;
+            }
+            match self.rng.u32(..6) {
+                0 => drop(self.call(&id, &command_id, &command, expected).await),
+                1 => drop(self.call(&id, &command_id, &Do::Add { n: 77, times: 1 }, expected).await),
+                _ => {}
+            }
+            let pause = Duration::from_millis(self.rng.u64(..20));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn command(&mut self) -> Do {
+        match self.rng.u32(..8) {
+            0..=2 => Do::Add { n: self.rng.u64(1..5), times: 1 },
+            3 => Do::Add { n: self.rng.u64(1..5), times: self.rng.u64(2..4) },
+            4 => Do::Nothing,
+            _ => Do::Take { n: self.rng.u64(1..8) },
+        }
+    }
+
+    async fn call(&mut self, id: &str, command_id: &str, command: &Do, expected: ExpectedVersion) -> Told {
+        let Some((slot, bus)) = self.sim.bus(&mut self.rng) else { return Told::NotDone };
+        let called = self.sim.moment();
+        let send = bus.send(&id.to_owned(), command.clone()).command_id(command_id).expect(expected);
+        // Some don't wait for long, and go away.
+        let patience = Duration::from_millis(if self.rng.u32(..10) == 0 { 1 } else { 5_000 });
+        let answer = tokio::time::timeout(patience, send.into_future()).await;
+        let told = match answer {
+            Ok(Ok(receipt)) => Told::Accepted { version: receipt.version.get(), events: receipt.events },
+            Ok(Err(SendError::Refused(No::TooFew { sum }))) => Told::TooFew { sum },
+            Ok(Err(SendError::Conflict { actual, .. })) => Told::Conflict { actual: actual.get() },
+            Ok(Err(SendError::CommandIdReused)) => Told::Reused,
+            Ok(Err(SendError::NotDone(_))) => Told::NotDone,
+            Ok(Err(SendError::OutcomeUnknown { .. })) | Err(_) => Told::Unknown,
+            Ok(Err(error)) => panic!("{error}"),
+        };
+        let call = Call {
+            client: self.number,
+            slot,
+            id: id.into(),
+            command_id: command_id.into(),
+            command: command.clone(),
+            expected,
+            called,
+            returned: self.sim.moment(),
+            told: told.clone(),
+        };
+        self.sim.history.lock().unwrap().push(call);
+        told
+    }
+}
