@@ -89,6 +89,9 @@ enum Outcome {
     Events { first: Version, count: u32, last_sequence: u64 },
     /// An entry of an answers record; which one is known at the end of the round.
     Answer { at: Version, answer: Answer },
+    /// It could not be decided. Not remembered; but an owner that was superseded, and does not know what was accepted
+    /// since, may not say so either: it is told with the round.
+    Failed(Reply),
 }
 
 impl Pending {
@@ -96,6 +99,12 @@ impl Pending {
     pub(crate) fn answer(self, known: &Arc<Known>) {
         for (place, caller) in self.callers.into_iter().enumerate() {
             let _ = caller.send(Reply::Answer { known: known.clone(), duplicate: place > 0 });
+        }
+    }
+
+    fn tell(self, reply: &Reply) {
+        for caller in self.callers {
+            let _ = caller.send(reply.clone());
         }
     }
 
@@ -176,7 +185,10 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             return Ok(());
         }
         if job.expires_at_ms <= self.clock_ms {
-            let _ = job.reply.send(Reply::NotDone(NotDone::Expired));
+            let Job { id, hash, metadata, reply, .. } = job;
+            let outcome = Outcome::Failed(Reply::NotDone(NotDone::Expired));
+            self.by_id.insert(key, self.pending.len());
+            self.pending.push(Pending { id, command: metadata.command_id, hash, outcome, callers: vec![reply] });
             return Ok(());
         }
         let mut entry = match self.working.remove(&job.id) {
@@ -184,16 +196,10 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             None => (*self.state.entry(&job.id)?).clone(),
         };
         let Job { id, command, hash, metadata, reply, .. } = job;
-        match self.outcome(&id, &mut entry, command, hash, &metadata) {
-            Ok(outcome) => {
-                self.by_id.insert(key, self.pending.len());
-                let command = metadata.command_id;
-                self.pending.push(Pending { id: id.clone(), command, hash, outcome, callers: vec![reply] });
-            }
-            Err(failure) => {
-                let _ = reply.send(failure);
-            }
-        }
+        let outcome = self.outcome(&id, &mut entry, command, hash, &metadata).unwrap_or_else(Outcome::Failed);
+        self.by_id.insert(key, self.pending.len());
+        let command = metadata.command_id;
+        self.pending.push(Pending { id: id.clone(), command, hash, outcome, callers: vec![reply] });
         self.working.insert(id, entry);
         Ok(())
     }
@@ -273,7 +279,11 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         }
         let applied = catch_unwind(AssertUnwindSafe(|| events.iter().for_each(|event| entry.state.apply(event))));
         if let Err(panic) = applied {
-            *entry = self.rebuild(id)?;
+            match self.rebuild(id) {
+                Ok(rebuilt) => *entry = rebuilt,
+                // Nobody may decide on what may be half applied.
+                Err(_) => entry.parked = Some("its state could not be looked up again after a panic".into()),
+            }
             return Err(Reply::Panicked(panic_text(&*panic)));
         }
         (entry.version, entry.head) = (version, head);
@@ -372,7 +382,8 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             entries.push(entry);
             answer_sequences.push(self.sequence + 1 + chunks.len() as u64);
         }
-        if !entries.is_empty() {
+        let failures_alone = self.records.is_empty() && chunks.is_empty() && !self.pending.is_empty();
+        if !entries.is_empty() || failures_alone {
             chunks.push(entries);
         }
         for answers in chunks {
@@ -438,6 +449,11 @@ impl<A: Handle + Apply> Closed<A> {
                 Outcome::Answer { at, answer } => {
                     let offset = claim_offset + answer_sequence;
                     Known::answered(self.recorded_at_ms, pending.hash, offset, *at, answer)
+                }
+                Outcome::Failed(reply) => {
+                    let reply = reply.clone();
+                    pending.tell(&reply);
+                    continue;
                 }
             };
             let known = state.remember(pending.id.clone(), pending.command.clone(), known);

@@ -108,3 +108,28 @@ async fn a_claim_that_lands_behind_another_of_its_number_has_lost() {
     quick.send_until_done("a", "3", add(100)).await.unwrap();
     assert_eq!(world.sum("a").await, 101);
 }
+
+#[tokio::test]
+async fn a_superseded_owner_says_of_nothing_that_it_failed() {
+    for failing in [Do::PanicInHandle, Do::Long { bytes: 30_000 }] {
+        let world = World::new();
+        let old = world.process().await;
+        old.send("a", "1", add(1)).await.unwrap();
+        let new = world.process().await;
+        let answer = old.send("a", "2", failing).await;
+        assert!(is_not_in_log(&answer), "{answer:?}");
+        drop(new);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_is_told_with_its_round_and_not_remembered() {
+    let world = World::new();
+    let process = world.process().await;
+    for _ in 0..2 {
+        let answer = process.send("a", "1", Do::PanicInHandle).await;
+        assert!(matches!(answer, Err(SendError::Panicked(_))), "{answer:?}");
+    }
+    assert_eq!(process.bus.status()[0].records, 2, "an answers record without an answer each");
+    assert_eq!(process.send("a", "1", add(1)).await.unwrap().version.get(), 1);
+}
