@@ -141,6 +141,18 @@ impl Ledger {
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
     /// it should, or has another fence: the transaction must be rolled back then.
     pub(crate) async fn advance(&self, tx: &mut Tx, moves: &[Move]) -> Result<bool, Error> {
+        // Far below what a statement may have of arguments: 32,766 on SQLite, 65,535 on PostgreSQL.
+        const MOVES_MAX: usize = 1_000;
+        for moves in moves.chunks(MOVES_MAX) {
+            if self.advance_some(tx, moves).await? != moves.len() as u64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells how many were moved.
+    async fn advance_some(&self, tx: &mut Tx, moves: &[Move]) -> Result<u64, Error> {
         const WIDTH: usize = 18;
         let table = tx.table_name("es_checkpoints");
         let tuple = format!("({})", ["?"; WIDTH].join(","));
@@ -166,7 +178,7 @@ impl Ledger {
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
         }
-        Ok(tx.execute(&sql, &args).await? == moves.len() as u64)
+        tx.execute(&sql, &args).await
     }
 
     /// The rows as they stand.

@@ -53,6 +53,7 @@ macro_rules! for_each_case {
                 rows_that_do_not_fit_are_refused
                 statements_of_ones_own_run_on_both
                 a_transaction_that_is_dropped_changes_nothing
+                thousands_of_partitions_move_at_once
                 tables_of_a_newer_release_are_refused;
             audit:
                 every_field_comes_back_whatever_it_holds
