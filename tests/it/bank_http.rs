@@ -353,6 +353,7 @@ async fn operators_see_health_and_figures() {
     assert_eq!(bank.get("/readyz").await.status, 200);
     assert_eq!(bank.get("/").await.status, 200);
     let opened = bank.open("a").await;
+    bank.get_after("/api/accounts", &opened).await;
     bank.get_after("/api/audit", &opened).await;
     let metrics = bank.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
@@ -390,6 +391,24 @@ async fn signals_end_it_in_order() {
         stop(&mut bank.process);
         assert!(bank.process.wait(LONG).await.success(), "{}", bank.process.stderr());
         (bank.process, bank.url) = bank.bank.serve().await;
+    }
+}
+
+/// Shows: a short command beside a bank that serves takes its projections only while it runs.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn commands_beside_a_serving_bank_leave_its_read_models_running() {
+    let bank = Served::start(Bank::on_servers().await).await;
+    bank.open("a").await;
+    let beside = bank.bank.elsewhere();
+    for amount in 1..=3_u64 {
+        assert_eq!(beside.balances(&[])["a"].1, amount);
+        let deposit = bank.post("/api/accounts/a/deposits", &json!({ "amount": amount })).await;
+        let account = bank.get_after("/api/accounts/a", &deposit).await;
+        assert_eq!((account.status, &account.body["version"]), (200, &json!(amount + 1)), "{}", account.body);
+        let audit = bank.get_after("/api/audit?type=deposited", &deposit).await;
+        assert_eq!(audit.body["items"].as_array().map(Vec::len), Some(amount as usize), "{}", audit.body);
+        assert_eq!(bank.get("/readyz").await.status, 200);
     }
 }
 

@@ -21,6 +21,8 @@ use crate::read_model::Accounts;
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Read models that do not move for this long are given up.
 const STANDSTILL: Duration = Duration::from_secs(10);
+/// Projections that another process took over come back when they do not move for this long.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Where log, database and local state are.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,14 +71,19 @@ pub(crate) struct Bank {
 }
 
 impl ReadModels {
-    /// Opens log and database, and starts the projections.
-    pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
+    /// Opens log and database, and starts the projections. Where another process of this bank runs them already, that
+    /// one stands by from now on until this one has stopped. `node` is what it calls this one.
+    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
         let folder = Folder::open(&options.data)?;
         let ((log, group), database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
         let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
         let partitions = log.prepare(&topic).await?;
         let source = EventSource::of::<Account>(&options.namespace, partitions);
-        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
+        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]).stand_by(SILENCE);
+        let worker = match node {
+            Some(node) => worker.name(node),
+            None => worker,
+        };
         let accounts = worker.start(Accounts::new()).await?;
         let audit = worker.start(AuditTrail::new(std::slice::from_ref(&source))).await?;
         Ok(Self { log, source, database, accounts, audit, group, folder })
@@ -101,7 +108,7 @@ impl Bank {
     /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them. On one Kafka each process
     /// needs a name of its own; without one it is made up.
     pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
-        let models = ReadModels::open(options).await?;
+        let models = ReadModels::open(options, node).await?;
         let unnamed = EngineConfig::default();
         let config = EngineConfig {
             namespace: Some(options.namespace.clone()),

@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         limit: LIMIT_MAX,
         ..Query::default()
     };
-    let models = ReadModels::open(options).await?;
+    let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut before = "{\"items\":[";
