@@ -23,6 +23,8 @@ const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// Projections that another process took over come back when they do not move for this long.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long what is under way may keep the database's connections when the process ends.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where log, database and local state are.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,7 +100,7 @@ impl ReadModels {
     /// Stops the projections, each at the end of its batch.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let (accounts, audit) = tokio::join!(self.accounts.stop(), self.audit.stop());
-        self.database.close().await;
+        close(&self.database).await;
         accounts?;
         Ok(audit?)
     }
@@ -162,6 +164,13 @@ async fn open_database(options: &Options, folder: &Folder) -> Result<Database, F
     Ok(Database::connect_with(&url, &options.namespace, connect).await?)
 }
 
+/// Closes the connections; those of a query that does not end are left to the end of the process.
+async fn close(database: &Database) {
+    if tokio::time::timeout(CLOSE_MAX, database.close()).await.is_err() {
+        tracing::warn!("what the database was asked last is cut off, it takes longer than {CLOSE_MAX:?}");
+    }
+}
+
 /// Waits for one projection as long as it moves.
 async fn catch_up(projection: &Handle) -> Result<(), Failure> {
     loop {
@@ -181,5 +190,18 @@ fn stuck(projection: &Handle, error: &es_projections::Error) -> Failure {
             Failure::because(format!("projection {} can't go on", projection.projection()), &*error)
         }
         _ => Failure::because("waiting for the read models", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_given_back_does_not_keep_the_process() {
+        let database = Database::connect("sqlite::memory:", "bank").await.unwrap();
+        let _held = database.begin().await.unwrap();
+        let closed = tokio::time::timeout(CLOSE_MAX * 2, close(&database)).await;
+        assert!(closed.is_ok(), "it waits for the connection");
     }
 }
