@@ -4,6 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
+
+use es_tests::{Proc, eventually};
 
 use crate::bank::{Bank, output, program, transactions};
 
@@ -110,6 +113,44 @@ fn what_is_not_there_is_named() {
     let output = bank.run(&["balances", "--database", &url]);
     fails(&output, &[&nobody]);
     assert!(!text(&output.stderr).contains("s3cret"));
+}
+
+/// Shows: a bank that is asked to stop while it still waits for its broker ends, as one that was asked later does.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_start_is_broken_off_by_a_signal() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap(); // takes connections and never answers
+    let kafka = silent.local_addr().unwrap().to_string();
+    for stop in [Proc::sigint as fn(&mut Proc), Proc::sigterm] {
+        let bank = Bank::embedded();
+        let mut starting = Proc::spawn(bank.command(&["serve", "--listen", "127.0.0.1:0", "--kafka", &kafka]));
+        let opening = eventually("the bank to open its folder", Duration::from_secs(20), async || {
+            bank.data().join("format").exists().then_some(())
+        });
+        opening.await;
+        stop(&mut starting);
+        let status = starting.wait(Duration::from_secs(5)).await;
+        assert_eq!((status.code(), starting.stderr().as_str()), (Some(0), ""));
+    }
+}
+
+/// Shows: who does not want to wait for requests under way signals again.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_second_signal_ends_it_at_once() {
+    let bank = Bank::embedded();
+    let (mut serving, url) = bank.serve().await;
+    let mut request = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    let half = "POST /api/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{";
+    std::io::Write::write_all(&mut request, half.as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await; // until the request is taken
+    serving.sigterm();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(serving.exited().is_none(), "it waits for the request: {}", serving.stderr());
+    serving.sigint();
+    let status = serving.wait(Duration::from_secs(3)).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(serving.stderr().ends_with("at all\n"), "{}", serving.stderr());
 }
 
 /// Shows: a row that can't be taken is listed with its line and reason, is counted, and the others go on.
