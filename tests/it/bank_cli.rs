@@ -170,16 +170,17 @@ fn malformed_rows_are_listed_and_the_others_go_on() {
         "9;7;930104;\"VYBER\";;0.50;100.00;;;",
         "1;7;930101;\"PRIJEM\";\"VKLAD\";100.51;100.50;;;",
         "10;7;930104;\"VYDAJ\";;10000000000.00;0.00;;;",
+        "11;7;930105;\"PRIJEM\";\"VKLAD\";1.00;1.00;;;\r12;7;930105;\"PRIJEM\";\"VKLAD\";1.00;1.00;;;",
     ];
     let file = bank.dir.path().join("trans.asc");
     fs::write(&file, format!("{HEADER}\r\n{}\r\n", rows.join("\r\n"))).unwrap();
     let output = bank.run(&["import", "pkdd99", file.to_str().unwrap(), "--json"]);
     assert!(output.status.success(), "{output:?}");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&summary["read"], &summary["accepted"]), (&11.into(), &2.into()));
-    assert_eq!((&summary["refused"], &summary["accounts"]), (&9.into(), &1.into()));
+    assert_eq!((&summary["read"], &summary["accepted"]), (&12.into(), &2.into()));
+    assert_eq!((&summary["refused"], &summary["accounts"]), (&10.into(), &1.into()));
     let listed = text(&output.stderr);
-    assert_eq!(listed.lines().count(), 9, "{listed}");
+    assert_eq!(listed.lines().count(), 10, "{listed}");
     for (line, reason) in [
         (3, "\"1.005\" is not a number with at most two decimals"),
         (4, "type \"GESCHENK\""),
@@ -190,6 +191,7 @@ fn malformed_rows_are_listed_and_the_others_go_on() {
         (9, "\"-1.00\""),
         (11, "was imported before with other contents"),
         (12, "may go down to"),
+        (13, "a carriage return"),
     ] {
         let start = format!("line {line} refused: ");
         let found = listed.lines().any(|listed| listed.starts_with(&start) && listed.contains(reason));
