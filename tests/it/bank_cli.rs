@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 10] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -40,6 +40,8 @@ fn usage_is_told_and_has_its_own_status() {
         &["balances", "--at", "yesterday"],
         &["audit", "--to", "930101"],
         &["serve", "--port", "1"],
+        &["audit", "--from", "1993-01-02", "--to", "1993-01-01"],
+        &["import", "pkdd99", "x", "--from", "930102", "--to", "930101"],
     ];
     for args in wrong {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");

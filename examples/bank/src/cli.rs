@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
@@ -74,6 +75,11 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the program as clap does for what it finds itself, where arguments that are each right don't go together.
+pub(crate) fn wrong_usage(what: &str) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, what).exit()
 }
 
 async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
