@@ -218,6 +218,34 @@ async fn the_same_key_gets_the_same_answer() {
     }
 }
 
+/// Shows: a key stands for one account, whichever the bodies name, through a restart too.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_key_opens_one_account_only() {
+    let mut bank = Served::start(Bank::embedded()).await;
+    let (named, made) = (json!({ "id": "a", "owner": "Ada" }), json!({ "owner": "Ada" }));
+    let key = |key: &'static str| [("Idempotency-Key", key)];
+    let mut last = bank.post_with("/api/accounts", &named, &key("named")).await;
+    let id = bank.post_with("/api/accounts", &made, &key("made")).await.body["id"].clone();
+    let own = json!({ "id": id, "owner": "Ada" });
+    for _ in 0..2 {
+        for (body, with) in [(&named, "named"), (&made, "made"), (&own, "made")] {
+            last = bank.post_with("/api/accounts", body, &key(with)).await;
+            assert_eq!((last.status, &last.body["duplicate"]), (201, &true.into()), "{}", last.body);
+        }
+        let others = [("b", "Ada", "named"), ("a", "Bob", "named"), ("b", "Ada", "made")];
+        for (id, owner, with) in others {
+            let answer = bank.post_with("/api/accounts", &json!({ "id": id, "owner": owner }), &key(with)).await;
+            answer.is_problem(422, "idempotency-key-reused");
+        }
+        bank.post_with("/api/accounts", &made, &key("named")).await.is_problem(422, "idempotency-key-reused");
+        bank.post_with("/api/accounts", &named, &key("late")).await.is_problem(409, "account-exists");
+        bank.process.kill9();
+        (bank.process, bank.url) = bank.bank.serve().await;
+    }
+    assert_eq!(bank.get_after("/api/accounts", &last).await.body["items"].as_array().map(Vec::len), Some(2));
+}
+
 /// Shows: headers are checked, and what they say comes out of the audit trail.
 #[tokio::test]
 #[ignore = "needs the bank binary: run scripts/test"]
