@@ -250,7 +250,7 @@ pub async fn thousands_of_partitions_move_at_once(url: &str) {
     let source = EventSource { partitions: MANY, ..Events::new().source };
     for partition in 0..MANY {
         let (epoch, log_id) = (Epoch { number: 1, writer: 7 }, Uuid::from_u128(u128::from(partition)));
-        let claim = Claim { epoch, log_id, node: "test".into(), previous: None };
+        let claim = Claim { epoch, log_id, node: "test".into(), partitions: Some(MANY), previous: None };
         let record = Encoder::new("bank", "account").claim(&claim, 1_700_000_000_000);
         log.partition(&source.topic, partition).append_foreign(record);
     }
