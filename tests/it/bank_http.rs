@@ -440,6 +440,42 @@ async fn commands_beside_a_serving_bank_leave_its_read_models_running() {
     }
 }
 
+/// Shows: of two banks that serve each reads what either wrote, and the one that is left goes on.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn two_serving_banks_read_what_either_wrote() {
+    let first = Served::start(Bank::on_servers().await).await;
+    first.open("a").await;
+    let mut second = Served::start(first.bank.elsewhere()).await;
+    for round in 0..5 {
+        for bank in [&first, &second] {
+            let deposit = deposited(bank).await;
+            for bank in [&first, &second] {
+                let account = bank.get_after("/api/accounts/a", &deposit).await;
+                assert_eq!((account.status, &account.body["version"]), (200, &deposit.body["version"]), "{round}");
+            }
+        }
+    }
+    let metrics = first.get("/metrics").await;
+    let text = metrics.body.as_str().expect("text");
+    assert_eq!(text.lines().filter(|line| line.contains("_standing_by{") && line.ends_with(" 1")).count(), 2, "{text}");
+
+    second.process.sigterm();
+    assert!(second.process.wait(LONG).await.success(), "{}", second.process.stderr());
+    let deposit = deposited(&first).await;
+    let account = first.get_after("/api/accounts/a", &deposit).await;
+    assert_eq!((account.status, &account.body["version"]), (200, &deposit.body["version"]));
+}
+
+/// A deposit, once somebody owns the account.
+async fn deposited(bank: &Served) -> Answer {
+    eventually("the deposit to be taken", LONG, async || {
+        let answer = bank.post("/api/accounts/a/deposits", &json!({ "amount": 1 })).await;
+        (answer.status == 201).then_some(answer)
+    })
+    .await
+}
+
 /// Shows: commands, repeats, reads and refusals are the same on Kafka and PostgreSQL.
 #[tokio::test]
 #[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
