@@ -101,6 +101,16 @@ pub(crate) fn next(code: RDKafkaErrorCode) -> Next {
     }
 }
 
+/// The same for a reader that is open. Its topic was there and could be read when it was opened, and a broker that has
+/// just started, or that the topic moved to, may deny both once: whoever opens the reader again learns whether it lasts.
+pub(crate) fn next_while_reading(code: RDKafkaErrorCode) -> Next {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => Next::Doubt,
+        code if is_missing(code) => Next::Doubt,
+        code => next(code),
+    }
+}
+
 /// Whether a broker does not know the topic or the partition.
 pub(crate) fn is_missing(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
@@ -200,6 +210,19 @@ mod tests {
             Code::InvalidTimestamp,
         ];
         all(&codes, Next::Settings, LogErrorKind::Settings);
+    }
+
+    #[test]
+    fn what_one_answer_says_of_a_topic_ends_no_open_reader_for_good() {
+        for code in
+            [Code::UnknownTopicOrPartition, Code::UnknownTopic, Code::UnknownPartition, Code::TopicAuthorizationFailed]
+        {
+            assert_eq!(next(code).kind(), LogErrorKind::Settings, "{code:?} when opening");
+            assert_eq!(next_while_reading(code).kind(), LogErrorKind::Unavailable, "{code:?} when open");
+        }
+        for code in [Code::SaslAuthenticationFailed, Code::OffsetOutOfRange, Code::NotLeaderForPartition] {
+            assert_eq!(next_while_reading(code), next(code), "{code:?}");
+        }
     }
 
     #[test]

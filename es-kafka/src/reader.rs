@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Asking, Journal, POLL, Place, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, Next, code_of, failed, next};
+use crate::error::{ClientError, Next, code_of, failed, next_while_reading};
 use crate::header::{self, Names};
 
 /// The most records of a batch.
@@ -171,7 +171,7 @@ impl Fetching {
     fn failure(&self, error: KafkaError) -> Option<LogError> {
         let code = code_of(&error).unwrap_or(RDKafkaErrorCode::Unknown);
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        let step = next(code);
+        let step = next_while_reading(code);
         if step == Next::Retry && !fatal {
             return None;
         }

@@ -1,5 +1,6 @@
 //! Checkpoints in the database: where a projection goes on, and the fence of the worker that may move it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -27,6 +28,17 @@ pub(crate) struct Ledger {
     projection: Arc<str>,
     version: u32,
     places: Arc<[Place]>,
+    /// The name of this worker in the rows: no other's.
+    holder: Arc<str>,
+    fences: Vec<i64>,
+}
+
+/// The rows as they stand, whoever may move them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) saved: Vec<Saved>,
+    /// Another worker that holds a fence; none when they are free.
+    pub(crate) holder: Option<Arc<str>>,
     fences: Vec<i64>,
 }
 
@@ -44,7 +56,7 @@ pub(crate) struct Move {
 }
 
 /// A checkpoint row.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Saved {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) events: u64,
@@ -53,43 +65,94 @@ pub(crate) struct Saved {
 }
 
 impl Ledger {
-    /// Takes a new fence at each place, which shuts out whoever held the one before, and reads where to go on.
-    pub(crate) async fn take_over(
+    /// The ledger of a worker that holds no fence yet.
+    pub(crate) fn new(
         database: Database,
         projection: Arc<str>,
         version: u32,
         places: Arc<[Place]>,
-    ) -> Result<(Self, Vec<Saved>), Error> {
-        let mut ledger = Self { database, projection, version, places, fences: Vec::new() };
-        let mut tx = ledger.database.begin().await?;
+        holder: Arc<str>,
+    ) -> Self {
+        Self { database, projection, version, places, holder, fences: Vec::new() }
+    }
+
+    /// Takes a new fence at each place, which shuts out whoever held the one before, and reads where to go on.
+    pub(crate) async fn take_over(&mut self) -> Result<Vec<Saved>, Error> {
+        let mut tx = self.database.begin().await?;
         let table = tx.table_name("es_checkpoints");
         let insert = format!(
             "INSERT INTO {table} (projection, version, topic, topic_partition, fence, log_id, next_offset, epoch_number, \
              epoch_writer, claim_offset, last_sequence, events, void, quarantined, moved_at) \
              VALUES (?, ?, ?, ?, 0, ?, 0, 0, ?, 0, 0, 0, 0, 0, ?) ON CONFLICT DO NOTHING"
         );
-        let fence = format!(
-            "UPDATE {table} SET fence = fence + 1 WHERE projection = ? AND version = ? AND topic = ? AND topic_partition = ? \
-             RETURNING {COLUMNS}"
-        );
-        let mut saved = Vec::with_capacity(ledger.places.len());
-        for place in 0..ledger.places.len() {
-            let key = ledger.key(place);
+        for place in 0..self.places.len() {
             let empty = Checkpoint::default();
             let rest = [log_id_value(&empty), writer_value(&empty), Utc::now().into()];
-            tx.execute(&insert, &[key.as_slice(), &rest].concat()).await?;
-            let rows = tx.fetch(&fence, &key).await?;
-            let row = rows.first().ok_or_else(|| Error::invalid("a checkpoint row vanished while it was written"))?;
-            ledger.fences.push(row.get("fence")?);
-            saved.push(read(row)?);
+            tx.execute(&insert, &[self.key(place).as_slice(), &rest].concat()).await?;
+        }
+        let (fences, saved) = self.take(&mut tx).await?;
+        tx.commit().await?;
+        self.fences = fences;
+        Ok(saved)
+    }
+
+    /// The same, if the rows still stand as they were seen. None when they moved meanwhile: their holder is at work.
+    pub(crate) async fn take_over_from(&mut self, seen: &Standing) -> Result<Option<Vec<Saved>>, Error> {
+        let mut tx = self.database.begin().await?;
+        tx.wait_briefly_for_rows().await?;
+        let (fences, saved) = self.take(&mut tx).await?;
+        let follows = fences.iter().zip(&seen.fences).all(|(taken, seen)| *taken == seen + 1);
+        if !follows || saved != seen.saved {
+            return tx.rollback().await.map(|()| None);
         }
         tx.commit().await?;
-        Ok((ledger, saved))
+        self.fences = fences;
+        Ok(Some(saved))
+    }
+
+    /// Raises the fence of each row, and gives both.
+    async fn take(&self, tx: &mut Tx) -> Result<(Vec<i64>, Vec<Saved>), Error> {
+        let table = tx.table_name("es_checkpoints");
+        let update = format!(
+            "UPDATE {table} SET fence = fence + 1, holder = ? \
+             WHERE projection = ? AND version = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
+        );
+        let mut taken = (Vec::with_capacity(self.places.len()), Vec::with_capacity(self.places.len()));
+        for place in 0..self.places.len() {
+            let holder = [self.holder.clone().into()];
+            let rows = tx.fetch(&update, &[&holder, self.key(place).as_slice()].concat()).await?;
+            let row = rows.first().ok_or_else(|| self.fenced(place))?;
+            taken.0.push(row.get("fence")?);
+            taken.1.push(read(row)?);
+        }
+        Ok(taken)
+    }
+
+    /// Tells those that stand by that this worker moves nothing any more.
+    pub(crate) async fn release(&self) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        let table = tx.table_name("es_checkpoints");
+        let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND version = ? AND holder = ?");
+        let args = [self.projection.clone().into(), self.version.into(), self.holder.clone().into()];
+        tx.execute(&update, &args).await?;
+        tx.commit().await
     }
 
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
     /// it should, or has another fence: the transaction must be rolled back then.
     pub(crate) async fn advance(&self, tx: &mut Tx, moves: &[Move]) -> Result<bool, Error> {
+        // Far below what a statement may have of arguments: 32,766 on SQLite, 65,535 on PostgreSQL.
+        const MOVES_MAX: usize = 1_000;
+        for moves in moves.chunks(MOVES_MAX) {
+            if self.advance_some(tx, moves).await? != moves.len() as u64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells how many were moved.
+    async fn advance_some(&self, tx: &mut Tx, moves: &[Move]) -> Result<u64, Error> {
         const WIDTH: usize = 18;
         let table = tx.table_name("es_checkpoints");
         let tuple = format!("({})", ["?"; WIDTH].join(","));
@@ -115,7 +178,7 @@ impl Ledger {
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
         }
-        Ok(tx.execute(&sql, &args).await? == moves.len() as u64)
+        tx.execute(&sql, &args).await
     }
 
     /// The rows as they stand.
@@ -123,22 +186,35 @@ impl Ledger {
     /// # Errors
     /// [`Error::Fenced`] when one of them has another fence or is gone.
     pub(crate) async fn load(&self) -> Result<Vec<Saved>, Error> {
+        let Standing { saved, fences, .. } = self.look().await?;
+        let other = fences.iter().zip(&self.fences).position(|(stands, ours)| stands != ours);
+        other.map_or(Ok(saved), |place| Err(self.fenced(place)))
+    }
+
+    /// The rows as they stand, under any fence.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when one of them is gone.
+    pub(crate) async fn look(&self) -> Result<Standing, Error> {
         let table = self.database.table_name("es_checkpoints");
-        let sql = format!("SELECT {COLUMNS}, topic, topic_partition FROM {table} WHERE projection = ? AND version = ?");
+        let sql = format!(
+            "SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND version = ?"
+        );
         let rows = self.database.fetch(&sql, &[self.projection.clone().into(), self.version.into()]).await?;
-        let mut saved = vec![None; self.places.len()];
+        let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
-            let (topic, partition): (String, u32) = (row.get("topic")?, row.get("topic_partition")?);
-            let here = |place: &Place| *place.topic == *topic && place.partition == partition;
-            if let Some(place) = self.places.iter().position(here)
-                && row.get::<i64>("fence")? == self.fences[place]
-            {
-                saved[place] = Some(read(row)?);
-            }
+            found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
         }
-        let missing = saved.iter().position(Option::is_none);
-        missing.map_or(Ok(()), |place| Err(self.fenced(place)))?;
-        Ok(saved.into_iter().flatten().collect())
+        let mut standing = Standing { saved: Vec::new(), holder: None, fences: Vec::new() };
+        for (index, place) in self.places.iter().enumerate() {
+            let row = found.get(&(place.topic.to_string(), place.partition)).ok_or_else(|| self.fenced(index))?;
+            standing.saved.push(read(row)?);
+            standing.fences.push(row.get("fence")?);
+            let holder: Option<String> = row.get("holder")?;
+            let other = holder.filter(|holder| **holder != *self.holder);
+            standing.holder = standing.holder.or(other.map(Arc::from));
+        }
+        Ok(standing)
     }
 
     fn fenced(&self, place: usize) -> Error {

@@ -7,7 +7,10 @@ use crate::error::Error;
 use crate::sql::{Database, Row};
 
 /// In order. A change of the tables is a new file at the end.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "worker", include_str!("../migrations/0001_worker.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "worker", include_str!("../migrations/0001_worker.sql")),
+    (2, "holder", include_str!("../migrations/0002_holder.sql")),
+];
 
 /// Applies what is missing.
 pub(crate) async fn run(database: &Database) -> Result<(), Error> {

@@ -9,15 +9,18 @@ mod hopper;
 mod quarantine;
 mod read;
 mod run;
+mod stand_by;
 mod state;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use es_core::log::Log;
 use es_core::{EventSource, verify_checkpoint};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
@@ -36,6 +39,9 @@ pub struct Worker {
     log: Arc<dyn Log>,
     sources: Arc<[EventSource]>,
     limits: hopper::Limits,
+    name: Arc<str>,
+    /// How long the one that shut this one out may be silent.
+    stand_by: Option<Duration>,
     shutdown: CancellationToken,
 }
 
@@ -43,7 +49,9 @@ impl Worker {
     /// A worker that reads these sources from the log and writes to the database.
     pub fn builder(database: Database, log: Arc<dyn Log>, sources: Vec<EventSource>) -> Self {
         let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
-        Self { database, log, sources: sources.into(), limits, shutdown: CancellationToken::new() }
+        let name = format!("process {}", std::process::id()).into();
+        let shutdown = CancellationToken::new();
+        Self { database, log, sources: sources.into(), limits, name, stand_by: None, shutdown }
     }
 
     /// The most events of a transaction, save that a command is never split; 2,000 unless given.
@@ -54,6 +62,24 @@ impl Worker {
     pub fn batch_max(mut self, events: usize) -> Self {
         assert!(events > 0, "a batch holds at least one event");
         self.limits.events = events;
+        self
+    }
+
+    /// The name that workers which stand by see of it; the process id unless given.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// A worker that was shut out by another of the same projection stands by, rather than to stop. It takes over
+    /// again when that one has stopped, or moves nothing for as long as `silence` though the log has more. Meanwhile
+    /// its handle waits for, and shows, what the other one commits.
+    ///
+    /// For processes that each run the same projections: the one that started last works, the others stand by.
+    #[must_use]
+    pub fn stand_by(mut self, silence: Duration) -> Self {
+        self.stand_by = Some(silence);
         self
     }
 
@@ -77,13 +103,16 @@ impl Worker {
         registry::prepare(&self.database, &*projection).await?;
         let name: Arc<str> = projection.name().into();
         let places = self.places();
-        let taken =
-            Ledger::take_over(self.database.clone(), name.clone(), projection.version(), places.clone()).await?;
-        let (ledger, saved) = taken;
+        let holder = format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into();
+        let mut ledger = Ledger::new(self.database.clone(), name.clone(), projection.version(), places.clone(), holder);
+        let saved = ledger.take_over().await?;
         let board = Arc::new(Board::new(name, places, &saved));
         let shutdown = self.shutdown.child_token();
         let run = Run { worker: self.clone(), projection, ledger, board: board.clone(), shutdown: shutdown.clone() };
-        run.verify(&saved).await?;
+        if let Err(error) = run.verify(&saved).await {
+            run.release().await;
+            return Err(error);
+        }
         tokio::spawn(run.finish(saved));
         Ok(Handle::new(board, self.log.clone(), shutdown))
     }

@@ -32,6 +32,11 @@ impl Bank {
         Bank { options, ..Bank::embedded() }
     }
 
+    /// The same bank with a folder of its own, as on another machine.
+    pub(crate) fn elsewhere(&self) -> Bank {
+        Bank { options: self.options.clone(), ..Bank::embedded() }
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }

@@ -4,6 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
+
+use es_tests::{Proc, eventually};
 
 use crate::bank::{Bank, output, program, transactions};
 
@@ -28,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 10] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -37,6 +40,8 @@ fn usage_is_told_and_has_its_own_status() {
         &["balances", "--at", "yesterday"],
         &["audit", "--to", "930101"],
         &["serve", "--port", "1"],
+        &["audit", "--from", "1993-01-02", "--to", "1993-01-01"],
+        &["import", "pkdd99", "x", "--from", "930102", "--to", "930101"],
     ];
     for args in wrong {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
@@ -112,6 +117,44 @@ fn what_is_not_there_is_named() {
     assert!(!text(&output.stderr).contains("s3cret"));
 }
 
+/// Shows: a bank that is asked to stop while it still waits for its broker ends, as one that was asked later does.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_start_is_broken_off_by_a_signal() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap(); // takes connections and never answers
+    let kafka = silent.local_addr().unwrap().to_string();
+    for stop in [Proc::sigint as fn(&mut Proc), Proc::sigterm] {
+        let bank = Bank::embedded();
+        let mut starting = Proc::spawn(bank.command(&["serve", "--listen", "127.0.0.1:0", "--kafka", &kafka]));
+        let opening = eventually("the bank to open its folder", Duration::from_secs(20), async || {
+            bank.data().join("format").exists().then_some(())
+        });
+        opening.await;
+        stop(&mut starting);
+        let status = starting.wait(Duration::from_secs(5)).await;
+        assert_eq!((status.code(), starting.stderr().as_str()), (Some(0), ""));
+    }
+}
+
+/// Shows: who does not want to wait for requests under way signals again.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_second_signal_ends_it_at_once() {
+    let bank = Bank::embedded();
+    let (mut serving, url) = bank.serve().await;
+    let mut request = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    let half = "POST /api/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{";
+    std::io::Write::write_all(&mut request, half.as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await; // until the request is taken
+    serving.sigterm();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(serving.exited().is_none(), "it waits for the request: {}", serving.stderr());
+    serving.sigint();
+    let status = serving.wait(Duration::from_secs(3)).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(serving.stderr().ends_with("at all\n"), "{}", serving.stderr());
+}
+
 /// Shows: a row that can't be taken is listed with its line and reason, is counted, and the others go on.
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
@@ -129,16 +172,17 @@ fn malformed_rows_are_listed_and_the_others_go_on() {
         "9;7;930104;\"VYBER\";;0.50;100.00;;;",
         "1;7;930101;\"PRIJEM\";\"VKLAD\";100.51;100.50;;;",
         "10;7;930104;\"VYDAJ\";;10000000000.00;0.00;;;",
+        "11;7;930105;\"PRIJEM\";\"VKLAD\";1.00;1.00;;;\r12;7;930105;\"PRIJEM\";\"VKLAD\";1.00;1.00;;;",
     ];
     let file = bank.dir.path().join("trans.asc");
     fs::write(&file, format!("{HEADER}\r\n{}\r\n", rows.join("\r\n"))).unwrap();
     let output = bank.run(&["import", "pkdd99", file.to_str().unwrap(), "--json"]);
     assert!(output.status.success(), "{output:?}");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&summary["read"], &summary["accepted"]), (&11.into(), &2.into()));
-    assert_eq!((&summary["refused"], &summary["accounts"]), (&9.into(), &1.into()));
+    assert_eq!((&summary["read"], &summary["accepted"]), (&12.into(), &2.into()));
+    assert_eq!((&summary["refused"], &summary["accounts"]), (&10.into(), &1.into()));
     let listed = text(&output.stderr);
-    assert_eq!(listed.lines().count(), 9, "{listed}");
+    assert_eq!(listed.lines().count(), 10, "{listed}");
     for (line, reason) in [
         (3, "\"1.005\" is not a number with at most two decimals"),
         (4, "type \"GESCHENK\""),
@@ -149,6 +193,7 @@ fn malformed_rows_are_listed_and_the_others_go_on() {
         (9, "\"-1.00\""),
         (11, "was imported before with other contents"),
         (12, "may go down to"),
+        (13, "a carriage return"),
     ] {
         let start = format!("line {line} refused: ");
         let found = listed.lines().any(|listed| listed.starts_with(&start) && listed.contains(reason));

@@ -218,6 +218,34 @@ async fn the_same_key_gets_the_same_answer() {
     }
 }
 
+/// Shows: a key stands for one account, whichever the bodies name, through a restart too.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_key_opens_one_account_only() {
+    let mut bank = Served::start(Bank::embedded()).await;
+    let (named, made) = (json!({ "id": "a", "owner": "Ada" }), json!({ "owner": "Ada" }));
+    let key = |key: &'static str| [("Idempotency-Key", key)];
+    let mut last = bank.post_with("/api/accounts", &named, &key("named")).await;
+    let id = bank.post_with("/api/accounts", &made, &key("made")).await.body["id"].clone();
+    let own = json!({ "id": id, "owner": "Ada" });
+    for _ in 0..2 {
+        for (body, with) in [(&named, "named"), (&made, "made"), (&own, "made")] {
+            last = bank.post_with("/api/accounts", body, &key(with)).await;
+            assert_eq!((last.status, &last.body["duplicate"]), (201, &true.into()), "{}", last.body);
+        }
+        let others = [("b", "Ada", "named"), ("a", "Bob", "named"), ("b", "Ada", "made")];
+        for (id, owner, with) in others {
+            let answer = bank.post_with("/api/accounts", &json!({ "id": id, "owner": owner }), &key(with)).await;
+            answer.is_problem(422, "idempotency-key-reused");
+        }
+        bank.post_with("/api/accounts", &made, &key("named")).await.is_problem(422, "idempotency-key-reused");
+        bank.post_with("/api/accounts", &named, &key("late")).await.is_problem(409, "account-exists");
+        bank.process.kill9();
+        (bank.process, bank.url) = bank.bank.serve().await;
+    }
+    assert_eq!(bank.get_after("/api/accounts", &last).await.body["items"].as_array().map(Vec::len), Some(2));
+}
+
 /// Shows: headers are checked, and what they say comes out of the audit trail.
 #[tokio::test]
 #[ignore = "needs the bank binary: run scripts/test"]
@@ -353,6 +381,7 @@ async fn operators_see_health_and_figures() {
     assert_eq!(bank.get("/readyz").await.status, 200);
     assert_eq!(bank.get("/").await.status, 200);
     let opened = bank.open("a").await;
+    bank.get_after("/api/accounts", &opened).await;
     bank.get_after("/api/audit", &opened).await;
     let metrics = bank.get("/metrics").await;
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
@@ -391,6 +420,60 @@ async fn signals_end_it_in_order() {
         assert!(bank.process.wait(LONG).await.success(), "{}", bank.process.stderr());
         (bank.process, bank.url) = bank.bank.serve().await;
     }
+}
+
+/// Shows: a short command beside a bank that serves takes its projections only while it runs.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn commands_beside_a_serving_bank_leave_its_read_models_running() {
+    let bank = Served::start(Bank::on_servers().await).await;
+    bank.open("a").await;
+    let beside = bank.bank.elsewhere();
+    for amount in 1..=3_u64 {
+        assert_eq!(beside.balances(&[])["a"].1, amount);
+        let deposit = bank.post("/api/accounts/a/deposits", &json!({ "amount": amount })).await;
+        let account = bank.get_after("/api/accounts/a", &deposit).await;
+        assert_eq!((account.status, &account.body["version"]), (200, &json!(amount + 1)), "{}", account.body);
+        let audit = bank.get_after("/api/audit?type=deposited", &deposit).await;
+        assert_eq!(audit.body["items"].as_array().map(Vec::len), Some(amount as usize), "{}", audit.body);
+        assert_eq!(bank.get("/readyz").await.status, 200);
+    }
+}
+
+/// Shows: of two banks that serve each reads what either wrote, and the one that is left goes on.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn two_serving_banks_read_what_either_wrote() {
+    let first = Served::start(Bank::on_servers().await).await;
+    first.open("a").await;
+    let mut second = Served::start(first.bank.elsewhere()).await;
+    for round in 0..5 {
+        for bank in [&first, &second] {
+            let deposit = deposited(bank).await;
+            for bank in [&first, &second] {
+                let account = bank.get_after("/api/accounts/a", &deposit).await;
+                assert_eq!((account.status, &account.body["version"]), (200, &deposit.body["version"]), "{round}");
+            }
+        }
+    }
+    let metrics = first.get("/metrics").await;
+    let text = metrics.body.as_str().expect("text");
+    assert_eq!(text.lines().filter(|line| line.contains("_standing_by{") && line.ends_with(" 1")).count(), 2, "{text}");
+
+    second.process.sigterm();
+    assert!(second.process.wait(LONG).await.success(), "{}", second.process.stderr());
+    let deposit = deposited(&first).await;
+    let account = first.get_after("/api/accounts/a", &deposit).await;
+    assert_eq!((account.status, &account.body["version"]), (200, &deposit.body["version"]));
+}
+
+/// A deposit, once somebody owns the account.
+async fn deposited(bank: &Served) -> Answer {
+    eventually("the deposit to be taken", LONG, async || {
+        let answer = bank.post("/api/accounts/a/deposits", &json!({ "amount": 1 })).await;
+        (answer.status == 201).then_some(answer)
+    })
+    .await
 }
 
 /// Shows: commands, repeats, reads and refusals are the same on Kafka and PostgreSQL.

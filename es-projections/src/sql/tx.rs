@@ -195,6 +195,16 @@ impl Tx {
         self.noted("locking the schema", done)
     }
 
+    /// Statements that wait for rows which another transaction holds fail soon, rather than keep their connection.
+    pub(crate) async fn wait_briefly_for_rows(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
+            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '1s'").await,
+        };
+        self.noted("setting the lock timeout", done)
+    }
+
     fn full_name(&self, table: &Table) -> String {
         format!("{}_{}", self.database.inner.namespace, table.name())
     }

@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// How long [`Handle::status`] asks the log.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a worker that stands by is asked to look while somebody waits.
+const ASK: Duration = Duration::from_millis(50);
 
 /// A worker that was started. Dropping the last clone of its handle stops it without waiting.
 #[derive(Debug, Clone)]
@@ -36,7 +38,8 @@ impl Handle {
 
     /// Waits until the read model contains the event at this position: reads what was written.
     ///
-    /// The database is not asked: the worker tells after each commit.
+    /// The database is not asked: the worker tells after each commit. Only one that stands by looks there, for what
+    /// the other one commits.
     ///
     /// # Errors
     /// [`Error::Deadline`] with where it is when `within` has passed, [`Error::Stopped`] with its error when the worker
@@ -134,6 +137,19 @@ impl Handle {
     ) -> Result<bool, Error> {
         let mut receiver = self.board.subscribe();
         let waited = receiver.wait_for(|notice| reached(notice.progress()) || notice.stop().is_some());
+        let asking = async {
+            loop {
+                self.board.ask();
+                tokio::time::sleep(ASK).await;
+            }
+        };
+        let waited = async {
+            tokio::select! {
+                biased;
+                notice = waited => notice,
+                never = asking => never,
+            }
+        };
         let in_time = match tokio::time::timeout(within, waited).await {
             Ok(notice) => notice.is_ok_and(|notice| reached(notice.progress())),
             Err(_) => return Ok(false),

@@ -23,6 +23,8 @@ use crate::projection::Projection;
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// How long an attempt may go on after the worker was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long giving the fence back may take: without, those that stand by wait longer, and that is all.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 /// A worker at work.
 pub(super) struct Run {
@@ -34,7 +36,7 @@ pub(super) struct Run {
 }
 
 /// What follows a batch.
-enum Next {
+pub(super) enum Next {
     /// The next one.
     Continue,
     /// Nothing: the worker was asked to stop.
@@ -52,6 +54,7 @@ impl Run {
             Ok(Err(error)) => Some(error),
             Err(panic) => Some(self.failed("the worker itself".into(), panicked(&*panic))),
         };
+        self.release().await;
         let projection = self.board.projection();
         match &error {
             None => tracing::info!(%projection, "projection stopped"),
@@ -61,7 +64,7 @@ impl Run {
     }
 
     async fn work(&mut self, mut saved: Vec<Saved>) -> Result<(), Error> {
-        while let Next::Rewind(stored) = self.follow(&saved).await? {
+        while let Next::Rewind(stored) = self.follow_or_stand_by(&saved).await? {
             if !self.verify_patiently(&stored).await? {
                 break;
             }
@@ -69,6 +72,22 @@ impl Run {
             saved = stored;
         }
         Ok(())
+    }
+
+    async fn follow_or_stand_by(&mut self, saved: &[Saved]) -> Result<Next, Error> {
+        match (self.follow(saved).await, self.worker.stand_by) {
+            (Err(error), Some(silence)) if error.is_fenced() => self.stand_by(silence).await,
+            (followed, _) => followed,
+        }
+    }
+
+    /// Gives the fence back, so that who stands by need not wait for silence.
+    pub(super) async fn release(&self) {
+        let released = tokio::time::timeout(RELEASE_MAX, self.ledger.release()).await;
+        if let Ok(Err(error)) = released {
+            let projection = self.board.projection();
+            tracing::debug!(%projection, error = &error as &dyn std::error::Error, "giving the fence back failed");
+        }
     }
 
     /// Compares checkpoints with the log, again and again while it can't be reached. False when asked to stop.

@@ -1,13 +1,14 @@
 //! What others see of a worker: where it is, and how it is doing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use es_core::{Checkpoint, Position};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::checkpoint::{Place, Saved};
+use crate::checkpoint::{Place, Saved, Standing};
 use crate::error::Error;
 
 /// How a worker is doing.
@@ -24,11 +25,32 @@ pub enum WorkerState {
         /// How often it failed since then.
         attempts: u32,
     },
+    /// Another worker, mostly of another process, took the fence and does the work: see
+    /// [`Worker::stand_by`](super::Worker::stand_by).
+    StandingBy {
+        /// That worker.
+        holder: Arc<str>,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
     /// It does nothing any more.
     Stopped {
         /// Why, unless it was asked to.
         error: Option<Arc<Error>>,
     },
+}
+
+/// In a few words, the causes of an error not among them.
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Retrying { error, attempts, .. } => write!(f, "trying again after {attempts} failures: {error}"),
+            Self::StandingBy { holder, .. } => write!(f, "standing by: fence taken by {holder}"),
+            Self::Stopped { error: None } => f.write_str("stopped"),
+            Self::Stopped { error: Some(error) } => write!(f, "stopped: {error}"),
+        }
+    }
 }
 
 /// How a worker is doing, and how far it is.
@@ -70,6 +92,8 @@ pub(super) struct Board {
     projection: Arc<str>,
     places: Arc<[Place]>,
     sender: watch::Sender<Notice>,
+    /// Somebody waits for progress: who only looks at what another worker commits looks sooner.
+    asked: Notify,
 }
 
 /// What the board shows.
@@ -77,6 +101,8 @@ pub(super) struct Board {
 pub(super) struct Notice {
     progress: Vec<PartitionProgress>,
     troubles: BTreeMap<Origin, Trouble>,
+    /// Who has the fence, and since when.
+    standing_by: Option<(Arc<str>, DateTime<Utc>)>,
     stopped: Option<Option<Arc<Error>>>,
 }
 
@@ -98,7 +124,7 @@ struct Trouble {
 
 impl Board {
     pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>, saved: &[Saved]) -> Self {
-        let board = Self { projection, places, sender: watch::Sender::default() };
+        let board = Self { projection, places, sender: watch::Sender::default(), asked: Notify::new() };
         board.reset(saved);
         board
     }
@@ -125,8 +151,34 @@ impl Board {
         self.places.iter().position(here)
     }
 
-    /// Shows what is saved.
+    /// Shows a worker that begins, or begins anew, at what is saved.
     pub(super) fn reset(&self, saved: &[Saved]) {
+        let progress = self.progress_of(saved);
+        self.sender.send_modify(|notice| {
+            notice.progress = progress;
+            notice.troubles.clear();
+            notice.standing_by = None;
+        });
+    }
+
+    /// Shows what another worker saved.
+    pub(super) fn stands_by(&self, standing: &Standing) {
+        let mut progress = self.progress_of(&standing.saved);
+        let holder = standing.holder.clone().unwrap_or_else(|| "a worker that has stopped".into());
+        self.sender.send_modify(|notice| {
+            for (at, before) in progress.iter_mut().zip(&notice.progress) {
+                if at.next == before.next {
+                    at.read = before.read;
+                }
+            }
+            notice.progress = progress;
+            notice.troubles.clear();
+            let since = notice.standing_by.take().map_or_else(Utc::now, |(_, since)| since);
+            notice.standing_by = Some((holder, since));
+        });
+    }
+
+    fn progress_of(&self, saved: &[Saved]) -> Vec<PartitionProgress> {
         let progress = self.places.iter().zip(saved).map(|(place, saved)| PartitionProgress {
             category: place.category.clone(),
             topic: place.topic.clone(),
@@ -138,8 +190,17 @@ impl Board {
             void: saved.void,
             quarantined: saved.quarantined,
         });
-        let progress = progress.collect();
-        self.sender.send_modify(|notice| notice.progress = progress);
+        progress.collect()
+    }
+
+    /// Says that somebody waits for progress.
+    pub(super) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Waits until somebody waits for progress.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     /// Shows that a place moved.
@@ -182,9 +243,12 @@ impl Notice {
         if let Some(error) = &self.stopped {
             return WorkerState::Stopped { error: error.clone() };
         }
-        self.troubles.values().next().cloned().map_or(WorkerState::Running, |trouble| {
-            let Trouble { error, since, attempts } = trouble;
-            WorkerState::Retrying { error, since, attempts }
-        })
+        if let Some(Trouble { error, since, attempts }) = self.troubles.values().next().cloned() {
+            return WorkerState::Retrying { error, since, attempts };
+        }
+        match self.standing_by.clone() {
+            Some((holder, since)) => WorkerState::StandingBy { holder, since },
+            None => WorkerState::Running,
+        }
     }
 }

@@ -1,7 +1,12 @@
 //! Bulk work over declared tables, and SQL of one's own: the same on both databases.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
-use es_projections::{Database, Error, Kind, OnDuplicate, Row, Table, Value};
+use es_core::log::memory::MemoryLog;
+use es_core::record::{Claim, Encoder};
+use es_core::{Epoch, EventSource};
+use es_projections::{Database, Error, Kind, OnDuplicate, Row, Table, Value, Worker};
 use uuid::Uuid;
 
 use super::support::*;
@@ -235,6 +240,26 @@ pub async fn a_transaction_that_is_dropped_changes_nothing(url: &str) {
         drop(tx);
         assert_eq!(count(&database, "numbers").await, 0);
     }
+}
+
+/// Shows: a batch may move more checkpoints than one statement has room for.
+pub async fn thousands_of_partitions_move_at_once(url: &str) {
+    const MANY: u32 = 3_000;
+    let database = connect(url).await;
+    let log = MemoryLog::new(MANY);
+    let source = EventSource { partitions: MANY, ..Events::new().source };
+    for partition in 0..MANY {
+        let (epoch, log_id) = (Epoch { number: 1, writer: 7 }, Uuid::from_u128(u128::from(partition)));
+        let claim = Claim { epoch, log_id, node: "test".into(), partitions: Some(MANY), previous: None };
+        let record = Encoder::new("bank", "account").claim(&claim, 1_700_000_000_000);
+        log.partition(&source.topic, partition).append_foreign(record);
+    }
+    let worker = Worker::builder(database.clone(), Arc::new(log), vec![source]).batch_max(2 * MANY as usize);
+    let worker = worker.start(Balances::default()).await.unwrap();
+    worker.catch_up(SOON * 3).await.unwrap_or_else(|error| panic!("{}: {}", chain(&error), worker.state()));
+    worker.stop().await.unwrap();
+    let sql = format!("SELECT sum(next_offset) AS n FROM {}", database.table_name("es_checkpoints"));
+    assert_eq!(database.fetch(&sql, &[]).await.unwrap()[0].get::<u32>("n").unwrap(), MANY);
 }
 
 pub async fn tables_of_a_newer_release_are_refused(url: &str) {

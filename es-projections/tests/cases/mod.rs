@@ -6,6 +6,7 @@ pub mod audit;
 pub mod bulk;
 pub mod faults;
 pub mod replay;
+pub mod standing_by;
 pub mod support;
 pub mod waiting;
 
@@ -32,6 +33,13 @@ macro_rules! for_each_case {
                 a_topic_made_anew_stops_the_worker
                 a_log_that_goes_away_is_read_on
                 a_large_command_is_not_split;
+            standing_by:
+                who_stands_by_goes_on_when_the_other_has_stopped
+                of_two_that_work_the_second_keeps_the_fence_and_both_wait
+                who_stands_by_takes_over_from_a_silent_one
+                a_slow_one_keeps_the_fence
+                an_incomplete_command_is_nobodys_silence
+                a_removed_read_model_ends_who_stands_by;
             waiting:
                 a_wait_ends_when_the_event_is_visible
                 a_wait_ends_at_its_deadline_and_says_where_it_is
@@ -45,6 +53,7 @@ macro_rules! for_each_case {
                 rows_that_do_not_fit_are_refused
                 statements_of_ones_own_run_on_both
                 a_transaction_that_is_dropped_changes_nothing
+                thousands_of_partitions_move_at_once
                 tables_of_a_newer_release_are_refused;
             audit:
                 every_field_comes_back_whatever_it_holds

@@ -21,6 +21,10 @@ use crate::read_model::Accounts;
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Read models that do not move for this long are given up.
 const STANDSTILL: Duration = Duration::from_secs(10);
+/// Projections that another process took over come back when they do not move for this long.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long what is under way may keep the database's connections when the process ends.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where log, database and local state are.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,14 +73,19 @@ pub(crate) struct Bank {
 }
 
 impl ReadModels {
-    /// Opens log and database, and starts the projections.
-    pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
+    /// Opens log and database, and starts the projections. Where another process of this bank runs them already, that
+    /// one stands by from now on until this one has stopped. `node` is what it calls this one.
+    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
         let folder = Folder::open(&options.data)?;
         let ((log, group), database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
         let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
         let partitions = log.prepare(&topic).await?;
         let source = EventSource::of::<Account>(&options.namespace, partitions);
-        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
+        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]).stand_by(SILENCE);
+        let worker = match node {
+            Some(node) => worker.name(node),
+            None => worker,
+        };
         let accounts = worker.start(Accounts::new()).await?;
         let audit = worker.start(AuditTrail::new(std::slice::from_ref(&source))).await?;
         Ok(Self { log, source, database, accounts, audit, group, folder })
@@ -91,7 +100,7 @@ impl ReadModels {
     /// Stops the projections, each at the end of its batch.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let (accounts, audit) = tokio::join!(self.accounts.stop(), self.audit.stop());
-        self.database.close().await;
+        close(&self.database).await;
         accounts?;
         Ok(audit?)
     }
@@ -101,7 +110,7 @@ impl Bank {
     /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them. On one Kafka each process
     /// needs a name of its own; without one it is made up.
     pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
-        let models = ReadModels::open(options).await?;
+        let models = ReadModels::open(options, node).await?;
         let unnamed = EngineConfig::default();
         let config = EngineConfig {
             namespace: Some(options.namespace.clone()),
@@ -155,6 +164,13 @@ async fn open_database(options: &Options, folder: &Folder) -> Result<Database, F
     Ok(Database::connect_with(&url, &options.namespace, connect).await?)
 }
 
+/// Closes the connections; those of a query that does not end are left to the end of the process.
+async fn close(database: &Database) {
+    if tokio::time::timeout(CLOSE_MAX, database.close()).await.is_err() {
+        tracing::warn!("what the database was asked last is cut off, it takes longer than {CLOSE_MAX:?}");
+    }
+}
+
 /// Waits for one projection as long as it moves.
 async fn catch_up(projection: &Handle) -> Result<(), Failure> {
     loop {
@@ -174,5 +190,18 @@ fn stuck(projection: &Handle, error: &es_projections::Error) -> Failure {
             Failure::because(format!("projection {} can't go on", projection.projection()), &*error)
         }
         _ => Failure::because("waiting for the read models", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_given_back_does_not_keep_the_process() {
+        let database = Database::connect("sqlite::memory:", "bank").await.unwrap();
+        let _held = database.begin().await.unwrap();
+        let closed = tokio::time::timeout(CLOSE_MAX * 2, close(&database)).await;
+        assert!(closed.is_ok(), "it waits for the connection");
     }
 }

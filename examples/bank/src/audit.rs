@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::app::{Options, ReadModels};
+use crate::cli::wrong_usage;
 use crate::domain::{Account, AccountEvent};
 use crate::failure::Failure;
 use crate::time::{end_of, start_of};
@@ -52,7 +53,12 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         limit: LIMIT_MAX,
         ..Query::default()
     };
-    let models = ReadModels::open(options).await?;
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from >= to
+    {
+        wrong_usage("--from is later than --to: nothing can be between");
+    }
+    let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut before = "{\"items\":[";

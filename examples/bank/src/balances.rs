@@ -32,7 +32,7 @@ struct Balance {
 
 /// Brings the read models up to date and prints the balances.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let models = ReadModels::open(options).await?;
+    let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let mut out = Printer { out: BufWriter::new(io::stdout().lock()), csv: args.csv };
     out.header()?;

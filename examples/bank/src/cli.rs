@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
@@ -48,13 +50,21 @@ enum Import {
     Pkdd99(import::Args),
 }
 
+/// How long threads may go on after the command has ended.
+const THREADS_MAX: Duration = Duration::from_secs(1);
+
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     log::if_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli)),
+        Ok(runtime) => {
+            let done = runtime.block_on(execute(cli));
+            // A thread that still waits for a broker or a disk when all else has ended keeps nobody.
+            runtime.shutdown_timeout(THREADS_MAX);
+            done
+        }
         Err(error) => Err(Failure::because("starting the async runtime", &error)),
     };
     match done {
@@ -65,6 +75,11 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the program as clap does for what it finds itself, where arguments that are each right don't go together.
+pub(crate) fn wrong_usage(what: &str) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, what).exit()
 }
 
 async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! The data folder: checked before anything in it is touched, and locked for one process.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -11,6 +11,10 @@ const FORMAT: &str = "bank data 1\n";
 const FORMAT_FILE: &str = "format";
 const NEW_FORMAT_FILE: &str = "format.new";
 const LOCK_FILE: &str = "lock";
+/// What a folder may hold before its format is written.
+const MARKERS: [&str; 3] = [FORMAT_FILE, NEW_FORMAT_FILE, LOCK_FILE];
+/// What it may hold beside an empty marker.
+const DATA: [&str; 5] = ["log", "state", "bank.db", "bank.db-wal", "bank.db-shm"];
 
 /// A data folder that is this process's own until it is dropped.
 #[derive(Debug)]
@@ -39,10 +43,8 @@ impl Folder {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        if !path.join(FORMAT_FILE).exists() {
-            // Renamed into place, so that a process killed here leaves no half-written one.
-            fs::write(path.join(NEW_FORMAT_FILE), FORMAT).map_err(failed)?;
-            fs::rename(path.join(NEW_FORMAT_FILE), path.join(FORMAT_FILE)).map_err(failed)?;
+        if !is_marked(path) {
+            mark(path).map_err(failed)?;
         }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -53,11 +55,27 @@ impl Folder {
     }
 }
 
+fn is_marked(path: &Path) -> bool {
+    fs::read(path.join(FORMAT_FILE)).is_ok_and(|format| !format.is_empty())
+}
+
+/// Synced and then renamed into place, and the folder synced too: a process that is killed here leaves no half-written
+/// marker, and a machine that loses power none that is empty.
+fn mark(path: &Path) -> io::Result<()> {
+    let mut marker = File::create(path.join(NEW_FORMAT_FILE))?;
+    marker.write_all(FORMAT.as_bytes())?;
+    marker.sync_all()?;
+    fs::rename(path.join(NEW_FORMAT_FILE), path.join(FORMAT_FILE))?;
+    File::open(path)?.sync_all()
+}
+
 /// Refuses a folder that holds anything else, or what a newer release made.
 fn check(path: &Path) -> Result<(), Failure> {
     let shown = path.display();
     match fs::read_to_string(path.join(FORMAT_FILE)) {
         Ok(format) if format == FORMAT => return Ok(()),
+        // A machine lost power before an unsynced marker was written. It is written again if all else here is ours.
+        Ok(format) if format.is_empty() => {}
         Ok(format) if format.starts_with("bank data ") => {
             let what = format!("the data folder {shown} is of another release, its format is {:?}", format.trim());
             return Err(Failure::new(format!("{what}, not {:?}: run that release", FORMAT.trim())));
@@ -65,11 +83,13 @@ fn check(path: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         _ => return Err(foreign(path, FORMAT_FILE)),
     }
+    let marked = path.join(FORMAT_FILE).exists();
     let entries =
         fs::read_dir(path).map_err(|error| Failure::because(format!("reading the folder {shown}"), &error))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name != LOCK_FILE && name != NEW_FORMAT_FILE {
+        let ours = MARKERS.iter().any(|marker| name == *marker);
+        if !ours && !(marked && DATA.iter().any(|data| name == *data)) {
             return Err(foreign(path, &name.to_string_lossy()));
         }
     }
@@ -107,6 +127,22 @@ mod tests {
         fs::write(dir.path().join("thesis.tex"), "").unwrap();
         refused(dir.path(), "thesis.tex");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_empty_marker_is_written_again_if_the_rest_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Folder::open(dir.path()).unwrap());
+        fs::write(dir.path().join("bank.db"), "rows").unwrap();
+        fs::create_dir(dir.path().join("log")).unwrap();
+        fs::write(dir.path().join(FORMAT_FILE), "").unwrap();
+        drop(Folder::open(dir.path()).unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join(FORMAT_FILE)).unwrap(), FORMAT);
+
+        fs::write(dir.path().join(FORMAT_FILE), "").unwrap();
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        refused(dir.path(), "thesis.tex");
+        assert_eq!(fs::read(dir.path().join(FORMAT_FILE)).unwrap(), b"");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Instant;
 use chrono::NaiveDate;
 
 use crate::app::{Bank, Options};
+use crate::cli::wrong_usage;
 use crate::failure::Failure;
 use crate::time::yymmdd;
 use lanes::{Item, Lanes};
@@ -37,6 +38,11 @@ pub(crate) struct Args {
 
 /// Imports the file and waits until the read models contain all of it.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
+    if let (Some(from), Some(to)) = (args.from, args.to)
+        && from > to
+    {
+        wrong_usage("--from is later than --to: nothing can be between");
+    }
     let started = Instant::now();
     // Both are looked at before anything is opened, so that a wrong name or header changes nothing.
     let transactions = pkdd99::Transactions::open(&args.trans)?;

@@ -35,7 +35,7 @@ impl Default for Args {
     }
 }
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM; a second one ends the process at once.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone())?;
@@ -44,7 +44,11 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         Failure::because(format!("listening on {} failed (choose another address with --listen)", args.listen), &error)
     })?;
     let address = listener.local_addr()?;
-    let bank = Bank::open(options, args.node.as_deref()).await?;
+    // What is half open when the process is asked to stop is dropped: nothing was promised to anyone yet.
+    let bank = tokio::select! {
+        opened = Bank::open(options, args.node.as_deref()) => opened?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let server = tokio::spawn(http::serve(listener, &bank, stop.clone()));
     let ready = tokio::select! {
         ready = bank.bus.ready() => ready,
@@ -71,11 +75,17 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
 fn stop_on_signals(stop: CancellationToken) -> Result<(), Failure> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut asked = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        asked().await;
         stop.cancel();
+        asked().await;
+        eprintln!("bank: ended at once by a second signal: what was under way is in the log as a whole or not at all");
+        std::process::exit(1);
     });
     Ok(())
 }

@@ -33,9 +33,25 @@ pub(crate) enum AccountEvent {
 /// What may be asked of an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
 pub(crate) enum AccountCommand {
-    Open { owner: String, overdraft_limit: Money },
-    Deposit { amount: Money, reference: Option<String> },
-    Withdraw { amount: Money, reference: Option<String> },
+    /// Changes nothing, and is remembered like every command. Sent to an account that is made of a key, it says what
+    /// the key was used for: who uses it again to open another account is told so.
+    Reserve {
+        id: String,
+        owner: String,
+        overdraft_limit: Money,
+    },
+    Open {
+        owner: String,
+        overdraft_limit: Money,
+    },
+    Deposit {
+        amount: Money,
+        reference: Option<String>,
+    },
+    Withdraw {
+        amount: Money,
+        reference: Option<String>,
+    },
     Close,
 }
 
@@ -81,13 +97,14 @@ pub(crate) struct Account {
 
 impl Handle for Account {
     fn handle(&self, command: AccountCommand, _: &Context) -> Result<Vec<AccountEvent>, AccountError> {
-        self.decide(command).map(|event| vec![event])
+        self.decide(command).map(|event| event.into_iter().collect())
     }
 }
 
 impl Account {
-    pub(super) fn decide(&self, command: AccountCommand) -> Result<AccountEvent, AccountError> {
-        match command {
+    pub(super) fn decide(&self, command: AccountCommand) -> Result<Option<AccountEvent>, AccountError> {
+        let event = match command {
+            AccountCommand::Reserve { .. } => return Ok(None),
             AccountCommand::Open { owner, overdraft_limit } => {
                 if self.status != Status::Absent {
                     return Err(AccountError::AlreadyOpen);
@@ -95,14 +112,15 @@ impl Account {
                 if overdraft_limit < Money::ZERO {
                     return Err(AccountError::OverdraftNegative { limit: overdraft_limit });
                 }
-                Ok(AccountEvent::Opened { owner, overdraft_limit })
+                AccountEvent::Opened { owner, overdraft_limit }
             }
             AccountCommand::Deposit { amount, reference } => {
                 self.must_be_open()?;
                 positive(amount)?;
-                let fits = self.balance.plus(amount).is_some();
-                let refusal = AccountError::BalanceTooLarge { balance: self.balance, amount };
-                if fits { Ok(AccountEvent::Deposited { amount, reference }) } else { Err(refusal) }
+                if self.balance.plus(amount).is_none() {
+                    return Err(AccountError::BalanceTooLarge { balance: self.balance, amount });
+                }
+                AccountEvent::Deposited { amount, reference }
             }
             AccountCommand::Withdraw { amount, reference } => {
                 self.must_be_open()?;
@@ -110,19 +128,20 @@ impl Account {
                 let (balance, overdraft_limit) = (self.balance, self.overdraft_limit);
                 // -(2^53 - 1) is also where money ends, so a difference that does not fit is never allowed.
                 let allowed = balance.minus(amount).is_some_and(|rest| rest.get() >= -overdraft_limit.get());
-                let refusal = AccountError::InsufficientFunds { balance, overdraft_limit, amount };
-                if allowed { Ok(AccountEvent::Withdrawn { amount, reference }) } else { Err(refusal) }
+                if !allowed {
+                    return Err(AccountError::InsufficientFunds { balance, overdraft_limit, amount });
+                }
+                AccountEvent::Withdrawn { amount, reference }
             }
             AccountCommand::Close => {
                 self.must_be_open()?;
-                let empty = self.balance == Money::ZERO;
-                if empty {
-                    Ok(AccountEvent::Closed)
-                } else {
-                    Err(AccountError::BalanceNotZero { balance: self.balance })
+                if self.balance != Money::ZERO {
+                    return Err(AccountError::BalanceNotZero { balance: self.balance });
                 }
+                AccountEvent::Closed
             }
-        }
+        };
+        Ok(Some(event))
     }
 
     fn must_be_open(&self) -> Result<(), AccountError> {

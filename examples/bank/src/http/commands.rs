@@ -56,11 +56,31 @@ pub(super) async fn open(State(app): State<App>, headers: HeaderMap, body: Body)
     let id = id.unwrap_or_else(|| headers.new_id().to_string());
     let id: AccountId = id.parse().map_err(|error| Problem::bad_request(format!("id: {error}")))?;
     let location = format!("/api/accounts/{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC));
+    reserve(&app, &id, &headers, &owner, overdraft_limit).await?;
     let mut response = send(&app, &id, headers, AccountCommand::Open { owner, overdraft_limit }).await?;
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// A key is known to the account that it was used for, so another account would not know that it is used again. Where
+/// the body names the account, the account that is made of the key keeps what the key stands for. That one costs a
+/// round more, which the other commands don't pay: their account is in the path.
+async fn reserve(
+    app: &App,
+    id: &AccountId,
+    headers: &CommandHeaders,
+    owner: &str,
+    overdraft_limit: Money,
+) -> Result<(), Problem> {
+    let Some(keeper) = headers.id_of_key().map(|id| id.to_string()).filter(|keeper| keeper != id.as_str()) else {
+        return Ok(());
+    };
+    let keeper: AccountId = keeper.parse().map_err(|error| Problem::bad_request(format!("id: {error}")))?;
+    let reserve = AccountCommand::Reserve { id: id.to_string(), owner: owner.into(), overdraft_limit };
+    headers.identify(app.bus.send(&keeper, reserve)).await?;
+    Ok(())
 }
 
 pub(super) async fn deposit(

@@ -43,13 +43,24 @@ impl CommandHeaders {
 
     /// The id of what the command makes: the same for the same key.
     pub(super) fn new_id(&self) -> Uuid {
-        self.key.as_ref().map_or_else(Uuid::new_v4, |key| Uuid::new_v5(&KEYS, key.as_bytes()))
+        self.id_of_key().unwrap_or_else(Uuid::new_v4)
     }
 
-    pub(super) fn apply(self, mut command: Send<Account>) -> Send<Account> {
-        if let Some(key) = self.key {
-            command = command.command_id(command_id(&key));
+    /// The id that is made of the key.
+    pub(super) fn id_of_key(&self) -> Option<Uuid> {
+        self.key.as_ref().map(|key| Uuid::new_v5(&KEYS, key.as_bytes()))
+    }
+
+    /// Gives the command its id, and nothing else of what the headers say.
+    pub(super) fn identify(&self, command: Send<Account>) -> Send<Account> {
+        match &self.key {
+            Some(key) => command.command_id(command_id(key)),
+            None => command,
         }
+    }
+
+    pub(super) fn apply(self, command: Send<Account>) -> Send<Account> {
+        let mut command = self.identify(command);
         if let Some(correlation) = self.correlation {
             command = command.correlation_id(correlation.as_str());
         }

@@ -13,7 +13,7 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Every partition has an owner that serves, here or in another process, and every projection runs.
+/// Every partition has an owner that serves, and every projection runs, here or in another process.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     for partition in app.bus.status() {
         if !matches!(partition.state, OwnerState::Serving | OwnerState::Elsewhere) {
@@ -25,7 +25,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Proble
     for projection in [&app.accounts, &app.audit] {
         let name = projection.projection();
         let why = match projection.state() {
-            WorkerState::Running => continue,
+            WorkerState::Running | WorkerState::StandingBy { .. } => continue,
             WorkerState::Retrying { error, .. } => format!("projection {name} is in trouble: {}", chain(&*error)),
             WorkerState::Stopped { error: Some(error) } => format!("projection {name} stopped: {}", chain(&*error)),
             WorkerState::Stopped { error: None } => format!("projection {name} was stopped"),

@@ -34,8 +34,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Message {
     id: String,
-    event_type: Arc<str>,
+    event_type: String,
     json: String,
+}
+
+impl Message {
+    fn event(&self) -> Event {
+        Event::default().id(&self.id).event(&self.event_type).data(&self.json)
+    }
 }
 
 /// What is needed to read the log beside the owners.
@@ -63,8 +69,7 @@ pub(super) async fn events(
             Err(broadcast::error::RecvError::Closed) => None,
         }
     });
-    let event =
-        |message: Arc<Message>| Ok(Event::default().id(&message.id).event(&message.event_type).data(&message.json));
+    let event = |message: Arc<Message>| Ok(message.event());
     let stop = app.live.stop.clone();
     Ok(Sse::new(messages.map(event).take_until(stop.cancelled_owned())).keep_alive(KeepAlive::default()))
 }
@@ -157,5 +162,48 @@ impl Live {
 fn message(recorded: &Recorded) -> Message {
     let shown = Shown::recorded(recorded);
     let json = serde_json::to_string(&shown).expect("text and numbers are JSON");
-    Message { id: shown.position().into(), event_type: recorded.envelope.event_type.clone(), json }
+    // A line break ends a field. In a type it is no name of ours, and in JSON it is only space between its parts.
+    let event_type = recorded.envelope.event_type.replace(['\r', '\n'], "\u{fffd}");
+    Message { id: shown.position().into(), event_type, json: json.replace(['\r', '\n'], " ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use es_core::{AggregateKey, CommandHash, CommandId, Envelope, EventHash, EventId, Version};
+
+    use super::*;
+    use crate::audit::stream;
+
+    /// What others wrote to the topic is sent on as one event, whatever its type and the layout of its JSON.
+    #[test]
+    fn line_breaks_end_no_field() {
+        let time = DateTime::from_timestamp_millis(1_700_000_000_000).unwrap();
+        let envelope = Envelope {
+            context: "bank".into(),
+            stream: stream(AggregateKey::new("a").unwrap()),
+            version: Version::new(1),
+            event_id: EventId::fresh(7),
+            event_type: "opened\r\nid: 0\rdata: x\n".into(),
+            schema_version: 1,
+            recorded_at: time,
+            occurred_at: time,
+            command_id: CommandId::random(),
+            command_hash: CommandHash([7; 16]),
+            correlation_id: "c".parse().unwrap(),
+            causation_id: None,
+            actor: None,
+            traceparent: None,
+            content_type: "application/json".into(),
+            payload: "{\r\n\"owner\":\r\"A\\nda\"\n}".into(),
+            previous_hash: EventHash::default(),
+            hash: EventHash::default(),
+        };
+        let message = message(&Recorded { partition: 0, offset: 0, envelope });
+        drop(message.event());
+        assert_eq!(message.event_type, "opened\u{fffd}\u{fffd}id: 0\u{fffd}data: x\u{fffd}");
+        let json: serde_json::Value = serde_json::from_str(&message.json).unwrap();
+        assert_eq!(json["data"]["owner"], "A\nda");
+        assert!(!message.json.contains(['\r', '\n']));
+    }
 }

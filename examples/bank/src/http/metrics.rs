@@ -47,10 +47,25 @@ async fn projections(text: &mut String, app: &App) {
     let projections = [&app.accounts, &app.audit];
     let label = |name: &str| format!("projection=\"{name}\"");
     let statuses = futures::future::join_all(projections.map(|projection| projection.status())).await;
-    head(text, "bank_projection_running", "gauge", "Whether the projection works without trouble");
+    head(
+        text,
+        "bank_projection_running",
+        "gauge",
+        "Whether the projection works without trouble, here or in another process",
+    );
     for (projection, status) in projections.iter().zip(&statuses) {
-        let running = matches!(status.state, WorkerState::Running);
+        let running = matches!(status.state, WorkerState::Running | WorkerState::StandingBy { .. });
         line(text, "bank_projection_running", &label(projection.projection()), u64::from(running));
+    }
+    head(
+        text,
+        "bank_projection_standing_by",
+        "gauge",
+        "Whether another process runs the projection, and this one watches",
+    );
+    for (projection, status) in projections.iter().zip(&statuses) {
+        let standing_by = matches!(status.state, WorkerState::StandingBy { .. });
+        line(text, "bank_projection_standing_by", &label(projection.projection()), u64::from(standing_by));
     }
     head(text, "bank_projection_lag_records", "gauge", "Records of the log that the projection has not handled yet");
     for (projection, status) in projections.iter().zip(&statuses) {

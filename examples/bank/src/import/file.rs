@@ -152,6 +152,10 @@ impl Default for Splitter {
 
 impl Splitter {
     fn split(&mut self, line: &[u8]) -> Result<Vec<String>, String> {
+        // The reader would take it for the end of the row, and what follows would be lost without a word.
+        if line.contains(&b'\r') {
+            return Err("a carriage return stands in its midst, without a line feed".into());
+        }
         if line.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
             return Err("a quote is not closed".into());
         }
@@ -212,5 +216,27 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<u64> {
         if done {
             return Ok(skipped);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader of CSV takes a lone carriage return for the end of a row.
+    #[test]
+    fn a_carriage_return_within_a_line_is_refused_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows");
+        std::fs::write(&path, "a;b\r\n1;2\r3;4\r\n5;6\r\n7;\"8\r\"\n").unwrap();
+        let mut rows = Rows::open(&path, &["a", "b"]).unwrap();
+        let mut seen = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            seen.push(
+                row.map_or_else(|refused| refused.to_string(), |row| format!("{} {}", row.get("a"), row.get("b"))),
+            );
+        }
+        let reason = "a carriage return stands in its midst, without a line feed";
+        assert_eq!(seen, [format!("line 2 refused: {reason}"), "5 6".into(), format!("line 4 refused: {reason}")]);
     }
 }
