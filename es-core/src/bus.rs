@@ -105,6 +105,12 @@ pub struct PartitionStatus {
     pub void: u64,
     /// Records that are not ours seen since the start.
     pub foreign: u64,
+    /// States taken from the snapshots topic since the start, instead of being folded from their events.
+    pub restored: u64,
+    /// Checkpoints written to the snapshots topic since the start.
+    pub checkpoints: u64,
+    /// Those that failed; what they would have held is in a later one.
+    pub failed_checkpoints: u64,
     /// Commands that wait for the owner.
     pub queued: usize,
 }
@@ -158,6 +164,9 @@ impl<A: Handle + Apply> Bus<A> {
             doubts: read(&desk.counters.doubts),
             void: read(&desk.counters.void),
             foreign: read(&desk.counters.foreign),
+            restored: read(&desk.counters.restored),
+            checkpoints: read(&desk.counters.checkpoints),
+            failed_checkpoints: read(&desk.counters.failed_checkpoints),
             queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
         };
         (0..).zip(&self.shared.desks).map(one).collect()

@@ -47,6 +47,7 @@ mod partition;
 mod reader;
 pub mod record;
 mod round;
+mod snapshot;
 mod state;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -69,6 +70,7 @@ pub use ids::{
 pub use owner::OwnerState;
 pub use partition::partition_of;
 pub use reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded, events_topic, verify_checkpoint};
+pub use snapshot::snapshots_topic;
 pub use store::StoreError;
 
 #[cfg(doctest)]

@@ -77,6 +77,8 @@ pub struct TopicSpec {
 pub enum TopicKind {
     /// Every event for ever, claims and answers: compacted, never shortened.
     Events,
+    /// States, checkpoints and command ids, made of the events: compacted, never shortened otherwise.
+    Snapshots,
 }
 
 /// A log of topics with partitions.
@@ -102,6 +104,11 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// The largest record that can be appended, in bytes as [`Record::size`] counts them.
     fn record_max_bytes(&self) -> usize;
+
+    /// Whether snapshots in the log are of use: a process may start without the local state of the one before it.
+    fn keeps_snapshots(&self) -> bool {
+        true
+    }
 }
 
 /// Appends to one partition, in order.

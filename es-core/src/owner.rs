@@ -25,8 +25,9 @@ use crate::log::{AppendError, Log, LogError, LogErrorKind, LogReader, LogWriter}
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
 use crate::round::{Closed, Desk, Job, Pending, Reply, Round};
+use crate::snapshot::SnapshotTopic;
 use crate::state::{PartitionState, StateLimits};
-use crate::store::{Store, StoreError};
+use crate::store::{StateFolder, StoreError};
 
 /// Bounds of an owner's work.
 #[derive(Debug, Clone)]
@@ -75,6 +76,9 @@ pub(crate) struct Counters {
     pub(crate) doubts: AtomicU64,
     pub(crate) void: AtomicU64,
     pub(crate) foreign: AtomicU64,
+    pub(crate) restored: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) failed_checkpoints: AtomicU64,
 }
 
 pub(crate) struct Owner<A: Aggregate> {
@@ -82,7 +86,9 @@ pub(crate) struct Owner<A: Aggregate> {
     pub(crate) source: EventSource,
     pub(crate) partition: u32,
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) folder: Arc<StateFolder>,
+    /// Where states are kept for who has none; `None` where that is switched off.
+    pub(crate) snapshots: Option<SnapshotTopic>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: OwnerLimits,
     pub(crate) desk: Desk,
@@ -196,11 +202,18 @@ impl<A: Handle + Apply> Owner<A> {
             return Err(self.superseded(known));
         }
         tracing::info!(%topic, partition = self.partition, %epoch, offset, "took over a partition");
+        if let Some(snapshots) = &self.snapshots {
+            known.state.keep_snapshots(snapshots, epoch);
+        }
         Ok(Claimed { epoch, offset, writer })
     }
 
     async fn open(&self) -> Result<Known<A>, Obstacle> {
-        let (state, checkpoint) = PartitionState::open(self.partition, self.store.clone(), self.limits.state)?;
+        let store = self.folder.store()?;
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.restore_where_quicker(&store).await;
+        }
+        let (state, checkpoint) = PartitionState::open(self.partition, store, self.limits.state)?;
         verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
         let reader = PartitionReader::resume(self.source.clone(), self.partition, &checkpoint);
         Ok(Known { state, reader })
@@ -235,9 +248,10 @@ impl<A: Handle + Apply> Owner<A> {
             let now_ms = self.clock.now_ms();
             for stored in batch.records {
                 let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
+                let before = known.reader.checkpoint();
                 let fed = known.reader.feed(stored)?;
                 self.note(&fed, offset);
-                known.state.replay(fed, offset, timestamp_ms, now_ms)?;
+                known.state.replay(fed, offset, timestamp_ms, now_ms, &before)?;
             }
             known.reader.skip_to(batch.next);
             known.state.flush_if_due(|| known.reader.checkpoint()).await?;
@@ -419,10 +433,11 @@ impl<A: Handle + Apply> Owner<A> {
         while let Some(job) = self.inbox.recv().await {
             let _ = job.reply.send(Reply::NotDone(NotDone::Stopped));
         }
-        if let Some(Known { mut state, reader }) = known
-            && let Err(error) = state.flush(reader.checkpoint()).await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the next start reads more of the log");
+        if let Some(Known { mut state, reader }) = known {
+            if let Err(error) = state.flush(reader.checkpoint()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the next start reads more of the log");
+            }
+            state.finish_snapshots(self.limits.append_deadline).await;
         }
     }
 }

@@ -398,15 +398,15 @@ impl<A: Handle + Apply> Closed<A> {
 
     /// The append is proven: first the states, then every caller's answer.
     pub(crate) fn publish(self, state: &mut PartitionState<A>, claim_offset: u64) {
-        let changed: std::collections::HashSet<AggregateKey> = self
-            .pending
-            .iter()
-            .filter(|pending| matches!(pending.outcome, Outcome::Events { .. }))
-            .map(|pending| pending.id.clone())
-            .collect();
+        let mut changed: HashMap<AggregateKey, u64> = HashMap::new();
+        for pending in &self.pending {
+            if let Outcome::Events { last_sequence, .. } = &pending.outcome {
+                changed.insert(pending.id.clone(), *last_sequence); // in the order of the log: the last one stays
+            }
+        }
         for (id, entry) in self.working {
-            if changed.contains(&id) {
-                state.put(id, Arc::new(entry));
+            if let Some(last_sequence) = changed.get(&id) {
+                state.put(id, Arc::new(Entry { offset: claim_offset + last_sequence, ..entry }));
             }
         }
         for (pending, answer_sequence) in self.pending.into_iter().zip(self.answer_sequences) {

@@ -134,6 +134,7 @@ impl Store {
         let number = self.topics.read().unwrap_or_else(PoisonError::into_inner).len() as u32;
         let kind = match spec.kind {
             TopicKind::Events => "events".into(),
+            TopicKind::Snapshots => "snapshots".into(),
         };
         let stored = serde_json::to_vec(&StoredTopic { number, kind }).expect("a number and a name");
         let mut batch = self.batch();

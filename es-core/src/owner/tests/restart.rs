@@ -108,7 +108,7 @@ async fn a_damaged_store_is_built_anew() {
     }
     process.engine.shutdown().await;
     drop(process);
-    let data = dir.path().join(TOPIC).join("data");
+    let data = dir.path().join(TOPIC).join("data-0");
     for entry in std::fs::read_dir(&data).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
