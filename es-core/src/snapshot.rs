@@ -296,3 +296,16 @@ impl std::fmt::Display for SnapshotTopic {
         write!(f, "{}/{}", self.topic, self.partition)
     }
 }
+
+/// What tests look for in the topic.
+#[cfg(test)]
+pub(crate) mod kept {
+    use super::*;
+
+    /// The offset that a checkpoint record names.
+    pub(crate) fn checkpoint(record: &Record) -> Option<u64> {
+        let (subject, _) = parse_key(&record.key)?;
+        let value = record.value.clone().filter(|_| subject == Subject::Checkpoint)?;
+        CheckpointRecord::decode(value).ok().map(|record| record.next)
+    }
+}

@@ -35,7 +35,7 @@ const IDS_BYTES_MAX: usize = 128 << 10;
 /// Entries of the store that are looked at before others get a turn.
 const PAGE: usize = 500;
 /// Records written before the topic is swept for the first time, where it has no more.
-const SWEEP_MIN: u64 = 1_000;
+const SWEEP_MIN: u64 = if cfg!(test) { 10 } else { 1_000 };
 /// Keys remembered during a sweep, so that none is cleared for each of its records that compaction has not taken yet.
 const SWEPT_MAX: usize = 10_000;
 /// The longest pause after a failure.

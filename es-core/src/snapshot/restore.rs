@@ -117,18 +117,24 @@ impl SnapshotTopic {
     }
 
     /// Reads the whole topic into an empty store. Tells whether it holds a checkpoint.
+    ///
+    /// It is read until nothing more is there: the owner of the day may be writing, and a record that compaction took
+    /// away before it was read is there again under the same key, behind the end of a moment ago.
     async fn restore(&self, store: &dyn Store, log_id: Uuid) -> Result<bool, Useless> {
-        let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let mut found = Found::of(Lineage::of(&self.schema, log_id), log_id);
         let mut filling = Filling::new(self, store);
-        let mut records = self.read(bounds.start, bounds.end).await?;
-        while let Some(stored) = records.next().await? {
-            let unreadable = |source| self.unreadable(&stored, source);
-            found.note(&stored).map_err(unreadable)?;
-            filling.take(&stored, found.lineage).map_err(|error| match error {
-                Refused::Store(error) => error.into(),
-                Refused::Record(source) => unreadable(source),
-            })?;
+        let mut bounds = self.log.bounds(&self.topic, self.partition).await?;
+        while !bounds.is_empty() {
+            let mut records = self.read(bounds.start, bounds.end).await?;
+            while let Some(stored) = records.next().await? {
+                let unreadable = |source| self.unreadable(&stored, source);
+                found.note(&stored).map_err(unreadable)?;
+                filling.take(&stored, found.lineage).map_err(|error| match error {
+                    Refused::Store(error) => error.into(),
+                    Refused::Record(source) => unreadable(source),
+                })?;
+            }
+            bounds = bounds.end..self.log.bounds(&self.topic, self.partition).await?.end;
         }
         let Some(reached) = found.best else { return Ok(false) };
         let next = reached.checkpoint.next;

@@ -141,7 +141,7 @@ async fn what_is_queued_at_shutdown_is_told_that_nothing_was_done() {
 /// A later release of [`Counter`]: the same events, another state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Aggregate)]
 #[aggregate(context = "test", name = "counter", id = String, command = Do, event = Done, error = No)]
-struct Newer {
+pub(super) struct Newer {
     #[serde(default)]
     largest: u64,
 }
