@@ -24,7 +24,7 @@ use crate::ids::Epoch;
 use crate::log::{AppendError, Log, LogError, LogErrorKind, LogReader, LogWriter};
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
-use crate::round::{Closed, Desk, Job, Pending, Reply, Round};
+use crate::round::{Closed, Desk, Job, Pending, Reply, Round, STARTING_OVER};
 use crate::snapshot::SnapshotTopic;
 use crate::state::{PartitionState, StateLimits};
 use crate::store::{StateFolder, StoreError};
@@ -275,24 +275,33 @@ impl<A: Handle + Apply> Owner<A> {
         }
     }
 
-    /// Rounds, until something comes between.
-    async fn serve(&mut self, known: &mut Known<A>, mut claimed: Claimed) -> Left {
+    /// Serves until something comes between; what was not decided then is told so.
+    async fn serve(&mut self, known: &mut Known<A>, claimed: Claimed) -> Left {
         self.status.send_replace(OwnerState::Serving);
-        let mut sequence = 0;
         let mut queued = Vec::with_capacity(self.limits.round_max);
+        let left = self.rounds(known, claimed, &mut queued).await;
+        for job in queued {
+            let _ = job.reply.send(Reply::NotDone(NotDone::NotReady { reason: STARTING_OVER.into() }));
+        }
+        left
+    }
+
+    /// One round after another.
+    async fn rounds(&mut self, known: &mut Known<A>, mut claimed: Claimed, queued: &mut Vec<Job<A>>) -> Left {
+        let mut sequence = 0;
         let shutdown = self.shutdown.clone();
         loop {
             if queued.is_empty() {
                 let received = tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return Left::Shutdown,
-                    received = self.inbox.recv_many(&mut queued, self.limits.round_max) => received, // no timer
+                    received = self.inbox.recv_many(queued, self.limits.round_max) => received, // no timer
                 };
                 if received == 0 {
                     return Left::Shutdown; // every bus is gone
                 }
             }
-            let mut closed = match self.decide(known, claimed.epoch, sequence, &mut queued).await {
+            let mut closed = match self.decide(known, claimed.epoch, sequence, queued).await {
                 Ok(closed) => closed,
                 Err(error) => return Left::Store(error),
             };
@@ -334,7 +343,10 @@ impl<A: Handle + Apply> Owner<A> {
             while round.bytes() < self.limits.round_max_bytes
                 && let Some(job) = rest.next()
             {
-                round.decide(job)?;
+                if let Err(error) = round.decide(job) {
+                    queued.extend(rest);
+                    return Err(error);
+                }
             }
             queued.extend(rest);
             if lingered || !round.has_only_answers() {

@@ -20,6 +20,9 @@ use crate::record::{Answer, AnswerEntry, Answers, Encoder, Stamp};
 use crate::state::{Entry, Known, PartitionState, fold, panic_text};
 use crate::store::StoreError;
 
+/// Why a command was not decided that was taken from the queue.
+pub(crate) const STARTING_OVER: &str = "what was known of the partition is looked up anew";
+
 /// What travels with a command.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
@@ -153,7 +156,11 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             }
             return Ok(());
         }
-        if let Some(known) = self.state.known(&key.0, &key.1, self.now.timestamp_millis())? {
+        let known = match self.state.known(&key.0, &key.1, self.now.timestamp_millis()) {
+            Ok(known) => known,
+            Err(error) => return Err(self.give_up(job, error)),
+        };
+        if let Some(known) = known {
             let same = known.is_of(job.hash);
             let _ =
                 job.reply.send(if same { Reply::Answer { known, duplicate: true } } else { Reply::CommandIdReused });
@@ -161,7 +168,10 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         }
         let mut entry = match self.working.remove(&job.id) {
             Some(entry) => entry,
-            None => (*self.state.entry(&job.id)?).clone(),
+            None => match self.state.entry(&job.id) {
+                Ok(entry) => (*entry).clone(),
+                Err(error) => return Err(self.give_up(job, error)),
+            },
         };
         let Job { id, command, hash, metadata, reply } = job;
         match self.outcome(&id, &mut entry, command, hash, &metadata) {
@@ -176,6 +186,16 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         }
         self.working.insert(id, entry);
         Ok(())
+    }
+
+    /// The store can't be read, so the round is not appended: everybody in it is told so.
+    fn give_up(&mut self, job: Job<A>, error: StoreError) -> StoreError {
+        let why = NotDone::NotReady { reason: STARTING_OVER.into() };
+        for pending in self.pending.drain(..) {
+            pending.not_done(&why);
+        }
+        let _ = job.reply.send(Reply::NotDone(why));
+        error
     }
 
     /// Decides, and makes the records of the events.

@@ -309,3 +309,144 @@ pub(crate) mod kept {
         CheckpointRecord::decode(value).ok().map(|record| record.next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::CommandHash;
+    use crate::ids::{EventId, ExpectedVersion, Version};
+    use crate::record::Answer;
+    use crate::state::Known;
+
+    const EPOCH: Epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };
+
+    fn schema() -> Schema {
+        Schema { fingerprint: "f0f0".into(), snapshot_version: 2 }
+    }
+
+    fn log_id() -> Uuid {
+        Uuid::from_bytes([0x10; 16])
+    }
+
+    fn lineage() -> Lineage {
+        Lineage::of(&schema(), log_id())
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot::new(lineage(), 12, 345, &[0xaa; 32], br#"{"balance":5}"#.to_vec())
+    }
+
+    fn ids() -> Ids {
+        let known = [
+            Known::accepted(1_700_000_000_123, CommandHash([0xbb; 16]), 345, Version::new(11), 2),
+            Known::answered(1_700_000_000_124, CommandHash([0xcc; 16]), 346, Version::new(12), &Answer::NoOp(())),
+            Known::answered(
+                1_700_000_000_125,
+                CommandHash([0xdd; 16]),
+                346,
+                Version::new(12),
+                &Answer::Refused(r#"{"insufficient_funds":{"balance":5}}"#.into()),
+            ),
+            Known::answered(
+                1_700_000_000_125,
+                CommandHash([0xee; 16]),
+                346,
+                Version::new(12),
+                &Answer::Conflict(ExpectedVersion::NoStream),
+            ),
+        ];
+        let entry = |(n, known): (usize, Known)| IdEntry {
+            aggregate: "Žižka/42".into(),
+            command: format!("c-{n}"),
+            known: known.encode_to_vec().into(),
+        };
+        let ids = known.into_iter().enumerate().map(entry).collect();
+        Ids { format: FORMAT, lineage: lineage().bytes(), ids, newest_ms: 1_700_000_000_125 }
+    }
+
+    fn reached() -> Reached {
+        let current = Current { epoch: EPOCH, claim_offset: 300, last_sequence: 46 };
+        let last_event = Some((EventId::from(Uuid::from_bytes([0xe0; 16])), 345));
+        let checkpoint = Checkpoint { log_id: log_id(), next: 347, current, last_event };
+        Reached { checkpoint, last_recorded_ms: 1_700_000_000_125 }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Bytes {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_snapshot() {
+        insta::assert_snapshot!(hex(&snapshot().encoded()), @"0801121027edaea073399347d83ffb26ef6ec26b180c20d9022a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa320d7b2262616c616e6365223a357d");
+    }
+
+    #[test]
+    fn command_ids() {
+        insta::assert_snapshot!(hex(&ids().encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a330a0ac5bd69c5be6b612f34321203632d301a2008fbd095ffbc311210bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a410a0ac5bd69c5be6b612f34321203632d311a2e08fcd095ffbc311210cccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a690a0ac5bd69c5be6b612f34321203632d321a5608fdd095ffbc311210dddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4a0a0ac5bd69c5be6b612f34321203632d331a3708fdd095ffbc311210eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31");
+    }
+
+    #[test]
+    fn a_checkpoint() {
+        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached()).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc31");
+    }
+
+    #[test]
+    fn keys() {
+        let keys = [aggregate_key("a@b/Ž", EPOCH), ids_key(347, 1, EPOCH), checkpoint_key(EPOCH)];
+        let shown: Vec<&str> = keys.iter().map(|key| std::str::from_utf8(key).unwrap()).collect();
+        insta::assert_snapshot!(shown.join("\n"), @"
+        a@b/Ž@7.0123456789abcdef
+        !ids/347.1@7.0123456789abcdef
+        !checkpoint@7.0123456789abcdef
+        ");
+        let parsed: Vec<_> = keys.iter().map(|key| parse_key(key).unwrap()).collect();
+        assert_eq!(parsed, [(Subject::Aggregate("a@b/Ž"), EPOCH), (Subject::Ids, EPOCH), (Subject::Checkpoint, EPOCH)]);
+        for foreign in ["", "a", "a@7", "a@x.1", "!new/1@7.0123456789abcdef", "@"] {
+            assert_eq!(parse_key(foreign.as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(parse_key(&[0xff, b'@', b'1', b'.', b'1']), None);
+    }
+
+    /// Written by 0.1: read for ever.
+    #[test]
+    fn old_bytes_are_read() {
+        const SNAPSHOT: &str = "0801121027edaea073399347d83ffb26ef6ec26b180c20d9022a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa320d7b2262616c616e6365223a357d";
+        const IDS: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a330a0ac5bd69c5be6b612f34321203632d301a2008fbd095ffbc311210bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a410a0ac5bd69c5be6b612f34321203632d311a2e08fcd095ffbc311210cccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a690a0ac5bd69c5be6b612f34321203632d321a5608fdd095ffbc311210dddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4a0a0ac5bd69c5be6b612f34321203632d331a3708fdd095ffbc311210eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31";
+        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc31";
+        assert_eq!(Snapshot::parse(unhex(SNAPSHOT)).unwrap(), snapshot());
+        assert_eq!(Ids::decode(unhex(IDS)).unwrap(), ids());
+        let record = CheckpointRecord::decode(unhex(CHECKPOINT)).unwrap();
+        assert_eq!(record.reached().unwrap(), reached());
+        assert_eq!((record.lineage, record.snapshot_version), (lineage().bytes(), 2));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_an_error_and_never_a_panic() {
+        let value = snapshot().encoded();
+        for length in 0..value.len() {
+            let _ = Snapshot::parse(value.slice(..length));
+            let _ = CheckpointRecord::decode(value.slice(..length)).map(|record| record.reached().is_ok());
+        }
+        assert!(Snapshot::parse(Bytes::from_static(b"rubbish")).is_err());
+        assert!(Snapshot::parse(Snapshot { format: FORMAT + 1, ..snapshot() }.encoded()).is_err());
+        assert!(Snapshot::parse(Snapshot { head: Bytes::new(), ..snapshot() }.encoded()).is_err());
+        assert!(CheckpointRecord::default().reached().is_err());
+    }
+
+    #[test]
+    fn a_lineage_differs_with_log_and_shape() {
+        let other = Schema { fingerprint: "f0f1".into(), ..schema() };
+        assert_ne!(Lineage::of(&other, log_id()), lineage());
+        assert_ne!(Lineage::of(&schema(), Uuid::from_bytes([0x11; 16])), lineage());
+    }
+
+    #[test]
+    fn what_a_state_is_parked_for_stays_in_the_local_store() {
+        let parked = Snapshot { parked: "event 13".into(), ..snapshot() };
+        assert_eq!(parked.clone().for_topic(parked.encoded()), snapshot().encoded());
+    }
+}

@@ -105,13 +105,22 @@ impl Known {
         Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: at.get(), events: 0, answer }
     }
 
+    /// Reads one that was stored, perhaps by another release.
+    pub(crate) fn parse(value: Bytes) -> Result<Self, crate::error::Cause> {
+        let known = Self::decode(value)?;
+        if known.events == 0 {
+            serde_json::from_str::<Answer>(&known.answer)?;
+        }
+        Ok(known)
+    }
+
     pub(crate) fn is_of(&self, hash: CommandHash) -> bool {
         self.hash == hash.0
     }
 
     /// The answer of a command without events; `None` for one that was accepted with events.
     pub(crate) fn answer(&self) -> Option<Answer> {
-        (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("written by this program as an answer"))
+        (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("looked at when it was read"))
     }
 }
 
@@ -457,7 +466,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         let oldest = spans.oldest(now_ms).max(self.forgotten_before);
         for span in (oldest..=spans.of(now_ms.max(self.last_recorded_ms))).rev() {
             if let Some(value) = self.store.get(Table::Ids(span), &key)? {
-                let known = Known::decode(value).map_err(|error| self.damaged(error))?;
+                let known = Known::parse(value).map_err(|error| self.damaged(error))?;
                 return Ok(Some(Arc::new(known)));
             }
         }

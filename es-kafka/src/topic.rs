@@ -184,13 +184,7 @@ struct Wanted {
 ///
 /// A snapshots topic must lose nothing either: a checkpoint says that all that changed before it is there. Only its
 /// compaction may be as quick as it likes, since a reader that misses a record finds a newer one of the same key.
-fn verify(
-    topic: &str,
-    kind: TopicKind,
-    shape: &Shape,
-    settings: &Settings,
-    wanted: &Wanted,
-) -> Result<(), LogError> {
+fn verify(topic: &str, kind: TopicKind, shape: &Shape, settings: &Settings, wanted: &Wanted) -> Result<(), LogError> {
     let (what, is_events) = (name_of(kind), kind == TopicKind::Events);
     let mut wrong = Vec::new();
     let setting = |name: &str| settings.get(name).map_or("", |value| value.trim());
@@ -282,7 +276,8 @@ mod tests {
 
     #[test]
     fn deleting_is_accepted_where_nothing_is_ever_old_or_large_enough() {
-        verify("t", EVENTS, &GOOD, &with(&[("cleanup.policy", "delete"), ("min.compaction.lag.ms", "0")]), &WANTED).unwrap();
+        verify("t", EVENTS, &GOOD, &with(&[("cleanup.policy", "delete"), ("min.compaction.lag.ms", "0")]), &WANTED)
+            .unwrap();
         verify("t", EVENTS, &GOOD, &with(&[("cleanup.policy", "compact,delete")]), &WANTED).unwrap();
     }
 

@@ -8,6 +8,7 @@ mod bank_http;
 mod bank_import;
 mod kafka_faults;
 mod kafka_log;
+mod kafka_snapshots;
 mod kafka_topics;
 mod projections;
 mod servers;

@@ -299,7 +299,7 @@ impl<'a> Filling<'a> {
 
     fn take_id(&mut self, entry: IdEntry) -> Result<(), Refused> {
         let spans = self.topic.limits.spans;
-        let known = Known::decode(entry.known.clone()).map_err(|_| Refused::Record(Unreadable("command id")))?;
+        let known = Known::parse(entry.known.clone()).map_err(|_| Refused::Record(Unreadable("command id")))?;
         if spans.holds(known.recorded_at_ms, self.now_ms) {
             let key = key::id(self.topic.partition, &entry.aggregate, &entry.command);
             self.bytes += key.len() + entry.known.len();

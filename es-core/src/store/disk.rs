@@ -15,9 +15,9 @@ use crate::error::Cause;
 use crate::state::panic_text;
 
 /// Write buffers are small: states are few and flushed in bulk, and memory is bounded by this, not by their number.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 8 << 20 };
 const JOURNAL_BYTES: u64 = 64 << 20;
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = if cfg!(test) { 0 } else { 16 << 20 }; // tests damage what is read
 
 /// A database with the states of one aggregate type.
 pub(crate) struct DiskStore {

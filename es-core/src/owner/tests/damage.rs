@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::store::{StateFolder, Table, Write};
+use crate::store::{StateFolder, Table, Write, key};
 
 const ACCOUNTS: u64 = 40;
 
@@ -136,7 +136,8 @@ async fn entries_that_cannot_be_decoded_are_built_anew() {
     for (round, table) in [Table::States, Table::Checkpoints].into_iter().enumerate() {
         let folder = StateFolder::on_disk(&dir.path().join(TOPIC)).unwrap();
         let store = folder.store().unwrap();
-        for (key, _) in store.page(table, &[], &[], 1_000).unwrap() {
+        let entries = store.page(table, &[], &[], 1_000).unwrap().into_iter().map(|(key, _)| key);
+        for key in entries.filter(|key| *key != key::mark(0)) {
             store.write(vec![Write { table, key, value: rubbish() }]).unwrap();
         }
         drop((store, folder));
@@ -144,4 +145,19 @@ async fn entries_that_cannot_be_decoded_are_built_anew() {
         check(&process, 0, &format!("round {round}")).await;
         process.engine.shutdown().await;
     }
+}
+
+/// The ids of a stretch of time are gone with their table, everything else is there.
+#[tokio::test]
+async fn a_table_that_lost_what_was_written_last_is_noticed() {
+    let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
+    let process = filled(&world, dir.path()).await;
+    process.engine.shutdown().await;
+    drop(process);
+    let folder = StateFolder::on_disk(&dir.path().join(TOPIC)).unwrap();
+    let store = folder.store().unwrap();
+    store.forget_ids_before(u64::MAX).unwrap();
+    drop((store, folder));
+    let process = world.process_with(on_disk(&world, dir.path())).await;
+    check(&process, 0, "without ids").await;
 }

@@ -170,6 +170,33 @@ async fn a_snapshots_topic_that_takes_nothing_does_not_stop_the_owner_and_is_mad
 }
 
 #[tokio::test]
+async fn flushes_that_come_too_fast_for_the_topic_are_read_from_the_store_later() {
+    let world = World::new();
+    let config = EngineConfig { snapshot_every: 40, append_deadline: Duration::from_secs(20), ..world.hasty() };
+    let process = world.process_with(config).await;
+    world.snapshots().fault(Fault::Hang);
+    for (id, count) in [("first", 41), ("taken", 12), ("too fast", 60)] {
+        for n in 0..count {
+            process.send(id, &format!("{n}"), add(1)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert!(world.snapshots().release() > 0);
+    process.checkpoints(1).await;
+    for n in 0..60 {
+        process.send("after", &format!("{n}"), add(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    process.checkpoints(2).await;
+    process.engine.kill().await;
+    let process = world.hasty_process().await;
+    for (id, count) in [("first", 41), ("taken", 12), ("too fast", 60), ("after", 60)] {
+        assert_eq!(process.sum(id, "sum").await, count, "{id}");
+        assert!(process.send(id, "11", add(1)).await.unwrap().duplicate);
+    }
+}
+
+#[tokio::test]
 async fn a_local_store_ahead_of_the_topic_is_caught_up_with() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let on_disk = EngineConfig { state_dir: Some(dir.path().to_owned()), ..world.hasty() };
@@ -255,9 +282,44 @@ async fn states_of_another_shape_are_folded_anew_and_those_of_the_old_shape_stay
     }
     assert_eq!(bus.status()[0].restored, 0);
     engine.shutdown().await;
+    world.snapshots().compact();
     let process = world.hasty_process().await;
     assert_eq!(process.status().restored, 1);
     assert_eq!(process.sum("a", "sum").await, 23);
+}
+
+#[tokio::test]
+async fn snapshots_of_the_old_shape_are_cleared_after_the_checkpoint_that_counts_on_them() {
+    let world = World::new();
+    let config = EngineConfig { dedup_retention: Duration::from_secs(60), ..world.hasty() };
+    let process = world.process_with(config.clone()).await;
+    process.send("quiet", "1", add(5)).await.unwrap();
+    process.engine.shutdown().await;
+    world.clock.advance(60_000);
+    let process = world.process_with(config.clone()).await;
+    for n in 0..10 {
+        process.send("busy", &format!("{n}"), add(1)).await.unwrap();
+    }
+    process.engine.shutdown().await;
+    let of_old_shape = async |rounds: u64| {
+        for _ in 0..rounds {
+            let engine = Engine::new(Arc::new(world.log.clone()), config.clone());
+            let bus = engine.start::<restart::Newer>().await.unwrap();
+            bus.ready().await.unwrap();
+            for _ in 0..300 {
+                assert!(bus.send(&"busy".to_owned(), Do::Nothing).await.is_err());
+            }
+            engine.shutdown().await;
+        }
+        world.snapshots().compact();
+        world.keys().iter().filter(|key| key.starts_with("quiet@")).count()
+    };
+    assert_eq!(of_old_shape(2).await, 2, "that of the old shape is past the retention, its checkpoint is not");
+    let process = world.process_with(config.clone()).await;
+    assert_eq!(process.sum("quiet", "sum").await, 5);
+    process.engine.kill().await;
+    world.clock.advance(60_000);
+    assert_eq!(of_old_shape(3).await, 1);
 }
 
 #[tokio::test]
@@ -372,7 +434,7 @@ async fn a_topic_made_anew_under_a_running_owner_gets_every_state_again() {
 
 /// Owners in turn, some killed, some stopped, some left to go on until they notice; what they write to the snapshots
 /// topic is lost, torn, or lands when others have long gone on; and compaction. Every new owner, who has nothing but
-/// the topic and the log, must know every state and every answer. The same as a model: `protocol/snapshots.py`.
+/// the topic and the log, must know every state and every answer.
 #[tokio::test]
 async fn whoever_takes_over_knows_every_state_and_answer() {
     let runs = std::env::var("SNAPSHOT_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(25);
