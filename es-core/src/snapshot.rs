@@ -181,6 +181,19 @@ struct CheckpointRecord {
     last_event_offset: u64,
     #[prost(int64, tag = "13")]
     last_recorded_ms: i64,
+    #[prost(uint64, tag = "14")]
+    swept: u64,
+    #[prost(uint64, tag = "15")]
+    written: u64,
+}
+
+/// How long the topic is: offsets do not tell, since compaction takes most of the records away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Extent {
+    /// The records that were there when it was swept.
+    swept: u64,
+    /// Those written since.
+    written: u64,
 }
 
 /// A value of the topic, or of the local store, that this program can't have written.
@@ -210,7 +223,7 @@ impl Snapshot {
 }
 
 impl CheckpointRecord {
-    fn new(schema: &Schema, reached: &Reached) -> Self {
+    fn new(schema: &Schema, reached: &Reached, extent: Extent) -> Self {
         let Reached { checkpoint, last_recorded_ms } = reached;
         let (last_event_id, last_event_offset) = match checkpoint.last_event {
             Some((id, offset)) => (Bytes::copy_from_slice(id.get().as_bytes()), offset),
@@ -230,6 +243,8 @@ impl CheckpointRecord {
             last_event_id,
             last_event_offset,
             last_recorded_ms: *last_recorded_ms,
+            swept: extent.swept,
+            written: extent.written,
         }
     }
 
@@ -391,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint() {
-        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached()).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc31");
+        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached(), Extent { swept: 40, written: 2 }).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc3170287802");
     }
 
     #[test]
@@ -416,7 +431,7 @@ mod tests {
     fn old_bytes_are_read() {
         const SNAPSHOT: &str = "0801121027edaea073399347d83ffb26ef6ec26b180c20d9022a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa320d7b2262616c616e6365223a357d";
         const IDS: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a330a0ac5bd69c5be6b612f34321203632d301a2008fbd095ffbc311210bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a410a0ac5bd69c5be6b612f34321203632d311a2e08fcd095ffbc311210cccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a690a0ac5bd69c5be6b612f34321203632d321a5608fdd095ffbc311210dddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4a0a0ac5bd69c5be6b612f34321203632d331a3708fdd095ffbc311210eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31";
-        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc31";
+        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc3170287802";
         assert_eq!(Snapshot::parse(unhex(SNAPSHOT)).unwrap(), snapshot());
         assert_eq!(Ids::decode(unhex(IDS)).unwrap(), ids());
         let record = CheckpointRecord::decode(unhex(CHECKPOINT)).unwrap();

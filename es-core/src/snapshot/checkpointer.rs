@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::restore::Useless;
 use super::{
-    CheckpointRecord, FORMAT, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable,
+    CheckpointRecord, Extent, FORMAT, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable,
     aggregate_key, checkpoint_key, ids_key, parse_key,
 };
 use crate::ids::{AggregateKey, CommandId, Epoch};
@@ -34,7 +34,7 @@ const APPEND_BYTES_MAX: usize = 512 << 10;
 const IDS_BYTES_MAX: usize = 128 << 10;
 /// Entries of the store that are looked at before others get a turn.
 const PAGE: usize = 500;
-/// Records written before the topic is swept for the first time, where it has no more.
+/// Records written between two sweeps at least.
 const SWEEP_MIN: u64 = if cfg!(test) { 10 } else { 1_000 };
 /// Keys remembered during a sweep, so that none is cleared for each of its records that compaction has not taken yet.
 const SWEPT_MAX: usize = 10_000;
@@ -86,7 +86,8 @@ impl Checkpointer {
             covered: None,
             end: 0,
             collected: None,
-            sweeping: Sweeping { written: 0, due: None, checkpoints: None },
+            extent: Extent::default(),
+            sweeping: Sweeping { checkpoints: None },
             failures: 0,
             not_before: Instant::now(),
         };
@@ -173,6 +174,7 @@ struct Task {
     /// One past the last offset that was seen in the topic.
     end: u64,
     collected: Option<Collected>,
+    extent: Extent,
     sweeping: Sweeping,
     failures: u32,
     not_before: Instant,
@@ -243,7 +245,8 @@ impl Task {
                     (self.epoch.writer, self.since) = (fastrand::u64(..), None);
                 }
                 if matches!(error, Failed::Shortened) {
-                    (self.covered, self.end) = (Some(Covered { next: 0, last_recorded_ms: 0 }), 0);
+                    (self.covered, self.end, self.extent) =
+                        (Some(Covered { next: 0, last_recorded_ms: 0 }), 0, Extent::default());
                 }
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(%topic, partition, error, ?pause, "snapshots could not be written: a restore reads more of the log");
@@ -261,9 +264,10 @@ impl Task {
             Some(covered) => covered,
             None => {
                 let last = self.topic.last_checkpoint(checkpoint.log_id).await?;
+                self.extent = last.as_ref().map_or(self.extent, |last| last.extent);
                 last.map_or(Covered { next: 0, last_recorded_ms: 0 }, |last| Covered {
-                    next: last.checkpoint.next,
-                    last_recorded_ms: last.last_recorded_ms,
+                    next: last.reached.checkpoint.next,
+                    last_recorded_ms: last.reached.last_recorded_ms,
                 })
             }
         };
@@ -282,15 +286,15 @@ impl Task {
         }
         writing.ids_record().await?;
         writing.send().await?; // acknowledged before the checkpoint says so
-        let record = CheckpointRecord::new(&self.topic.schema, &collected.reached);
+        self.extent.written += writing.count + 1;
+        let record = CheckpointRecord::new(&self.topic.schema, &collected.reached, self.extent);
         writing.put(checkpoint_key(self.epoch), Some(record.encode_to_vec().into())).await?;
         writing.send().await?;
         self.covered = Some(Covered { next: collected.to, last_recorded_ms: *last_recorded_ms });
-        self.sweeping.written += writing.count;
-        let length = bounds.end - bounds.start;
-        if self.sweeping.written >= *self.sweeping.due.get_or_insert(length.max(SWEEP_MIN)) {
+        if self.extent.written >= self.extent.swept.max(SWEEP_MIN) {
             let acknowledged = since..collected.to;
-            self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged).await?;
+            let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged).await?;
+            self.extent = Extent { swept, written: 0 };
         }
         self.end = writing.end;
         Ok(())
@@ -447,21 +451,19 @@ impl<'a> Writing<'a> {
 /// Clears keys that are not needed any more, by reading the topic now and then: as often as it was written anew, so
 /// that it costs no more than the writing, and needs no memory of who wrote what.
 struct Sweeping {
-    /// Records written since the last time.
-    written: u64,
-    due: Option<u64>,
     /// The lineages whose checkpoints the last sweep left in the topic; `None` before the first.
     checkpoints: Option<HashSet<Bytes>>,
 }
 
 impl Sweeping {
-    /// `acknowledged`: states whose last change is there are in the topic under this writer's keys.
+    /// Tells how many records there are. `acknowledged`: states whose last change is there are in the topic under this
+    /// writer's keys.
     async fn sweep(
         &mut self,
         writing: &mut Writing<'_>,
         store: &dyn Store,
         acknowledged: std::ops::Range<u64>,
-    ) -> Result<(), Failed> {
+    ) -> Result<u64, Failed> {
         let topic = writing.topic;
         let bounds = topic.log.bounds(&topic.topic, topic.partition).await?;
         let mut records = topic.read(bounds.start, bounds.end).await?;
@@ -479,13 +481,13 @@ impl Sweeping {
                 if swept.len() < SWEPT_MAX {
                     swept.insert(key.clone());
                 }
+                checkpoints.remove(key);
                 writing.put(key.clone(), None).await?;
             }
         }
         writing.send().await?;
         self.checkpoints = Some(checkpoints.into_values().collect());
-        (self.written, self.due) = (0, Some(count.max(SWEEP_MIN)));
-        Ok(())
+        Ok(count)
     }
 
     fn is_over(

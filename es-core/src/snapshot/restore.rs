@@ -9,7 +9,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
-    CheckpointRecord, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key,
+    CheckpointRecord, Extent, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key,
 };
 use crate::ids::Epoch;
 use crate::log::{LogError, StoredRecord};
@@ -60,11 +60,10 @@ impl SnapshotTopic {
             tracing::warn!(topic = %self.topic, partition = self.partition, "what was restored from snapshots was of no use: reading the log instead");
             return Ok(());
         }
-        let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let Some(last) = self.last_checkpoint(log_id).await? else { return Ok(()) };
         // A record of the log takes no less time to fold than one of the topic to store.
-        let behind = local.as_ref().map(|local| last.checkpoint.next.saturating_sub(local.next()));
-        if behind.is_some_and(|behind| behind <= bounds.end - bounds.start) {
+        let behind = local.as_ref().map(|local| last.reached.checkpoint.next.saturating_sub(local.next()));
+        if behind.is_some_and(|behind| behind <= last.extent.swept + last.extent.written) {
             return Ok(());
         }
         store.clear(&key::prefix(self.partition))?;
@@ -96,7 +95,7 @@ impl SnapshotTopic {
 
     /// The highest checkpoint of our lineage near the end of the topic. Any one of it would do to go on from: all
     /// that changed before it is in the topic, whoever wrote what came later.
-    pub(super) async fn last_checkpoint(&self, log_id: Uuid) -> Result<Option<Reached>, Useless> {
+    pub(super) async fn last_checkpoint(&self, log_id: Uuid) -> Result<Option<Last>, Useless> {
         let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let mut look = FIRST_LOOK;
         loop {
@@ -136,7 +135,7 @@ impl SnapshotTopic {
             }
             bounds = bounds.end..self.log.bounds(&self.topic, self.partition).await?.end;
         }
-        let Some(reached) = found.best else { return Ok(false) };
+        let Some(Last { reached, .. }) = found.best else { return Ok(false) };
         let next = reached.checkpoint.next;
         let states = filling.finish(reached)?;
         tracing::info!(topic = %self.topic, partition = self.partition, states, next, "restored from snapshots");
@@ -178,11 +177,17 @@ impl Records {
     }
 }
 
+/// The last checkpoint.
+pub(super) struct Last {
+    pub(super) reached: Reached,
+    pub(super) extent: Extent,
+}
+
 /// Looks for the checkpoint with the highest offset.
 struct Found {
     lineage: Lineage,
     log_id: Uuid,
-    best: Option<Reached>,
+    best: Option<Last>,
     of_another_log: bool,
 }
 
@@ -201,9 +206,10 @@ impl Found {
         if record.lineage != self.lineage.0[..] {
             return Ok(());
         }
-        let reached = record.reached()?;
-        if self.best.as_ref().is_none_or(|best| best.checkpoint.next <= reached.checkpoint.next) {
-            self.best = Some(reached);
+        let extent = Extent { swept: record.swept, written: record.written };
+        let last = Last { reached: record.reached()?, extent };
+        if self.best.as_ref().is_none_or(|best| best.reached.checkpoint.next <= last.reached.checkpoint.next) {
+            self.best = Some(last);
         }
         Ok(())
     }

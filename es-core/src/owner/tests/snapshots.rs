@@ -301,25 +301,24 @@ async fn snapshots_of_the_old_shape_are_cleared_after_the_checkpoint_that_counts
         process.send("busy", &format!("{n}"), add(1)).await.unwrap();
     }
     process.engine.shutdown().await;
-    let of_old_shape = async |rounds: u64| {
-        for _ in 0..rounds {
-            let engine = Engine::new(Arc::new(world.log.clone()), config.clone());
-            let bus = engine.start::<restart::Newer>().await.unwrap();
-            bus.ready().await.unwrap();
-            for _ in 0..300 {
-                assert!(bus.send(&"busy".to_owned(), Do::Nothing).await.is_err());
-            }
-            engine.shutdown().await;
+    let left_by_another_shape = async |commands: u64| {
+        let engine = Engine::new(Arc::new(world.log.clone()), config.clone());
+        let bus = engine.start::<restart::Newer>().await.unwrap();
+        bus.ready().await.unwrap();
+        for _ in 0..commands {
+            assert!(bus.send(&"busy".to_owned(), Do::Nothing).await.is_err());
         }
+        engine.shutdown().await;
         world.snapshots().compact();
         world.keys().iter().filter(|key| key.starts_with("quiet@")).count()
     };
-    assert_eq!(of_old_shape(2).await, 2, "that of the old shape is past the retention, its checkpoint is not");
+    let both = left_by_another_shape(600).await;
+    assert_eq!(both, 2, "the snapshot is past the retention, the checkpoint that counts on it is not");
     let process = world.process_with(config.clone()).await;
     assert_eq!(process.sum("quiet", "sum").await, 5);
     process.engine.kill().await;
     world.clock.advance(60_000);
-    assert_eq!(of_old_shape(3).await, 1);
+    assert_eq!(left_by_another_shape(600).await, 1);
 }
 
 #[tokio::test]
