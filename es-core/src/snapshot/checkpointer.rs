@@ -103,8 +103,9 @@ impl Checkpointer {
     pub(crate) fn outlet(&self) -> impl FnOnce(Flushed) + Send + 'static {
         let (sender, epoch) = (self.flushed.clone(), self.epoch);
         move |flushed| {
-            // Full: it is behind, and reads from the store what it misses.
-            let _ = sender.map(|sender| sender.try_send((epoch, flushed)));
+            if let Some(sender) = sender {
+                let _ = sender.try_send((epoch, flushed)); // full: it is behind, and reads from the store what it misses
+            }
         }
     }
 
