@@ -53,6 +53,13 @@ pub(crate) async fn restore(name: &'static str, broker: String) -> Result<Figure
         ours.push(restored as f64 / started.elapsed().as_secs_f64());
         detail(|| format!("{restored} states in {:?}", started.elapsed()));
         engine.shutdown().await;
+        let started = Instant::now();
+        let engine = self::engine(&log, &namespace, empty.path());
+        let bus = engine.start::<Account>().await?;
+        detail(|| format!("started in {:?}", started.elapsed()));
+        bus.ready().await?;
+        detail(|| format!("with the local state in {:?}", started.elapsed()));
+        engine.shutdown().await;
         let (broker, topic) = (broker.clone(), topic.clone());
         floor.push(tokio::task::spawn_blocking(move || consume(&broker, &topic, partitions)).await??);
     }

@@ -105,7 +105,7 @@ pub struct PartitionStatus {
     pub void: u64,
     /// Records that are not ours seen since the start.
     pub foreign: u64,
-    /// States taken from the snapshots topic since the start, instead of being folded from their events.
+    /// States loaded from the snapshots topic since the start, instead of being folded from their events.
     pub restored: u64,
     /// Checkpoints written to the snapshots topic since the start.
     pub checkpoints: u64,

@@ -53,6 +53,9 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn id_tables(&self) -> Vec<u64>;
     /// All or nothing, also through a crash. Not durable at once: the log is.
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError>;
+    /// Sets many values at once, in the order of their keys, none twice. Quicker than writing them; a crash may leave
+    /// any part of them.
+    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError>;
     /// Removes everything of a partition.
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError>;
     /// Removes the tables of command ids before this one.

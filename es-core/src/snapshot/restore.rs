@@ -1,11 +1,12 @@
 //! Filling the local store from the snapshots topic.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use uuid::Uuid;
 
 use super::{
@@ -15,13 +16,13 @@ use crate::ids::Epoch;
 use crate::log::{LogError, StoredRecord};
 use crate::record::{self, Decoded};
 use crate::state::{Known, StoredCheckpoint};
-use crate::store::{Store, StoreError, Table, Write, key};
+use crate::store::{Store, StoreError, Table, key};
 
 /// The offsets looked at first for the last checkpoint; each look after that is at eight times as many.
 const FIRST_LOOK: u64 = 1_000;
-/// What is written to the store at once: little, since it is done between reading two batches.
-const WRITES_MAX: usize = 1_000;
-const WRITE_BYTES_MAX: usize = 512 << 10;
+/// What is collected before it is sorted and loaded into the store: the more, the fewer tables it has to merge later.
+const COLLECTED_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
+const COLLECTED_BYTES_MAX: usize = 8 << 20;
 
 /// Why the topic is of no use; the log has everything.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +138,7 @@ impl SnapshotTopic {
         }
         let Some(Last { reached, .. }) = found.best else { return Ok(false) };
         let next = reached.checkpoint.next;
-        let states = filling.finish(reached)?;
+        let states = aside(|| filling.finish(reached))?;
         tracing::info!(topic = %self.topic, partition = self.partition, states, next, "restored from snapshots");
         self.counters.restored.fetch_add(states, Ordering::Relaxed);
         Ok(true)
@@ -215,6 +216,14 @@ impl Found {
     }
 }
 
+/// Does work that takes a while, so that other tasks of this thread go on elsewhere, where there are other threads.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => tokio::task::block_in_place(work),
+    }
+}
+
 enum Refused {
     Store(StoreError),
     Record(Unreadable),
@@ -226,18 +235,29 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// Collects what is read, and writes it in batches.
+/// A state that was read.
+struct Collected {
+    key: Vec<u8>,
+    version: u64,
+    /// Nothing newer can have come before it.
+    in_turn: bool,
+    value: Bytes,
+}
+
+/// Collects what is read, and loads it in batches.
 struct Filling<'a> {
     topic: &'a SnapshotTopic,
     store: &'a dyn Store,
     now_ms: i64,
-    /// The highest version of each aggregate in this batch, by key.
-    states: HashMap<Vec<u8>, (u64, Bytes)>,
-    ids: Vec<Write>,
+    states: Vec<Collected>,
+    ids: BTreeMap<Table, Vec<(Vec<u8>, Bytes)>>,
+    /// How many, and their bytes.
+    collected: usize,
     bytes: usize,
     tables: HashSet<Table>,
-    /// The newest writer met so far.
+    /// The newest writer met so far, and whether there were others with its number.
     leading: Epoch,
+    contested: bool,
     written: u64,
 }
 
@@ -247,11 +267,13 @@ impl<'a> Filling<'a> {
             topic,
             store,
             now_ms: topic.clock.now_ms(),
-            states: HashMap::new(),
-            ids: Vec::new(),
+            states: Vec::new(),
+            ids: BTreeMap::new(),
+            collected: 0,
             bytes: 0,
             tables: HashSet::new(),
             leading: Epoch::default(),
+            contested: false,
             written: 0,
         }
     }
@@ -264,7 +286,7 @@ impl<'a> Filling<'a> {
             Subject::Aggregate(aggregate) => {
                 let snapshot = Snapshot::parse(value.clone()).map_err(Refused::Record)?;
                 if snapshot.lineage == lineage.0[..] {
-                    self.take_state(aggregate, epoch, snapshot.version, value)?;
+                    self.take_state(aggregate, epoch, snapshot.version, value);
                 }
             }
             Subject::Ids => {
@@ -275,32 +297,28 @@ impl<'a> Filling<'a> {
             }
             Subject::Checkpoint => return Ok(()),
         }
-        if self.states.len() + self.ids.len() >= WRITES_MAX || self.bytes >= WRITE_BYTES_MAX {
-            self.write()?;
+        if self.collected >= COLLECTED_MAX || self.bytes >= COLLECTED_BYTES_MAX {
+            aside(|| self.load())?;
         }
         Ok(())
     }
 
-    /// Keeps the highest version. One writer's versions grow, and a later claim's are not below an earlier one's: only
-    /// what landed out of turn is compared with the store.
-    fn take_state(&mut self, aggregate: &str, epoch: Epoch, version: u64, value: &Bytes) -> Result<(), Refused> {
+    fn count(&mut self, key: &[u8], value: &Bytes) {
+        self.collected += 1;
+        self.bytes += key.len() + value.len();
+    }
+
+    /// One writer's versions grow, and a later claim's are not below an earlier one's: only what landed out of turn has
+    /// to be compared with what is in the store.
+    fn take_state(&mut self, aggregate: &str, epoch: Epoch, version: u64, value: &Bytes) {
         if epoch.number > self.leading.number {
-            self.leading = epoch;
+            (self.leading, self.contested) = (epoch, false);
         }
+        self.contested |= epoch.number == self.leading.number && epoch != self.leading;
+        let in_turn = epoch == self.leading && !self.contested;
         let key = key::state(self.topic.partition, aggregate);
-        let before = match self.states.get(&key) {
-            Some((version, _)) => *version,
-            None if epoch == self.leading => 0,
-            None => match self.store.get(Table::States, &key)? {
-                Some(value) => Snapshot::parse(value).map_err(Refused::Record)?.version,
-                None => 0,
-            },
-        };
-        if version > before || (version == before && epoch == self.leading) {
-            self.bytes += key.len() + value.len();
-            self.states.insert(key, (version, value.clone()));
-        }
-        Ok(())
+        self.count(&key, value);
+        self.states.push(Collected { key, version, in_turn, value: value.clone() });
     }
 
     fn take_id(&mut self, entry: IdEntry) -> Result<(), Refused> {
@@ -308,24 +326,58 @@ impl<'a> Filling<'a> {
         let known = Known::parse(entry.known.clone()).map_err(|_| Refused::Record(Unreadable("command id")))?;
         if spans.holds(known.recorded_at_ms, self.now_ms) {
             let key = key::id(self.topic.partition, &entry.aggregate, &entry.command);
-            self.bytes += key.len() + entry.known.len();
-            self.ids.push(Write { table: spans.table(known.recorded_at_ms), key, value: entry.known });
+            self.count(&key, &entry.known);
+            self.ids.entry(spans.table(known.recorded_at_ms)).or_default().push((key, entry.known));
         }
         Ok(())
     }
 
-    fn write(&mut self) -> Result<(), StoreError> {
-        self.bytes = 0;
-        self.written += self.states.len() as u64;
-        let states = self.states.drain().map(|(key, (_, value))| Write { table: Table::States, key, value });
-        let writes: Vec<Write> = self.ids.drain(..).chain(states).collect();
-        self.tables.extend(writes.iter().map(|write| write.table));
-        self.store.write(writes)
+    fn load(&mut self) -> Result<(), StoreError> {
+        (self.collected, self.bytes) = (0, 0);
+        let states = self.highest_states()?;
+        self.written += states.len() as u64;
+        let mut tables = std::mem::take(&mut self.ids);
+        tables.insert(Table::States, states);
+        for (table, mut entries) in tables {
+            if entries.is_empty() {
+                continue;
+            }
+            self.tables.insert(table);
+            entries.sort_by(|one, other| one.0.cmp(&other.0));
+            entries.dedup_by(|one, other| one.0 == other.0);
+            self.store.load(table, entries)?;
+        }
+        Ok(())
+    }
+
+    /// The highest version of each aggregate that was collected, unless the store has a higher one; sorted.
+    fn highest_states(&mut self) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let mut states = std::mem::take(&mut self.states);
+        states.sort_by(|one, other| one.key.cmp(&other.key)); // stable: what came last stays last
+        let mut highest: Vec<Collected> = Vec::with_capacity(states.len());
+        for state in states {
+            match highest.last_mut().filter(|last| last.key == state.key) {
+                None => highest.push(state),
+                Some(last) if state.version > last.version || (state.version == last.version && state.in_turn) => {
+                    *last = state;
+                }
+                Some(_) => {}
+            }
+        }
+        let mut loaded = Vec::with_capacity(highest.len());
+        for Collected { key, version, in_turn, value } in highest {
+            let before = if in_turn { None } else { self.store.get(Table::States, &key)? };
+            let before = before.map(Snapshot::parse).transpose().map_err(|error| StoreError::new("reading", error))?;
+            if before.is_none_or(|before| before.version < version) {
+                loaded.push((key, value));
+            }
+        }
+        Ok(loaded)
     }
 
     /// The checkpoint last: without it a store counts as empty.
     fn finish(mut self, reached: Reached) -> Result<u64, StoreError> {
-        self.write()?;
+        self.load()?;
         let stored = StoredCheckpoint::restored(&self.topic.schema, reached, self.tables);
         self.store.write(stored.writes(self.topic.partition)?)?;
         Ok(self.written)

@@ -135,6 +135,17 @@ impl Store for DiskStore {
         })
     }
 
+    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
+        self.trying("writing", || {
+            let keyspace = self.keyspace(table)?;
+            let mut ingestion = keyspace.start_ingestion()?; // past journal and memtable
+            for (key, value) in sorted {
+                ingestion.write(key, value)?;
+            }
+            Ok(ingestion.finish()?)
+        })
+    }
+
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError> {
         let tables: Vec<Keyspace> = self.lock().values().cloned().collect();
         self.trying("clearing", || {

@@ -47,6 +47,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
+        self.lock().extend(sorted.into_iter().map(|(key, value)| ((table, key), value)));
+        Ok(())
+    }
+
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError> {
         self.lock().retain(|(_, key), _| !key.starts_with(prefix));
         Ok(())

@@ -80,7 +80,7 @@ async fn a_process_without_local_state_gives_the_same_answers() {
         "a graceful stop leaves nothing to read"
     );
     let process = world.hasty_process().await;
-    assert_eq!(process.status().restored, 7);
+    assert!(process.status().restored >= 7);
     for n in 0..50 {
         assert!(process.send(&format!("c{}", n % 7), &format!("{n}"), add(n)).await.unwrap().duplicate);
     }
@@ -104,7 +104,7 @@ async fn what_was_replayed_is_in_the_next_checkpoint_too() {
     process.checkpoints(1).await;
     process.engine.kill().await;
     let process = world.hasty_process().await;
-    assert_eq!(process.status().restored, 2);
+    assert!(process.status().restored >= 2);
     assert_eq!(process.sum("replayed", "sum").await, 5);
     assert!(process.send("replayed", "1", add(5)).await.unwrap().duplicate);
 }
@@ -143,8 +143,16 @@ async fn what_an_owners_own_failed_append_brings_late_replaces_nothing() {
     for n in 8..20 {
         process.send("a", &format!("{n}"), add(1)).await.unwrap();
     }
+    for n in 0..40 {
+        process.send(&format!("c{n}"), "1", add(1)).await.unwrap(); // a restore loads more than once
+    }
     process.engine.shutdown().await;
     assert!(world.snapshots().release() > 0);
+    let before = world.snapshots().records().len();
+    let process = world.hasty_process().await;
+    assert_eq!(process.sum("a", "sum").await, 20);
+    process.engine.kill().await;
+    assert_eq!(world.snapshots().records().len(), before);
     world.snapshots().compact();
     assert_eq!(world.hasty_process().await.sum("a", "sum").await, 20);
 }
@@ -163,7 +171,7 @@ async fn a_snapshots_topic_that_takes_nothing_does_not_stop_the_owner_and_is_mad
     assert_eq!(process.status().failed_checkpoints, 3);
     process.engine.shutdown().await;
     let process = world.hasty_process().await;
-    assert_eq!(process.status().restored, 5);
+    assert!(process.status().restored >= 5);
     for n in 0..200 {
         assert!(process.send(&format!("c{}", n % 5), &format!("{n}"), add(1)).await.unwrap().duplicate);
     }
@@ -214,7 +222,7 @@ async fn a_local_store_ahead_of_the_topic_is_caught_up_with() {
     }
     process.engine.shutdown().await;
     let process = world.hasty_process().await;
-    assert_eq!(process.status().restored, 2);
+    assert!(process.status().restored >= 2);
     assert_eq!((process.sum("early", "sum").await, process.sum("late", "sum").await), (10, 10));
     assert!(process.send("early", "5", add(1)).await.unwrap().duplicate);
     assert!(process.send("early", "refused", Do::Take { n: 11 }).await.is_err());
@@ -284,7 +292,7 @@ async fn states_of_another_shape_are_folded_anew_and_those_of_the_old_shape_stay
     engine.shutdown().await;
     world.snapshots().compact();
     let process = world.hasty_process().await;
-    assert_eq!(process.status().restored, 1);
+    assert!(process.status().restored >= 1);
     assert_eq!(process.sum("a", "sum").await, 23);
 }
 
@@ -381,7 +389,7 @@ async fn no_checkpoint_goes_past_the_event_that_an_aggregate_is_parked_for() {
     bad_data::earlier(&world, &[first, unread, good]); // behind the claim at offset 0
     for round in 0..3 {
         let process = world.hasty_process().await;
-        assert_eq!(process.status().restored, if round == 0 { 0 } else { 2 });
+        assert_eq!(process.status().restored >= 2, round > 0);
         for n in 0..20 {
             process.send("good", &format!("{round}-{n}"), add(1)).await.unwrap();
         }
