@@ -50,7 +50,7 @@ impl StateFolder {
         }
         fs::write(&format, FORMAT).map_err(opening)?;
         let store = match place.newest()? {
-            Some(number) => DiskStore::open(&place.data(number)).or_else(|error| {
+            Some(number) => place.reopen(number).or_else(|error| {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(folder = %dir.display(), error = cause, "deleting a damaged state store: it is built anew");
                 place.begin_anew()
@@ -81,10 +81,24 @@ impl Place {
         self.dir.join(format!("data-{number}"))
     }
 
+    /// Opens what an earlier process left. Where that one ended in the middle of opening it, that is given up: some of
+    /// fjall's files say how much memory to reserve, and a flipped bit there ends the process (tried).
+    fn reopen(&self, number: u64) -> Result<DiskStore, StoreError> {
+        let mark = self.dir.join("opening");
+        if mark.exists() {
+            return Err(StoreError::new("opening", "the last process that opened it ended there"));
+        }
+        fs::write(&mark, []).map_err(opening)?;
+        let opened = DiskStore::open(&self.data(number));
+        fs::remove_file(&mark).map_err(opening)?;
+        opened
+    }
+
     /// Deletes what there is, and opens a store beside it.
     fn begin_anew(&self) -> Result<DiskStore, StoreError> {
         let next = self.newest()?.map_or(0, |number| number + 1);
         self.delete_all()?;
+        let _ = fs::remove_file(self.dir.join("opening")); // it was about one that is gone
         DiskStore::open(&self.data(next))
     }
 
