@@ -7,7 +7,7 @@ use es_core::{Engine, EngineConfig, snapshots_topic};
 use es_kafka::{KafkaConfig, KafkaLog};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::Failure;
 use crate::account::{Account, Deposits};
@@ -56,7 +56,6 @@ pub(crate) async fn restore(name: &'static str, broker: String) -> Result<Figure
         let started = Instant::now();
         let engine = self::engine(&log, &namespace, empty.path());
         let bus = engine.start::<Account>().await?;
-        detail(|| format!("started in {:?}", started.elapsed()));
         bus.ready().await?;
         detail(|| format!("with the local state in {:?}", started.elapsed()));
         engine.shutdown().await;

@@ -44,19 +44,19 @@ impl StateFolder {
         fs::create_dir_all(dir).map_err(opening)?;
         let place = Place { dir: dir.to_owned(), _lock: lock(dir)? };
         let format = dir.join("format");
-        if fs::read_to_string(&format).is_ok_and(|found| found != FORMAT) {
+        let another = fs::read_to_string(&format).is_ok_and(|found| found != FORMAT);
+        if another {
             tracing::info!(folder = %dir.display(), "deleting a state store of another format");
-            place.delete_all()?;
         }
-        fs::write(&format, FORMAT).map_err(opening)?;
         let store = match place.newest()? {
-            Some(number) => place.reopen(number).or_else(|error| {
+            Some(number) if !another => place.reopen(number).or_else(|error| {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(folder = %dir.display(), error = cause, "deleting a damaged state store: it is built anew");
                 place.begin_anew()
             }),
-            None => place.begin_anew(),
+            _ => place.begin_anew(),
         };
+        fs::write(&format, FORMAT).map_err(opening)?;
         Ok(Self { current: Mutex::new(Arc::new(store?)), place: Some(place) })
     }
 
@@ -91,20 +91,25 @@ impl Place {
         fs::write(&mark, []).map_err(opening)?;
         let opened = DiskStore::open(&self.data(number));
         fs::remove_file(&mark).map_err(opening)?;
+        self.delete_before(number)?;
         opened
     }
 
-    /// Deletes what there is, and opens a store beside it.
+    /// Opens an empty store beside what there is, and deletes that.
     fn begin_anew(&self) -> Result<DiskStore, StoreError> {
         let next = self.newest()?.map_or(0, |number| number + 1);
-        self.delete_all()?;
-        let _ = fs::remove_file(self.dir.join("opening")); // it was about one that is gone
-        DiskStore::open(&self.data(next))
+        let store = DiskStore::open(&self.data(next))?;
+        let _ = fs::remove_file(self.dir.join("opening")); // it was about an older one
+        self.delete_before(next)?;
+        Ok(store)
     }
 
-    fn delete_all(&self) -> Result<(), StoreError> {
-        for (_, path) in self.stores()? {
-            fs::remove_dir_all(path).map_err(opening)?;
+    /// Deletes older stores. One that somebody still writes to is deleted at the next start.
+    fn delete_before(&self, number: u64) -> Result<(), StoreError> {
+        for (_, path) in self.stores()?.into_iter().filter(|(other, _)| *other < number) {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::debug!(folder = %path.display(), %error, "an old state store stays for now");
+            }
         }
         Ok(())
     }

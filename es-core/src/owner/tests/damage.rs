@@ -88,7 +88,7 @@ fn harm(dir: &Path, random: &mut fastrand::Rng) -> String {
 }
 
 fn runs() -> u64 {
-    std::env::var("DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(15)
+    std::env::var("DAMAGE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(6)
 }
 
 #[tokio::test(flavor = "multi_thread")]
