@@ -10,6 +10,7 @@ mod floor;
 mod kafka;
 mod load;
 mod memory;
+mod restore;
 mod servers;
 
 use std::path::PathBuf;
@@ -113,6 +114,10 @@ const FIGURES: &[(&str, &str)] = &[
     ),
     ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
+    (
+        "restore-kafka",
+        "a start without local state, from 500,000 snapshots; floor: a bare consumer of the same records",
+    ),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
@@ -126,6 +131,7 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000).await,
         "kafka-1" => kafka::one(name, servers.kafka().await).await,
         "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
+        "restore-kafka" => restore::restore(name, servers.kafka().await).await,
         "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
         "import-kafka-postgres" => {
             let broker = servers.kafka().await;

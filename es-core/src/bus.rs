@@ -117,6 +117,12 @@ pub struct PartitionStatus {
     pub misrouted: u64,
     /// Commands that expired before they were decided, since the start.
     pub expired: u64,
+    /// States loaded from the snapshots topic since the start, instead of being folded from their events.
+    pub restored: u64,
+    /// Checkpoints written to the snapshots topic since the start.
+    pub checkpoints: u64,
+    /// Those that failed; what they would have held is in a later one.
+    pub failed_checkpoints: u64,
     /// Commands that wait for the owner.
     pub queued: usize,
 }
@@ -174,6 +180,9 @@ impl<A: Handle + Apply> Bus<A> {
             rejected: read(&desk.counters.rejected),
             misrouted: read(&desk.counters.misrouted),
             expired: read(&desk.counters.expired),
+            restored: read(&desk.counters.restored),
+            checkpoints: read(&desk.counters.checkpoints),
+            failed_checkpoints: read(&desk.counters.failed_checkpoints),
             queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
         };
         (0..).zip(self.shared.desks.iter()).map(one).collect()

@@ -23,8 +23,10 @@ use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState};
 use crate::reader::{EventSource, events_topic, verify_partitions};
 use crate::record::Encoder;
 use crate::round::Desk;
-use crate::state::StateLimits;
-use crate::store::{DiskStore, MemoryStore, Store, StoreError};
+use crate::snapshot::{SnapshotLimits, SnapshotTopic, snapshots_topic};
+use crate::state::{StateLimits, schema};
+use crate::store::key::Spans;
+use crate::store::{StateFolder, StoreError};
 
 /// The longest time that commands are kept on their topic.
 const COMMANDS_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -62,6 +64,10 @@ pub struct EngineConfig {
     /// Whether to follow partitions that other processes of the group own, so that taking one over is short. It costs
     /// what reading the whole topic costs. Off.
     pub standby: bool,
+    /// Records of the log between two checkpoints of a partition in the snapshots topic; 20,000. A process without
+    /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
+    /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
+    pub snapshot_every: u64,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -83,6 +89,7 @@ impl Default for EngineConfig {
             unwritten_max: 10_000,
             cached_max: 20_000,
             standby: false,
+            snapshot_every: 20_000,
             clock: Arc::new(SystemClock),
         }
     }
@@ -170,7 +177,8 @@ impl Engine {
             let message = format!("the topic {} has no partitions", spec.name);
             return Err(log_error(LogError::new(LogErrorKind::Settings, message)));
         }
-        let store = self.store(&spec.name).await.map_err(|source| StartError::Store { aggregate, source })?;
+        let snapshots = self.snapshots::<A>(namespace, partitions).await.map_err(log_error)?;
+        let folder = self.folder(&spec.name).await.map_err(|source| StartError::Store { aggregate, source })?;
         let source = EventSource::of::<A>(namespace, partitions);
         verify_partitions(self.log.as_ref(), &source).await.map_err(log_error)?;
         let desk = Desk {
@@ -184,9 +192,10 @@ impl Engine {
         let (asking, asked) = mpsc::channel(partitions as usize);
         let first = if self.group.is_some() { Mandate::Waiting } else { Mandate::Sole };
         let (mandates, words): (Vec<_>, Vec<_>) = (0..partitions).map(|_| watch::channel(first.clone())).unzip();
+        let kept = Kept { folder: &folder, snapshots: snapshots.as_deref() };
         let desks: Arc<[Counter<A>]> = (0..)
             .zip(words)
-            .map(|(partition, mandate)| self.spawn_owner::<A>(partition, &source, &desk, &store, mandate, &asking))
+            .map(|(partition, mandate)| self.spawn_owner::<A>(partition, &source, &desk, &kept, mandate, &asking))
             .collect();
         let forwarder = match &self.group {
             Some(group) => {
@@ -317,19 +326,36 @@ impl Engine {
         partition: u32,
         source: &EventSource,
         desk: &Desk,
-        store: &Arc<dyn Store>,
+        kept: &Kept<'_>,
         mandate: watch::Receiver<Mandate>,
         asking: &mpsc::Sender<u32>,
     ) -> Counter<A> {
         let (inbox, jobs) = mpsc::channel(self.config.queue_max);
         let (status_sender, status) = watch::channel(OwnerState::TakingOver { reason: "starting".into() });
         let counters = Arc::new(Counters::default());
+        let snapshots = kept.snapshots.map(|topic| SnapshotTopic {
+            log: self.log.clone(),
+            source: source.clone(),
+            topic: topic.into(),
+            partition,
+            schema: schema::<A>(),
+            clock: self.config.clock.clone(),
+            counters: counters.clone(),
+            limits: SnapshotLimits {
+                every: self.config.snapshot_every,
+                spans: self.spans(),
+                record_max_bytes: desk.record_max_bytes,
+                append_deadline: self.config.append_deadline,
+            },
+            restored: Arc::default(),
+        });
         let owner = Owner::<A> {
             node: self.config.node.clone(),
             source: source.clone(),
             partition,
             log: self.log.clone(),
-            store: store.clone(),
+            folder: kept.folder.clone(),
+            snapshots,
             clock: self.config.clock.clone(),
             limits: self.limits(),
             desk: desk.clone(),
@@ -352,7 +378,7 @@ impl Engine {
             state: StateLimits {
                 unwritten_max: config.unwritten_max,
                 cached_max: config.cached_max,
-                retention_ms: config.dedup_retention.as_millis().try_into().unwrap_or(i64::MAX),
+                spans: self.spans(),
             },
             round_max: config.round_max,
             round_max_bytes: config.round_max_bytes,
@@ -361,13 +387,40 @@ impl Engine {
         }
     }
 
-    /// A store per topic, so that two aggregate types, or namespaces, do not meet.
-    async fn store(&self, topic: &str) -> Result<Arc<dyn Store>, StoreError> {
-        let Some(dir) = &self.config.state_dir else { return Ok(Arc::new(MemoryStore::default())) };
+    fn spans(&self) -> Spans {
+        Spans { retention_ms: self.config.dedup_retention.as_millis().try_into().unwrap_or(i64::MAX) }
+    }
+
+    /// Prepares the snapshots topic, and tells its name; `None` where there is none.
+    async fn snapshots<A: Aggregate>(&self, namespace: &str, partitions: u32) -> Result<Option<String>, LogError> {
+        if self.config.snapshot_every == 0 || !self.log.keeps_snapshots() {
+            return Ok(None);
+        }
+        let spec = TopicSpec { name: snapshots_topic(namespace, A::NAME), kind: TopicKind::Snapshots };
+        let found = self.log.prepare(&spec).await?;
+        if found != partitions {
+            let name = &spec.name;
+            let message = format!(
+                "the topic {name} has {found} partitions, the events topic {partitions}: delete it, it is made anew"
+            );
+            return Err(LogError::new(LogErrorKind::Settings, message));
+        }
+        Ok(Some(spec.name))
+    }
+
+    /// A folder per topic, so that two aggregate types, or namespaces, do not meet.
+    async fn folder(&self, topic: &str) -> Result<Arc<StateFolder>, StoreError> {
+        let Some(dir) = &self.config.state_dir else { return Ok(Arc::new(StateFolder::in_memory())) };
         let dir = dir.join(topic);
-        let opened = tokio::task::spawn_blocking(move || DiskStore::open(&dir)).await;
+        let opened = tokio::task::spawn_blocking(move || StateFolder::on_disk(&dir)).await;
         Ok(Arc::new(opened.unwrap_or_else(|error| Err(StoreError::new("opening", error)))?))
     }
+}
+
+/// Where the states of an aggregate type are kept: on this machine, and in a topic.
+struct Kept<'a> {
+    folder: &'a Arc<StateFolder>,
+    snapshots: Option<&'a str>,
 }
 
 /// What an aggregate type brings into the group.

@@ -50,6 +50,7 @@ mod partition;
 mod reader;
 pub mod record;
 mod round;
+mod snapshot;
 mod state;
 mod store;
 #[cfg(any(test, feature = "testing"))]
@@ -72,6 +73,7 @@ pub use ids::{
 pub use owner::OwnerState;
 pub use partition::partition_of;
 pub use reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded, events_topic, verify_checkpoint};
+pub use snapshot::snapshots_topic;
 pub use store::StoreError;
 
 #[cfg(doctest)]

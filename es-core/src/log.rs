@@ -84,6 +84,8 @@ pub enum TopicKind {
     },
     /// Answers on their way back; deleted after an hour.
     Replies,
+    /// States, checkpoints and command ids, made of the events: compacted, never shortened otherwise.
+    Snapshots,
 }
 
 /// A log of topics with partitions.
@@ -109,6 +111,11 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
 
     /// The largest record that can be appended, in bytes as [`Record::size`] counts them.
     fn record_max_bytes(&self) -> usize;
+
+    /// Whether snapshots in the log are of use: a process may start without the local state of the one before it.
+    fn keeps_snapshots(&self) -> bool {
+        true
+    }
 }
 
 /// Appends to one partition, in order.

@@ -28,9 +28,10 @@ use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, Log
 use crate::membership::Mandate;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
-use crate::round::{Closed, Desk, Job, Pending, Round};
+use crate::round::{Closed, Desk, Job, Pending, Round, STARTING_OVER};
+use crate::snapshot::SnapshotTopic;
 use crate::state::{PartitionState, StateLimits, panic_text};
-use crate::store::{Store, StoreError};
+use crate::store::{StateFolder, StoreError};
 
 /// Bounds of an owner's work.
 #[derive(Debug, Clone)]
@@ -89,6 +90,9 @@ pub(crate) struct Counters {
     pub(crate) misrouted: AtomicU64,
     /// Commands that expired before they were decided.
     pub(crate) expired: AtomicU64,
+    pub(crate) restored: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) failed_checkpoints: AtomicU64,
 }
 
 pub(crate) struct Owner<A: Aggregate> {
@@ -96,7 +100,9 @@ pub(crate) struct Owner<A: Aggregate> {
     pub(crate) source: EventSource,
     pub(crate) partition: u32,
     pub(crate) log: Arc<dyn Log>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) folder: Arc<StateFolder>,
+    /// Where states are kept for who has none; `None` where that is switched off.
+    pub(crate) snapshots: Option<SnapshotTopic>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: OwnerLimits,
     pub(crate) desk: Desk,
@@ -247,7 +253,7 @@ impl<A: Handle + Apply> Owner<A> {
                     let mut queued = Vec::with_capacity(self.limits.round_max);
                     let left = self.serve(known, claimed, &mut inbox, &mut queued).await;
                     for job in queued {
-                        job.not_done(NotDone::NotReady { reason: "the partition is taken over again".into() });
+                        job.not_done(NotDone::NotReady { reason: STARTING_OVER.into() });
                     }
                     match left {
                         Left::Shutdown => break,
@@ -304,6 +310,9 @@ impl<A: Handle + Apply> Owner<A> {
             return Err(self.superseded(known));
         }
         tracing::info!(%topic, partition = self.partition, %epoch, offset, "took over a partition");
+        if let Some(snapshots) = &self.snapshots {
+            known.state.keep_snapshots(snapshots, epoch);
+        }
         Ok(Claimed { epoch, offset, writer })
     }
 
@@ -319,7 +328,11 @@ impl<A: Handle + Apply> Owner<A> {
     }
 
     async fn open(&self) -> Result<Known<A>, Obstacle> {
-        let (state, checkpoint) = PartitionState::open(self.partition, self.store.clone(), self.limits.state)?;
+        let store = self.folder.store()?;
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.restore_where_quicker(&store).await;
+        }
+        let (state, checkpoint) = PartitionState::open(self.partition, store, self.limits.state)?;
         verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
         let reader = PartitionReader::resume(self.source.clone(), self.partition, &checkpoint);
         Ok(Known { state, reader })
@@ -362,9 +375,10 @@ impl<A: Handle + Apply> Owner<A> {
         let now_ms = self.clock.now_ms();
         for stored in batch.records {
             let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
+            let before = known.reader.checkpoint();
             let fed = known.reader.feed(stored)?;
             self.note(&fed, offset);
-            known.state.replay(fed, offset, timestamp_ms, now_ms)?;
+            known.state.replay(fed, offset, timestamp_ms, now_ms, &before)?;
         }
         known.reader.skip_to(batch.next);
         Ok(())
@@ -456,7 +470,10 @@ impl<A: Handle + Apply> Owner<A> {
             while round.bytes() < self.limits.round_max_bytes
                 && let Some(job) = rest.next()
             {
-                round.decide(job)?;
+                if let Err(error) = round.decide(job) {
+                    queued.extend(rest);
+                    return Err(error);
+                }
             }
             queued.extend(rest);
             if lingered || !round.has_only_answers() {
@@ -652,10 +669,11 @@ impl<A: Handle + Apply> Owner<A> {
         while let Some(job) = inbox.recv().await {
             job.not_done(NotDone::Stopped);
         }
-        if let Some(Known { mut state, reader }) = known
-            && let Err(error) = state.flush(reader.checkpoint()).await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the next start reads more of the log");
+        if let Some(Known { mut state, reader }) = known {
+            if let Err(error) = state.flush(reader.checkpoint()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the next start reads more of the log");
+            }
+            state.finish_snapshots(self.limits.append_deadline).await;
         }
     }
 }

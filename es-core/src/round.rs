@@ -20,6 +20,9 @@ use crate::record::{Answer, AnswerEntry, Answers, Encoder, Stamp};
 use crate::state::{Entry, Known, PartitionState, fold, panic_text};
 use crate::store::StoreError;
 
+/// Why a command was not decided that was taken from the queue.
+pub(crate) const STARTING_OVER: &str = "what was known of the partition is looked up anew";
+
 /// What travels with a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Metadata {
@@ -178,7 +181,11 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             }
             return Ok(());
         }
-        if let Some(known) = self.state.known(&key.0, &key.1, self.now.timestamp_millis())? {
+        let known = match self.state.known(&key.0, &key.1, self.now.timestamp_millis()) {
+            Ok(known) => known,
+            Err(error) => return Err(self.give_up(job, error)),
+        };
+        if let Some(known) = known {
             let same = known.is_of(job.hash);
             let _ =
                 job.reply.send(if same { Reply::Answer { known, duplicate: true } } else { Reply::CommandIdReused });
@@ -193,7 +200,10 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         }
         let mut entry = match self.working.remove(&job.id) {
             Some(entry) => entry,
-            None => (*self.state.entry(&job.id)?).clone(),
+            None => match self.state.entry(&job.id) {
+                Ok(entry) => (*entry).clone(),
+                Err(error) => return Err(self.give_up(job, error)),
+            },
         };
         let Job { id, command, hash, metadata, reply, .. } = job;
         let outcome = self.outcome(&id, &mut entry, command, hash, &metadata).unwrap_or_else(Outcome::Failed);
@@ -202,6 +212,16 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         self.pending.push(Pending { id: id.clone(), command, hash, outcome, callers: vec![reply] });
         self.working.insert(id, entry);
         Ok(())
+    }
+
+    /// The store can't be read, so the round is not appended: everybody in it is told so.
+    fn give_up(&mut self, job: Job<A>, error: StoreError) -> StoreError {
+        let why = NotDone::NotReady { reason: STARTING_OVER.into() };
+        for pending in self.pending.drain(..) {
+            pending.not_done(&why);
+        }
+        let _ = job.reply.send(Reply::NotDone(why));
+        error
     }
 
     /// Decides, and makes the records of the events.
@@ -429,15 +449,15 @@ impl<A: Handle + Apply> Closed<A> {
 
     /// The append is proven: first the states, then every caller's answer.
     pub(crate) fn publish(self, state: &mut PartitionState<A>, claim_offset: u64) {
-        let changed: std::collections::HashSet<AggregateKey> = self
-            .pending
-            .iter()
-            .filter(|pending| matches!(pending.outcome, Outcome::Events { .. }))
-            .map(|pending| pending.id.clone())
-            .collect();
+        let mut changed: HashMap<AggregateKey, u64> = HashMap::new();
+        for pending in &self.pending {
+            if let Outcome::Events { last_sequence, .. } = &pending.outcome {
+                changed.insert(pending.id.clone(), *last_sequence); // in the order of the log: the last one stays
+            }
+        }
         for (id, entry) in self.working {
-            if changed.contains(&id) {
-                state.put(id, Arc::new(entry));
+            if let Some(last_sequence) = changed.get(&id) {
+                state.put(id, Arc::new(Entry { offset: claim_offset + last_sequence, ..entry }));
             }
         }
         for (pending, answer_sequence) in self.pending.into_iter().zip(self.answer_sequences) {

@@ -4,7 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use quick_cache::unsync::Cache;
 use serde::{Deserialize, Serialize};
@@ -13,9 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::envelope::{CommandHash, Envelope, EventHash};
-use crate::ids::{AggregateKey, CommandId, Version};
+use crate::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::reader::{Checkpoint, Fed, Recorded};
 use crate::record::{Answer, Answers};
+use crate::snapshot::{Checkpointer, Flushed, Lineage, NewId, Reached, Schema, Snapshot, SnapshotTopic};
+use crate::store::key::{self, Spans};
 use crate::store::{Store, StoreError, Table, Write};
 
 /// Bounds of what is held in memory for one partition.
@@ -25,16 +29,16 @@ pub(crate) struct StateLimits {
     pub(crate) unwritten_max: usize,
     /// Unchanged states that are kept for the next command.
     pub(crate) cached_max: usize,
-    /// How long a command id is remembered, in milliseconds.
-    pub(crate) retention_ms: i64,
+    /// How long a command id is remembered.
+    pub(crate) spans: Spans,
 }
 
 /// The proven state of one aggregate.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(bound = "")]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry<A: Aggregate> {
     pub(crate) version: Version,
-    #[serde(with = "hash_bytes")]
+    /// The offset of the event with this version.
+    pub(crate) offset: u64,
     pub(crate) head: EventHash,
     /// Why its stored events can't be folded; it stays at the version before.
     pub(crate) parked: Option<String>,
@@ -43,11 +47,34 @@ pub(crate) struct Entry<A: Aggregate> {
 
 impl<A: Aggregate> Default for Entry<A> {
     fn default() -> Self {
-        Self { version: Version::EMPTY, head: EventHash::default(), parked: None, state: A::default() }
+        Self { version: Version::EMPTY, offset: 0, head: EventHash::default(), parked: None, state: A::default() }
     }
 }
 
-/// The remembered answer to a command.
+impl<A: Aggregate> Entry<A> {
+    fn snapshot(&self, lineage: Lineage) -> Result<Snapshot, StoreError> {
+        let state = serde_json::to_vec(&self.state).map_err(|error| StoreError::new("encoding a state for", error))?;
+        Ok(Snapshot::new(lineage, self.version.get(), self.offset, &self.head.0, state))
+    }
+
+    fn from_snapshot(value: Bytes) -> Result<Self, crate::error::Cause> {
+        let Snapshot { version, offset, head, state, parked, .. } = Snapshot::parse(value)?;
+        Ok(Self {
+            version: Version::new(version),
+            offset,
+            head: EventHash(head.as_ref().try_into()?),
+            parked: (!parked.is_empty()).then_some(parked),
+            state: serde_json::from_slice(&state)?,
+        })
+    }
+
+    /// Whether the event at this offset is part of the state already: what is replayed may begin before the state.
+    fn contains(&self, offset: u64) -> bool {
+        self.version > Version::EMPTY && offset <= self.offset
+    }
+}
+
+/// The remembered answer to a command. Stored for ever, in the snapshots topic: `docs/formats.md`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Known {
     #[prost(int64, tag = "1")]
@@ -83,13 +110,22 @@ impl Known {
         self.first + u64::from(self.events.max(1)) - 1
     }
 
+    /// Reads one that was stored, perhaps by another release.
+    pub(crate) fn parse(value: Bytes) -> Result<Self, crate::error::Cause> {
+        let known = Self::decode(value)?;
+        if known.events == 0 {
+            serde_json::from_str::<Answer>(&known.answer)?;
+        }
+        Ok(known)
+    }
+
     pub(crate) fn is_of(&self, hash: CommandHash) -> bool {
         self.hash == hash.0
     }
 
     /// The answer of a command without events; `None` for one that was accepted with events.
     pub(crate) fn answer(&self) -> Option<Answer> {
-        (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("written by this program as an answer"))
+        (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("looked at when it was read"))
     }
 }
 
@@ -109,6 +145,7 @@ impl<A: Aggregate> Default for Generation<A> {
     }
 }
 
+/// A write to the store that is under way.
 struct Flush<A: Aggregate> {
     generation: Arc<Generation<A>>,
     task: JoinHandle<Result<(), StoreError>>,
@@ -124,14 +161,93 @@ pub(crate) struct PartitionState<A: Aggregate> {
     /// Tables of command ids that may hold a live one.
     forgotten_before: u64,
     last_recorded_ms: i64,
+    /// What the store holds, or will when the flush under way is done.
+    stored: StoredCheckpoint,
+    checkpointer: Option<Checkpointer>,
 }
 
 /// The stored checkpoint of a partition, with what it was made by.
-#[derive(Serialize, Deserialize)]
-struct StoredCheckpoint {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct StoredCheckpoint {
     fingerprint: String,
     last_recorded_ms: i64,
     checkpoint: Checkpoint,
+    /// Where the first command with an event that could not be folded begins: no snapshot may claim what is behind.
+    held: Option<Reached>,
+    /// The number of the flush, and the last one that wrote to each table.
+    flush: u64,
+    tables: Vec<(Table, u64)>,
+}
+
+impl StoredCheckpoint {
+    /// What the store holds of a partition, if that is of use: made by the same code, and whole. A database that lost
+    /// a file may have older contents in one table than in another; every table says by itself how old it is.
+    pub(crate) fn read(
+        store: &dyn Store,
+        partition: u32,
+        schema: &Schema,
+        spans: Spans,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(value) = store.get(Table::Checkpoints, &key::prefix(partition))? else { return Ok(None) };
+        let stored = serde_json::from_slice::<Self>(&value).ok();
+        let Some(stored) = stored.filter(|stored| *stored.fingerprint == *schema.fingerprint) else { return Ok(None) };
+        let oldest = spans.oldest(stored.last_recorded_ms);
+        for (table, flush) in &stored.tables {
+            if matches!(table, Table::Ids(span) if *span < oldest) {
+                continue; // forgotten
+            }
+            let mark = store.get(*table, &key::mark(partition))?;
+            let mark = mark.and_then(|mark| Some(u64::from_be_bytes(mark.as_ref().try_into().ok()?)));
+            if mark.is_none_or(|mark| mark < *flush) {
+                tracing::warn!(partition, ?table, "the local state store lost what was written last: it is built anew");
+                return Ok(None);
+            }
+        }
+        Ok(Some(stored))
+    }
+
+    /// After the store was filled from snapshots.
+    pub(crate) fn restored(schema: &Schema, reached: Reached, tables: HashSet<Table>) -> Self {
+        let fingerprint = schema.fingerprint.to_string();
+        let Reached { checkpoint, last_recorded_ms } = reached;
+        Self { fingerprint, last_recorded_ms, checkpoint, ..Self::default() }.wrote(tables)
+    }
+
+    /// After one more flush, which wrote to these tables.
+    fn wrote(mut self, tables: HashSet<Table>) -> Self {
+        self.flush += 1;
+        self.tables.retain(|(table, _)| !tables.contains(table));
+        self.tables.extend(tables.into_iter().map(|table| (table, self.flush)));
+        self
+    }
+
+    /// The checkpoint, and in each table of this flush its number.
+    pub(crate) fn writes(&self, partition: u32) -> Result<Vec<Write>, StoreError> {
+        let value = serde_json::to_vec(self).map_err(|error| StoreError::new("encoding a checkpoint for", error))?;
+        let checkpoint = Write { table: Table::Checkpoints, key: key::prefix(partition).to_vec(), value: value.into() };
+        let touched = self.tables.iter().filter(|(_, flush)| *flush == self.flush);
+        let marks = touched.map(|(table, flush)| Write {
+            table: *table,
+            key: key::mark(partition),
+            value: Bytes::copy_from_slice(&flush.to_be_bytes()),
+        });
+        Ok(marks.chain([checkpoint]).collect())
+    }
+
+    /// The offset to go on from.
+    pub(crate) fn next(&self) -> u64 {
+        self.checkpoint.next
+    }
+
+    pub(crate) fn log_id(&self) -> uuid::Uuid {
+        self.checkpoint.log_id
+    }
+
+    /// What a checkpoint of the snapshots topic may say.
+    fn reached(&self) -> Reached {
+        let reached = || Reached { checkpoint: self.checkpoint.clone(), last_recorded_ms: self.last_recorded_ms };
+        self.held.clone().unwrap_or_else(reached)
+    }
 }
 
 impl<A: Handle + Apply> PartitionState<A> {
@@ -141,16 +257,15 @@ impl<A: Handle + Apply> PartitionState<A> {
         store: Arc<dyn Store>,
         limits: StateLimits,
     ) -> Result<(Self, Checkpoint), StoreError> {
-        let key = partition.to_be_bytes();
-        let stored: Option<StoredCheckpoint> =
-            store.get(Table::Checkpoints, &key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (checkpoint, last_recorded_ms) = match stored {
-            Some(stored) if stored.fingerprint == fingerprint::<A>() => (stored.checkpoint, stored.last_recorded_ms),
-            _ => {
-                store.clear(&key)?;
-                (Checkpoint::default(), 0)
+        let schema = schema::<A>();
+        let stored = match StoredCheckpoint::read(store.as_ref(), partition, &schema, limits.spans)? {
+            Some(stored) => stored,
+            None => {
+                store.clear(&key::prefix(partition))?;
+                StoredCheckpoint { fingerprint: schema.fingerprint.to_string(), ..StoredCheckpoint::default() }
             }
         };
+        let checkpoint = stored.checkpoint.clone();
         let state = Self {
             partition,
             store,
@@ -159,9 +274,26 @@ impl<A: Handle + Apply> PartitionState<A> {
             flushing: None,
             cached: Cache::new(limits.cached_max),
             forgotten_before: 0,
-            last_recorded_ms,
+            last_recorded_ms: stored.last_recorded_ms,
+            stored,
+            checkpointer: None,
         };
         Ok((state, checkpoint))
+    }
+
+    /// From now on what is flushed goes to the snapshots topic too, under this claim.
+    pub(crate) fn keep_snapshots(&mut self, topic: &SnapshotTopic, claim: Epoch) {
+        match &mut self.checkpointer {
+            Some(checkpointer) => checkpointer.claimed(claim),
+            none => *none = Some(Checkpointer::start(topic.clone(), self.store.clone(), claim)),
+        }
+    }
+
+    /// Lets the snapshots topic have what was flushed last, for so long.
+    pub(crate) async fn finish_snapshots(&mut self, patience: Duration) {
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.finish(patience).await;
+        }
     }
 
     /// The newest time at which an event was recorded in this partition.
@@ -180,9 +312,9 @@ impl<A: Handle + Apply> PartitionState<A> {
         if let Some(entry) = self.cached.get(id) {
             return Ok(entry.clone());
         }
-        let Some(bytes) = self.store.get(Table::States, &self.state_key(id))? else { return Ok(Arc::default()) };
-        let entry: Entry<A> = serde_json::from_slice(&bytes).map_err(|error| StoreError::new("reading", error))?;
-        let entry = Arc::new(entry);
+        let key = key::state(self.partition, id.as_str());
+        let Some(value) = self.store.get(Table::States, &key)? else { return Ok(Arc::default()) };
+        let entry = Arc::new(Entry::from_snapshot(value).map_err(|error| self.damaged(error))?);
         self.cached.insert(id.clone(), entry.clone());
         Ok(entry)
     }
@@ -205,7 +337,7 @@ impl<A: Handle + Apply> PartitionState<A> {
             Some(known) => Some(known),
             None => self.stored_id(&key, now_ms)?,
         };
-        Ok(known.filter(|known| known.recorded_at_ms.saturating_add(self.limits.retention_ms) > now_ms))
+        Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, now_ms)))
     }
 
     /// Takes a proven state.
@@ -221,10 +353,17 @@ impl<A: Handle + Apply> PartitionState<A> {
         known
     }
 
-    /// Folds what was read from the log.
-    pub(crate) fn replay(&mut self, fed: Fed, offset: u64, timestamp_ms: i64, now_ms: i64) -> Result<(), StoreError> {
+    /// Folds what was read from the log; `before` is where the reader could have gone on from before that.
+    pub(crate) fn replay(
+        &mut self,
+        fed: Fed,
+        offset: u64,
+        timestamp_ms: i64,
+        now_ms: i64,
+        before: &Checkpoint,
+    ) -> Result<(), StoreError> {
         match fed {
-            Fed::Events(events) => self.replay_command(events, now_ms),
+            Fed::Events(events) => self.replay_command(events, now_ms, before),
             Fed::Answers(answers) => {
                 self.replay_answers(answers, offset, timestamp_ms, now_ms);
                 Ok(())
@@ -233,26 +372,29 @@ impl<A: Handle + Apply> PartitionState<A> {
         }
     }
 
-    fn replay_command(&mut self, events: Vec<Recorded>, now_ms: i64) -> Result<(), StoreError> {
+    fn replay_command(&mut self, events: Vec<Recorded>, now_ms: i64, before: &Checkpoint) -> Result<(), StoreError> {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
         let (id, command) = (first.envelope.stream.id.clone(), first.envelope.command_id.clone());
         let recorded_at_ms = last.envelope.recorded_at.timestamp_millis();
-        self.last_recorded_ms = self.last_recorded_ms.max(recorded_at_ms);
-        if recorded_at_ms.saturating_add(self.limits.retention_ms) > now_ms {
+        let recorded_before_ms = self.last_recorded_ms;
+        self.last_recorded_ms = recorded_before_ms.max(recorded_at_ms);
+        if self.limits.spans.holds(recorded_at_ms, now_ms) {
             let (hash, version) = (first.envelope.command_hash, first.envelope.version);
             let known = Known::accepted(recorded_at_ms, hash, last.offset, version, events.len() as u32);
             self.remember(id.clone(), command, known);
         }
-        let mut entry = (*self.entry(&id)?).clone();
-        for event in &events {
-            if entry.parked.is_some() {
-                break;
-            }
-            if let Err(reason) = fold(&mut entry, &event.envelope) {
-                let (partition, offset) = (event.partition, event.offset);
-                tracing::error!(aggregate = %id, partition, offset, %reason, "parking an aggregate whose events can't be folded");
-                entry.parked = Some(format!("event {} at offset {offset}: {reason}", event.envelope.version));
-            }
+        let proven = self.entry(&id)?;
+        if proven.parked.is_some() {
+            return Ok(());
+        }
+        let (entry, failed) = fold_command(&proven, &events);
+        if let Some((event, reason)) = &failed {
+            let (partition, offset) = (event.partition, event.offset);
+            tracing::error!(aggregate = %id, partition, offset, %reason, "parking an aggregate whose events can't be folded");
+            let reached = || Reached { checkpoint: before.clone(), last_recorded_ms: recorded_before_ms };
+            self.stored.held.get_or_insert_with(reached);
+        } else if entry.version == proven.version {
+            return Ok(()); // it was in the state before
         }
         self.put(id, Arc::new(entry));
         Ok(())
@@ -260,7 +402,7 @@ impl<A: Handle + Apply> PartitionState<A> {
 
     fn replay_answers(&mut self, answers: Answers, offset: u64, timestamp_ms: i64, now_ms: i64) {
         self.last_recorded_ms = self.last_recorded_ms.max(timestamp_ms);
-        if timestamp_ms.saturating_add(self.limits.retention_ms) <= now_ms {
+        if !self.limits.spans.holds(timestamp_ms, now_ms) {
             return;
         }
         for entry in answers.answers {
@@ -286,15 +428,25 @@ impl<A: Handle + Apply> PartitionState<A> {
     async fn begin_flush(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         self.finish_flush().await?;
         let generation = Arc::new(std::mem::take(&mut self.changed));
-        let stored =
-            StoredCheckpoint { fingerprint: fingerprint::<A>(), last_recorded_ms: self.last_recorded_ms, checkpoint };
-        let (store, partition, span_ms) = (self.store.clone(), self.partition, self.span_ms());
-        let oldest = self.span_of(self.last_recorded_ms - self.limits.retention_ms);
+        let (from, to) = (self.stored.next(), checkpoint.next);
+        let tables = generation.tables(self.limits.spans);
+        self.stored.checkpoint = checkpoint;
+        self.stored.last_recorded_ms = self.last_recorded_ms;
+        self.stored = std::mem::take(&mut self.stored).wrote(tables);
+        let oldest = self.limits.spans.oldest(self.last_recorded_ms);
         self.forgotten_before = self.forgotten_before.max(oldest);
-        let written = generation.clone();
+        let (store, partition, spans) = (self.store.clone(), self.partition, self.limits.spans);
+        let (stored, written) = (self.stored.clone(), generation.clone());
+        let outlet = self.checkpointer.as_ref().map(Checkpointer::outlet);
         let in_memory = store.is_in_memory();
         let write = move || {
-            store.write(encode_generation(&written, &stored, partition, span_ms)?)?;
+            let lineage = Lineage::of(&schema::<A>(), stored.log_id());
+            let (mut writes, states, ids) = encode_generation(&written, lineage, partition, spans)?;
+            writes.extend(stored.writes(partition)?);
+            store.write(writes)?;
+            if let Some(outlet) = outlet {
+                outlet(Flushed { from, to, reached: stored.reached(), states, ids });
+            }
             store.forget_ids_before(oldest)
         };
         // In memory it takes no thread, and so a simulation can be repeated.
@@ -317,30 +469,54 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(())
     }
 
-    fn stored_id(&self, key: &IdKey, now_ms: i64) -> Result<Option<Arc<Known>>, StoreError> {
-        let bytes = id_key(self.partition, key);
-        let oldest = self.span_of(now_ms - self.limits.retention_ms).max(self.forgotten_before);
-        for span in (oldest..=self.span_of(now_ms.max(self.last_recorded_ms))).rev() {
-            if let Some(value) = self.store.get(Table::Ids(span), &bytes)? {
-                let known = Known::decode(value.as_slice()).map_err(|error| StoreError::new("reading", error))?;
+    fn stored_id(&self, (id, command): &IdKey, now_ms: i64) -> Result<Option<Arc<Known>>, StoreError> {
+        let (spans, key) = (self.limits.spans, key::id(self.partition, id.as_str(), command.as_str()));
+        let oldest = spans.oldest(now_ms).max(self.forgotten_before);
+        for span in (oldest..=spans.of(now_ms.max(self.last_recorded_ms))).rev() {
+            if let Some(value) = self.store.get(Table::Ids(span), &key)? {
+                let known = Known::parse(value).map_err(|error| self.damaged(error))?;
                 return Ok(Some(Arc::new(known)));
             }
         }
         Ok(None)
     }
 
-    /// Command ids are kept in tables by time, each half the retention long, so that at most three are looked at.
-    fn span_ms(&self) -> i64 {
-        (self.limits.retention_ms / 2).max(1)
+    /// What the store holds can't be read: it is of no use to anybody.
+    fn damaged(&self, error: impl Into<crate::error::Cause>) -> StoreError {
+        self.store.condemn();
+        StoreError::new("reading", error)
     }
+}
 
-    fn span_of(&self, time_ms: i64) -> u64 {
-        (time_ms / self.span_ms()).max(0) as u64
-    }
-
-    fn state_key(&self, id: &AggregateKey) -> Vec<u8> {
-        state_key(self.partition, id)
-    }
+/// Applies a command's events, except those that the state contains already. Where one can't be applied the state is
+/// that before it, parked.
+fn fold_command<'a, A: Handle + Apply>(
+    before: &Entry<A>,
+    events: &'a [Recorded],
+) -> (Entry<A>, Option<(&'a Recorded, String)>) {
+    let fold_all = |events: &'a [Recorded]| {
+        let mut entry = before.clone();
+        for event in events {
+            if entry.contains(event.offset) {
+                if event.envelope.version == entry.version && event.envelope.hash != entry.head {
+                    return (entry, Some((event, "the state kept of it is that of another event".into())));
+                }
+                continue;
+            }
+            if let Err(reason) = fold(&mut entry, &event.envelope) {
+                return (entry, Some((event, reason)));
+            }
+            entry.offset = event.offset;
+        }
+        (entry, None)
+    };
+    let (entry, failed) = fold_all(events);
+    let Some((event, reason)) = failed else { return (entry, None) };
+    // Once more without it: what `apply` left may be half of something.
+    let good = events.iter().position(|other| other.offset == event.offset).unwrap_or(0);
+    let (mut entry, _) = fold_all(&events[..good]);
+    entry.parked = Some(format!("event {} at offset {}: {reason}", event.envelope.version, event.offset));
+    (entry, Some((event, reason)))
 }
 
 /// Applies a recorded event to the state that it follows. After an error the state must not be used.
@@ -366,57 +542,54 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("a panic without text").to_owned()
 }
 
-/// Changes whenever stored states may mean something else: the aggregate's shape, its events' shapes, its snapshot version.
-fn fingerprint<A: Aggregate>() -> String {
+/// What stored states of the aggregate look like: changes whenever they may mean something else.
+pub(crate) fn schema<A: Aggregate>() -> Schema {
     let mut hasher = Sha256::new();
     hasher.update(format!("{}.{} {} {}\n", A::CONTEXT, A::NAME, A::SNAPSHOT_VERSION, A::SHAPE));
     for kind in A::Event::TYPES {
         hasher.update(format!("{kind:?}\n"));
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let fingerprint: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Schema { fingerprint: fingerprint.into(), snapshot_version: A::SNAPSHOT_VERSION }
 }
+
+impl<A: Aggregate> Generation<A> {
+    /// The tables that it is written to.
+    fn tables(&self, spans: Spans) -> HashSet<Table> {
+        let ids = self.ids.values().map(|known| spans.table(known.recorded_at_ms));
+        ids.chain((!self.states.is_empty()).then_some(Table::States)).collect()
+    }
+}
+
+/// What is written to the store, and the same values once more as the snapshots topic takes them.
+type Encoded = (Vec<Write>, Vec<(AggregateKey, Bytes)>, Vec<NewId>);
 
 fn encode_generation<A: Aggregate>(
     generation: &Generation<A>,
-    checkpoint: &StoredCheckpoint,
+    lineage: Lineage,
     partition: u32,
-    span_ms: i64,
-) -> Result<Vec<Write>, StoreError> {
-    let json = |error: serde_json::Error| StoreError::new("encoding a state for", error);
-    let mut spans = HashSet::new();
-    let mut writes = Vec::with_capacity(generation.states.len() + generation.ids.len() + 1);
+    spans: Spans,
+) -> Result<Encoded, StoreError> {
+    let mut writes = Vec::with_capacity(generation.states.len() + generation.ids.len() + 4);
+    let mut states = Vec::with_capacity(generation.states.len());
+    let mut ids = Vec::with_capacity(generation.ids.len());
     for (id, entry) in &generation.states {
-        let value = serde_json::to_vec(&**entry).map_err(json)?;
-        writes.push(Write { table: Table::States, key: state_key(partition, id), value });
+        let mut snapshot = entry.snapshot(lineage)?;
+        let mut value = snapshot.encoded();
+        if entry.version > Version::EMPTY {
+            states.push((id.clone(), value.clone()));
+        }
+        if let Some(reason) = &entry.parked {
+            snapshot.parked.clone_from(reason);
+            value = snapshot.encoded();
+        }
+        writes.push(Write { table: Table::States, key: key::state(partition, id.as_str()), value });
     }
-    for (key, known) in &generation.ids {
-        let span = (known.recorded_at_ms / span_ms).max(0) as u64;
-        spans.insert(span);
-        writes.push(Write { table: Table::Ids(span), key: id_key(partition, key), value: known.encode_to_vec() });
+    for ((aggregate, command), known) in &generation.ids {
+        let (recorded_at_ms, value) = (known.recorded_at_ms, Bytes::from(known.encode_to_vec()));
+        let key = key::id(partition, aggregate.as_str(), command.as_str());
+        writes.push(Write { table: spans.table(recorded_at_ms), key, value: value.clone() });
+        ids.push(NewId { aggregate: aggregate.clone(), command: command.clone(), recorded_at_ms, known: value });
     }
-    let value = serde_json::to_vec(checkpoint).map_err(json)?;
-    writes.push(Write { table: Table::Checkpoints, key: partition.to_be_bytes().to_vec(), value });
-    Ok(writes)
-}
-
-fn state_key(partition: u32, id: &AggregateKey) -> Vec<u8> {
-    [&partition.to_be_bytes(), id.as_str().as_bytes()].concat()
-}
-
-/// No id holds a control character, so the zero byte ends the first.
-fn id_key(partition: u32, (id, command): &IdKey) -> Vec<u8> {
-    [&partition.to_be_bytes(), id.as_str().as_bytes(), &[0], command.as_str().as_bytes()].concat()
-}
-
-mod hash_bytes {
-    use crate::envelope::EventHash;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(hash: &EventHash, serializer: S) -> Result<S::Ok, S::Error> {
-        hash.0.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EventHash, D::Error> {
-        Ok(EventHash(<[u8; 32]>::deserialize(deserializer)?))
-    }
+    Ok((writes, states, ids))
 }

@@ -1,4 +1,4 @@
-//! Making a topic so that it keeps every event, and refusing one that would not.
+//! Making a topic so that it keeps every event, or every snapshot, and refusing one that would not.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,6 +15,10 @@ use crate::error::failed;
 
 /// A reader must have this long to see a record before compaction may take its predecessor away.
 const COMPACTION_LAG_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Snapshots are written again and again: compaction begins at segments of this size, or a day old, and when a fifth
+/// of a partition is new. Kafka's own defaults, 1 GB, a week and half, would let a restore read much that is old.
+const SNAPSHOTS: [(&str, &str); 3] =
+    [("segment.bytes", "67108864"), ("segment.ms", "86400000"), ("min.cleanable.dirty.ratio", "0.2")];
 /// Kafka's own default for `max.message.bytes`.
 const MESSAGE_MAX_BYTES: usize = 1_048_588;
 const PARTITIONS: u32 = 8;
@@ -26,7 +30,7 @@ const REPLIES_KEPT_MS: u64 = 60 * 60 * 1000;
 pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) -> Result<u32, LogError> {
     let admin = Admin::new(config)?;
     let prepared = match topic.kind {
-        TopicKind::Events => make_and_verify(&admin, asking, config, &topic.name),
+        TopicKind::Events | TopicKind::Snapshots => make_and_verify(&admin, asking, config, &topic.name, topic.kind),
         TopicKind::Commands { retention_ms } => passing(&admin, asking, config, &topic.name, retention_ms),
         TopicKind::Replies => passing(&admin, asking, config, &topic.name, REPLIES_KEPT_MS),
         kind => {
@@ -38,15 +42,22 @@ pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) 
     prepared
 }
 
-fn make_and_verify(admin: &Admin, asking: &Asking, config: &KafkaConfig, topic: &str) -> Result<u32, LogError> {
-    let found = find_or_make(admin, asking, config, topic, new_settings)?;
+fn make_and_verify(
+    admin: &Admin,
+    asking: &Asking,
+    config: &KafkaConfig,
+    topic: &str,
+    kind: TopicKind,
+) -> Result<u32, LogError> {
+    let new = |replicas, batch_bytes| new_settings(kind, replicas, batch_bytes);
+    let found = find_or_make(admin, asking, config, topic, new)?;
     let settings = admin.settings(topic)?;
     let wanted = Wanted { partitions: config.asked_partitions(), batch_bytes: config.batch_max_bytes() };
-    verify(topic, &found, &settings, &wanted)?;
+    verify(topic, kind, &found, &settings, &wanted)?;
     for partition in 0..found.partitions {
         let start = asking.bounds(Place { topic, partition, known: true })?.start;
         if start > 0 {
-            return Err(shortened(topic, partition, start));
+            return Err(shortened(topic, kind, partition, start));
         }
     }
     Ok(found.partitions)
@@ -216,17 +227,21 @@ fn verify_passing(topic: &str, settings: &Settings, retention_ms: u64) -> Result
     Err(LogError::new(LogErrorKind::Settings, message))
 }
 
-fn new_settings(replicas: usize, batch_bytes: usize) -> NewSettings {
-    vec![
+fn new_settings(kind: TopicKind, replicas: usize, batch_bytes: usize) -> NewSettings {
+    let mut settings = vec![
         ("cleanup.policy", "compact".into()),
         ("retention.ms", "-1".into()),
         ("retention.bytes", "-1".into()),
-        ("min.compaction.lag.ms", COMPACTION_LAG_MS.to_string()),
         ("min.insync.replicas", if replicas >= REPLICAS { "2" } else { "1" }.into()),
         ("unclean.leader.election.enable", "false".into()),
         ("message.timestamp.type", "CreateTime".into()),
         ("max.message.bytes", batch_bytes.max(MESSAGE_MAX_BYTES).to_string()),
-    ]
+    ];
+    match kind {
+        TopicKind::Snapshots => settings.extend(SNAPSHOTS.map(|(name, value)| (name, value.to_owned()))),
+        _ => settings.push(("min.compaction.lag.ms", COMPACTION_LAG_MS.to_string())),
+    }
+    settings
 }
 
 /// What this client needs of a topic.
@@ -236,7 +251,11 @@ struct Wanted {
 }
 
 /// Refuses a topic that could lose history or can't take what is appended, naming everything that is wrong.
-fn verify(topic: &str, shape: &Shape, settings: &Settings, wanted: &Wanted) -> Result<(), LogError> {
+///
+/// A snapshots topic must lose nothing either: a checkpoint says that all that changed before it is there. Only its
+/// compaction may be as quick as it likes, since a reader that misses a record finds a newer one of the same key.
+fn verify(topic: &str, kind: TopicKind, shape: &Shape, settings: &Settings, wanted: &Wanted) -> Result<(), LogError> {
+    let (what, is_events) = (name_of(kind), kind == TopicKind::Events);
     let mut wrong = Vec::new();
     let setting = |name: &str| settings.get(name).map_or("", |value| value.trim());
     let number = |name: &str| setting(name).parse::<i64>().ok();
@@ -248,22 +267,23 @@ fn verify(topic: &str, shape: &Shape, settings: &Settings, wanted: &Wanted) -> R
     if cleanup.contains(&"delete") {
         for name in ["retention.ms", "retention.bytes"] {
             if number(name) != Some(-1) {
-                set(name, "so cleanup.policy delete removes events", "-1, or cleanup.policy to compact");
+                let why = format!("so cleanup.policy delete removes {what}");
+                set(name, &why, "-1, or cleanup.policy to compact");
             }
         }
     }
     let lag = number("min.compaction.lag.ms").and_then(|lag| u64::try_from(lag).ok());
-    if cleanup.contains(&"compact") && lag.is_none_or(|lag| lag < COMPACTION_LAG_MS) {
+    if is_events && cleanup.contains(&"compact") && lag.is_none_or(|lag| lag < COMPACTION_LAG_MS) {
         let remedy = format!("{COMPACTION_LAG_MS} (7 days) or more");
         set("min.compaction.lag.ms", "so a slow reader could miss a record", &remedy);
     }
     if shape.replicas >= REPLICAS && number("min.insync.replicas").is_none_or(|replicas| replicas < 2) {
-        set("min.insync.replicas", "so an acknowledged event may be on one broker only", "2");
+        set("min.insync.replicas", "so what was acknowledged may be on one broker only", "2");
     }
     if setting("unclean.leader.election.enable") != "false" {
-        set("unclean.leader.election.enable", "so a broker that lags behind could drop events", "false");
+        set("unclean.leader.election.enable", &format!("so a broker that lags behind could drop {what}"), "false");
     }
-    if setting("message.timestamp.type") != "CreateTime" {
+    if is_events && setting("message.timestamp.type") != "CreateTime" {
         set("message.timestamp.type", "so brokers replace the time at which an event was recorded", "CreateTime");
     }
     let batch_bytes = i64::try_from(wanted.batch_bytes).unwrap_or(i64::MAX);
@@ -282,25 +302,35 @@ fn verify(topic: &str, shape: &Shape, settings: &Settings, wanted: &Wanted) -> R
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(LogError::new(LogErrorKind::Settings, format!("topic {topic} is not fit for events: {}", wrong.join("; "))))
+    Err(LogError::new(LogErrorKind::Settings, format!("topic {topic} is not fit for {what}: {}", wrong.join("; "))))
 }
 
-fn shortened(topic: &str, partition: u32, start: u64) -> LogError {
-    let remedy = "its first events were deleted: restore the topic, or begin with a new one";
+fn shortened(topic: &str, kind: TopicKind, partition: u32, start: u64) -> LogError {
+    let remedy = match kind {
+        TopicKind::Snapshots => "its first snapshots were deleted: delete the topic, it is made anew",
+        _ => "its first events were deleted: restore the topic, or begin with a new one",
+    };
+    let what = name_of(kind);
     let message =
-        format!("topic {topic} is not fit for events: partition {partition} begins at offset {start}, {remedy}");
+        format!("topic {topic} is not fit for {what}: partition {partition} begins at offset {start}, {remedy}");
     LogError::new(LogErrorKind::Lost, message)
+}
+
+/// What a topic of this kind must not lose.
+fn name_of(kind: TopicKind) -> &'static str {
+    if kind == TopicKind::Snapshots { "snapshots" } else { "events" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const EVENTS: TopicKind = TopicKind::Events;
     const GOOD: Shape = Shape { partitions: 4, replicas: 3, led: true };
     const WANTED: Wanted = Wanted { partitions: Some(4), batch_bytes: 1_000_061 };
 
     fn made() -> Settings {
-        new_settings(3, WANTED.batch_bytes).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        new_settings(EVENTS, 3, WANTED.batch_bytes).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn with(changes: &[(&str, &str)]) -> Settings {
@@ -311,13 +341,14 @@ mod tests {
 
     #[test]
     fn a_topic_as_it_is_made_is_accepted() {
-        verify("t", &GOOD, &made(), &WANTED).unwrap();
+        verify("t", EVENTS, &GOOD, &made(), &WANTED).unwrap();
     }
 
     #[test]
     fn deleting_is_accepted_where_nothing_is_ever_old_or_large_enough() {
-        verify("t", &GOOD, &with(&[("cleanup.policy", "delete"), ("min.compaction.lag.ms", "0")]), &WANTED).unwrap();
-        verify("t", &GOOD, &with(&[("cleanup.policy", "compact,delete")]), &WANTED).unwrap();
+        verify("t", EVENTS, &GOOD, &with(&[("cleanup.policy", "delete"), ("min.compaction.lag.ms", "0")]), &WANTED)
+            .unwrap();
+        verify("t", EVENTS, &GOOD, &with(&[("cleanup.policy", "compact,delete")]), &WANTED).unwrap();
     }
 
     #[test]
@@ -332,7 +363,7 @@ mod tests {
             (&[("max.message.bytes", "1000060")], "max.message.bytes is \"1000060\""),
         ];
         for (changes, expected) in table {
-            let error = verify("bank.account.events", &GOOD, &with(changes), &WANTED).unwrap_err();
+            let error = verify("bank.account.events", EVENTS, &GOOD, &with(changes), &WANTED).unwrap_err();
             let message = error.to_string();
             assert_eq!(error.kind(), LogErrorKind::Settings);
             assert!(message.contains("bank.account.events") && message.contains(expected), "{message}");
@@ -342,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_the_broker_does_not_tell_is_refused() {
-        let message = verify("t", &GOOD, &Settings::new(), &WANTED).unwrap_err().to_string();
+        let message = verify("t", EVENTS, &GOOD, &Settings::new(), &WANTED).unwrap_err().to_string();
         assert!(message.contains("unclean.leader.election.enable is \"\""), "{message}");
     }
 
@@ -365,14 +396,33 @@ mod tests {
     #[test]
     fn with_few_replicas_one_in_sync_is_enough() {
         let single = Shape { replicas: 1, ..GOOD };
-        verify("t", &single, &with(&[("min.insync.replicas", "1")]), &WANTED).unwrap();
+        verify("t", EVENTS, &single, &with(&[("min.insync.replicas", "1")]), &WANTED).unwrap();
     }
 
     #[test]
     fn another_number_of_partitions_is_refused_only_if_one_is_asked_for() {
         let other = Shape { partitions: 5, ..GOOD };
-        let message = verify("t", &other, &made(), &WANTED).unwrap_err().to_string();
+        let message = verify("t", EVENTS, &other, &made(), &WANTED).unwrap_err().to_string();
         assert!(message.contains("5 partitions, asked for are 4"), "{message}");
-        verify("t", &other, &made(), &Wanted { partitions: None, ..WANTED }).unwrap();
+        verify("t", EVENTS, &other, &made(), &Wanted { partitions: None, ..WANTED }).unwrap();
+    }
+
+    #[test]
+    fn a_snapshots_topic_is_compacted_soon_and_refused_where_it_could_lose_any() {
+        let made = |changes: &[(&str, &str)]| -> Settings {
+            let made = new_settings(TopicKind::Snapshots, 3, WANTED.batch_bytes);
+            let made = made.into_iter().map(|(name, value)| (name.to_owned(), value));
+            made.chain(changes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()))).collect()
+        };
+        let verify = |changes: &[(&str, &str)]| verify("t", TopicKind::Snapshots, &GOOD, &made(changes), &WANTED);
+        verify(&[]).unwrap();
+        verify(&[("min.compaction.lag.ms", "0"), ("message.timestamp.type", "LogAppendTime")]).unwrap();
+        for (name, value) in [("unclean.leader.election.enable", "true"), ("min.insync.replicas", "1")] {
+            let message = verify(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.contains("not fit for snapshots") && message.contains(name), "{message}");
+        }
+        let deleting = [("cleanup.policy", "compact,delete"), ("retention.ms", "604800000")];
+        let message = verify(&deleting).unwrap_err().to_string();
+        assert!(message.contains("so cleanup.policy delete removes snapshots"), "{message}");
     }
 }

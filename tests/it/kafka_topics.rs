@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use es_core::log::{Log, LogErrorKind};
+use es_core::log::{Log, LogErrorKind, TopicKind, TopicSpec};
 use es_kafka::KafkaConfig;
 use es_tests::Kafka;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -57,6 +57,27 @@ async fn a_missing_topic_is_made_so_that_nothing_is_ever_lost() {
     for (name, value) in expected {
         assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_snapshots_topic_is_made_to_be_compacted_soon_and_refused_where_it_could_lose_any() {
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let snapshots = || TopicSpec { kind: TopicKind::Snapshots, ..events("account") };
+    let topic = snapshots();
+    log.prepare(&topic).await.unwrap();
+    let settings = settings(kafka, &topic.name).await;
+    for (name, value) in [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("segment.bytes", "67108864")] {
+        assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    let topic = snapshots();
+    create(kafka, &topic.name, &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "0")]).await;
+    log.prepare(&topic).await.unwrap();
+    let topic = snapshots();
+    create(kafka, &topic.name, &[("cleanup.policy", "compact,delete")]).await;
+    let message = log.prepare(&topic).await.unwrap_err().to_string();
+    assert!(message.contains("so cleanup.policy delete removes snapshots"), "{message}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod bank_import;
 mod kafka_faults;
 mod kafka_group;
 mod kafka_log;
+mod kafka_snapshots;
 mod kafka_topics;
 mod projections;
 mod servers;

@@ -145,6 +145,11 @@ impl Log for EmbeddedLog {
     fn record_max_bytes(&self) -> usize {
         self.0.record_max_bytes
     }
+
+    /// The one process that can open it has its local state on the same disk.
+    fn keeps_snapshots(&self) -> bool {
+        false
+    }
 }
 
 struct Writer {

@@ -2,10 +2,12 @@
 
 mod answers;
 mod bad_data;
+mod damage;
 mod doubt;
 mod group;
 mod restart;
 mod simulation;
+mod snapshots;
 mod two_owners;
 
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use crate::log::Log;
 use crate::log::memory::{Fault, MemoryLog, MemoryPartition};
 use crate::reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 use crate::{
-    Aggregate, Apply, Bus, Command, Context, Engine, EngineConfig, Event, Handle, ManualClock, NotDone, Receipt,
-    SendError,
+    Aggregate, Apply, Bus, Command, CommandId, Context, Engine, EngineConfig, Event, Handle, ManualClock, NotDone,
+    Receipt, SendError,
 };
 
 const TOPIC: &str = "test.counter.events";
+const SNAPSHOTS: &str = "test.counter.snapshots";
 
 /// A counter that can be made to misbehave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Aggregate)]
@@ -29,6 +32,8 @@ const TOPIC: &str = "test.counter.events";
 struct Counter {
     sum: u64,
     steps: u64,
+    /// All that was said.
+    said: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
@@ -91,7 +96,7 @@ impl Apply for Counter {
             Done::Added { n } => self.sum += n,
             Done::Taken { n } => self.sum -= n,
             Done::Panicked => panic!("apply gave up"),
-            Done::Said { .. } => {}
+            Done::Said { text } => self.said.push_str(text),
         }
     }
 }

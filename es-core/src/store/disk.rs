@@ -1,27 +1,29 @@
-//! The store on disk: fjall, a keyspace per table.
+//! The store on disk: fjall, a keyspace per table. Its blocks and its journal have checksums.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::{Store, StoreError, Table, Write};
-
-/// The version of what the folder holds; another one is deleted and built anew.
-const FORMAT: &str = "es state store 1\n";
+use crate::error::Cause;
+use crate::state::panic_text;
 
 /// Write buffers are small: states are few and flushed in bulk, and memory is bounded by this, not by their number.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 8 << 20 };
 const JOURNAL_BYTES: u64 = 64 << 20;
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = if cfg!(test) { 0 } else { 16 << 20 }; // tests damage what is read
 
-/// A folder with the states of one aggregate type.
+/// A database with the states of one aggregate type.
 pub(crate) struct DiskStore {
     db: Database,
     tables: Mutex<BTreeMap<Table, Keyspace>>,
-    _lock: File,
+    condemned: AtomicBool,
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -31,58 +33,54 @@ impl std::fmt::Debug for DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the folder, or makes it. What it holds in another format, or damaged, is deleted first.
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let opening = |error: std::io::Error| StoreError::new("opening", error);
-        fs::create_dir_all(dir).map_err(opening)?;
-        let lock = File::create(dir.join("lock")).map_err(opening)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let message =
-                    format!("another process uses {}: stop it, or give this one its own folder", dir.display());
-                return Err(StoreError::new("opening", message));
+    /// Opens the database in this folder, or makes it.
+    pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
+        let options = || Database::builder(data).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES);
+        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Self, Cause> {
+            let db = options().worker_threads(1).open()?;
+            let names = db.list_keyspace_names();
+            let store = Self { db, tables: Mutex::default(), condemned: AtomicBool::new(false) };
+            for table in names.iter().filter_map(|name| parse(name)) {
+                store.keyspace(table)?;
             }
-            Err(TryLockError::Error(error)) => return Err(opening(error)),
-        }
-        let format = dir.join("format");
-        let data = dir.join("data");
-        if fs::read_to_string(&format).is_ok_and(|found| found != FORMAT) {
-            tracing::info!(folder = %dir.display(), "deleting a state store of another format");
-            fs::remove_dir_all(&data).map_err(opening)?;
-        }
-        fs::write(&format, FORMAT).map_err(opening)?;
-        let db = open_database(&data).or_else(|error| {
-            tracing::warn!(folder = %dir.display(), %error, "deleting a damaged state store: it is built anew from the log");
-            fs::remove_dir_all(&data).map_err(opening)?;
-            open_database(&data).map_err(|error| StoreError::new("opening", error))
-        })?;
-        let names = db.list_keyspace_names();
-        let store = Self { db, tables: Mutex::default(), _lock: lock };
-        for table in names.iter().filter_map(|name| parse(name)) {
-            store.keyspace(table)?;
-        }
-        Ok(store)
+            Ok(store)
+        }));
+        opened
+            .unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
+            .map_err(|error| StoreError::new("opening", error))
     }
 
-    fn keyspace(&self, table: Table) -> Result<Keyspace, StoreError> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Does something with the database. After a failure nothing of it is believed: one block that can't be read is
+    /// enough to know that the disk lies, and fjall itself takes no write after one that failed.
+    fn trying<T>(&self, action: &'static str, what: impl FnOnce() -> Result<T, Cause>) -> Result<T, StoreError> {
+        if self.is_condemned() {
+            return Err(StoreError::new(action, "it was found damaged before"));
+        }
+        let result = catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(panic_text(&*panic).into()));
+        result.map_err(|error| {
+            self.condemn();
+            StoreError::new(action, error)
+        })
+    }
+
+    fn keyspace(&self, table: Table) -> Result<Keyspace, Cause> {
+        let mut tables = self.lock();
         if let Some(keyspace) = tables.get(&table) {
             return Ok(keyspace.clone());
         }
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let keyspace = self.db.keyspace(&name(table), options).map_err(|error| StoreError::new("opening", error))?;
+        let keyspace = self.db.keyspace(&name(table), options)?;
         tables.insert(table, keyspace.clone());
         Ok(keyspace)
     }
 
     fn existing(&self, table: Table) -> Option<Keyspace> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&table).cloned()
+        self.lock().get(&table).cloned()
     }
-}
 
-fn open_database(data: &PathBuf) -> fjall::Result<Database> {
-    Database::builder(data).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).worker_threads(1).open()
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Table, Keyspace>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn name(table: Table) -> String {
@@ -102,40 +100,81 @@ fn parse(name: &str) -> Option<Table> {
 }
 
 impl Store for DiskStore {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let Some(keyspace) = self.existing(table) else { return Ok(None) };
-        let value = keyspace.get(key).map_err(|error| StoreError::new("reading", error))?;
-        Ok(value.map(|value| value.to_vec()))
+        // Copied, since the value is part of a block that would be kept in memory as a whole.
+        self.trying("reading", || Ok(keyspace.get(key)?.map(|value| Bytes::copy_from_slice(&value))))
+    }
+
+    fn page(&self, table: Table, prefix: &[u8], after: &[u8], max: usize) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let Some(keyspace) = self.existing(table) else { return Ok(Vec::new()) };
+        self.trying("reading", || {
+            let mut page = Vec::new();
+            for entry in keyspace.range::<&[u8], _>((Bound::Excluded(after), Bound::Unbounded)).take(max) {
+                let (key, value) = entry.into_inner()?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                page.push((key.to_vec(), Bytes::copy_from_slice(&value)));
+            }
+            Ok(page)
+        })
+    }
+
+    fn id_tables(&self) -> Vec<u64> {
+        self.lock().keys().filter_map(|table| table.span()).collect()
     }
 
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        let mut batch = self.db.batch();
-        for Write { table, key, value } in writes {
-            batch.insert(&self.keyspace(table)?, key, value);
-        }
-        batch.commit().map_err(|error| StoreError::new("writing", error))
+        self.trying("writing", || {
+            let mut batch = self.db.batch();
+            for Write { table, key, value } in writes {
+                batch.insert(&self.keyspace(table)?, key, value);
+            }
+            Ok(batch.commit()?)
+        })
+    }
+
+    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
+        self.trying("writing", || {
+            let keyspace = self.keyspace(table)?;
+            let mut ingestion = keyspace.start_ingestion()?; // past journal and memtable
+            for (key, value) in sorted {
+                ingestion.write(key, value)?;
+            }
+            Ok(ingestion.finish()?)
+        })
     }
 
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError> {
-        let clearing = |error: fjall::Error| StoreError::new("clearing", error);
-        let tables: Vec<Keyspace> =
-            self.tables.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for keyspace in tables {
-            for entry in keyspace.prefix(prefix) {
-                keyspace.remove(entry.key().map_err(clearing)?).map_err(clearing)?;
+        let tables: Vec<Keyspace> = self.lock().values().cloned().collect();
+        self.trying("clearing", || {
+            for keyspace in tables {
+                for entry in keyspace.prefix(prefix) {
+                    keyspace.remove(entry.key()?)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        let old: Vec<Table> =
+            tables.keys().copied().filter(|table| table.span().is_some_and(|span| span < oldest)).collect();
+        for table in old {
+            if let Some(keyspace) = tables.remove(&table) {
+                self.trying("clearing", || Ok(self.db.delete_keyspace(keyspace)?))?;
             }
         }
         Ok(())
     }
 
-    fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let old: Vec<Table> = tables.range(..Table::Ids(oldest)).map(|(table, _)| *table).collect();
-        for table in old.into_iter().filter(|table| matches!(table, Table::Ids(_))) {
-            if let Some(keyspace) = tables.remove(&table) {
-                self.db.delete_keyspace(keyspace).map_err(|error| StoreError::new("clearing", error))?;
-            }
-        }
-        Ok(())
+    fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
+    fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Acquire)
     }
 }

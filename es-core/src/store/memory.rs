@@ -1,28 +1,54 @@
 //! The store of tests and examples: unbounded, gone with the process.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
 
 use super::{Store, StoreError, Table, Write};
 
-type Tables = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+type Tables = BTreeMap<(Table, Vec<u8>), Bytes>;
 
 #[derive(Debug, Default)]
-pub(crate) struct MemoryStore(Mutex<Tables>);
+pub(crate) struct MemoryStore {
+    tables: Mutex<Tables>,
+    condemned: AtomicBool,
+}
 
 impl MemoryStore {
     fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Store for MemoryStore {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.lock().get(&(table, key.to_vec())).cloned())
+    }
+
+    fn page(&self, table: Table, prefix: &[u8], after: &[u8], max: usize) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError> {
+        let after = Bound::Excluded((table, after.to_vec()));
+        let tables = self.lock();
+        let entries = tables.range((after, Bound::Unbounded));
+        let of_prefix = entries.take_while(|((found, key), _)| *found == table && key.starts_with(prefix));
+        Ok(of_prefix.take(max).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn id_tables(&self) -> Vec<u64> {
+        let mut spans: Vec<u64> = self.lock().keys().filter_map(|(table, _)| table.span()).collect();
+        spans.dedup();
+        spans
     }
 
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         self.lock().extend(writes.into_iter().map(|write| ((write.table, write.key), write.value)));
+        Ok(())
+    }
+
+    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
+        self.lock().extend(sorted.into_iter().map(|(key, value)| ((table, key), value)));
         Ok(())
     }
 
@@ -32,8 +58,16 @@ impl Store for MemoryStore {
     }
 
     fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError> {
-        self.lock().retain(|(table, _), _| !matches!(table, Table::Ids(span) if *span < oldest));
+        self.lock().retain(|(table, _), _| table.span().is_none_or(|span| span >= oldest));
         Ok(())
+    }
+
+    fn condemn(&self) {
+        self.condemned.store(true, Ordering::Relaxed);
+    }
+
+    fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Relaxed)
     }
 
     fn is_in_memory(&self) -> bool {

@@ -138,6 +138,7 @@ impl Store {
                 let rule = "the embedded log belongs to one process, which forwards nothing";
                 return Err(settings(format!("making topic {:?} failed: {rule}", spec.name)));
             }
+            TopicKind::Snapshots => "snapshots".into(),
         };
         let stored = serde_json::to_vec(&StoredTopic { number, kind }).expect("a number and a name");
         let mut batch = self.batch();

@@ -8,7 +8,13 @@ use bytes::Bytes;
 
 const EPOCH: Epoch = Epoch { number: 1, writer: 7 };
 
-fn envelope(id: &str, version: u64, event_type: &str, payload: &'static str, previous: EventHash) -> Envelope {
+pub(super) fn envelope(
+    id: &str,
+    version: u64,
+    event_type: &str,
+    payload: &'static str,
+    previous: EventHash,
+) -> Envelope {
     let time = chrono::DateTime::from_timestamp_millis(1_600_000_000_000).unwrap();
     let mut envelope = Envelope {
         context: "test".into(),
@@ -35,7 +41,7 @@ fn envelope(id: &str, version: u64, event_type: &str, payload: &'static str, pre
 }
 
 /// A log that an earlier process wrote: a claim and these events, each a command of its own.
-fn earlier(world: &World, events: &[Envelope]) {
+pub(super) fn earlier(world: &World, events: &[Envelope]) {
     let encoder = Encoder::new("test", "counter");
     let claim = Claim {
         epoch: EPOCH,

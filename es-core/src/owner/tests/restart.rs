@@ -108,7 +108,7 @@ async fn a_damaged_store_is_built_anew() {
     }
     process.engine.shutdown().await;
     drop(process);
-    let data = dir.path().join(TOPIC).join("data");
+    let data = dir.path().join(TOPIC).join("data-0");
     for entry in std::fs::read_dir(&data).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
@@ -141,7 +141,7 @@ async fn what_is_queued_at_shutdown_is_told_that_nothing_was_done() {
 /// A later release of [`Counter`]: the same events, another state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Aggregate)]
 #[aggregate(context = "test", name = "counter", id = String, command = Do, event = Done, error = No)]
-struct Newer {
+pub(super) struct Newer {
     #[serde(default)]
     largest: u64,
 }
