@@ -75,6 +75,10 @@ impl Chaos {
             round_max: self.rng.usize(1..6),
             queue_max: 8,
             standby: self.rng.bool(),
+            // States go through the store and the snapshots, from which the next process begins.
+            unwritten_max: self.rng.usize(1..8),
+            cached_max: self.rng.usize(1..3),
+            snapshot_every: self.rng.u64(..30),
             ..EngineConfig::default()
         };
         let log = Arc::new(SimLog(self.sim.log.clone()));
