@@ -65,7 +65,7 @@ impl Events {
         let before = self.writers[partition as usize].epoch;
         let epoch = Epoch { number: before.number + 1, writer: u64::from(partition) + 77 * (before.number + 1) };
         let log_id = uuid::Uuid::from_u128(0x10_6000 + u128::from(partition));
-        let claim = Claim { epoch, log_id, node: "test".into(), previous: None };
+        let claim = Claim { epoch, log_id, node: "test".into(), partitions: None, previous: None };
         let record = self.encoder.claim(&claim, self.now_ms);
         self.append(partition, record);
         self.writers[partition as usize] = Writer { epoch, sequence: 0 };
