@@ -1,17 +1,24 @@
 //! Several processes on one Kafka under load, while they are killed, stopped, cut off and doubled. Senders write down
 //! what they did and were told, and a checker decides whether it can be true of what the log holds in the end.
 
+mod broker;
 mod checker;
 mod crashes;
 mod history;
 mod load;
+mod network;
 mod nodes;
 mod truth;
+
+use std::time::Duration;
 
 use history::Call;
 use load::Load;
 use nodes::Cluster;
 use truth::Truth;
+
+/// Partitions of a topic that nobody set otherwise.
+pub(crate) const PARTITIONS: u64 = 8;
 
 /// A cluster under load, and the chance by which its faults are chosen.
 pub(crate) struct Trial {
@@ -34,6 +41,11 @@ impl Trial {
         Trial { cluster, load, random: fastrand::Rng::with_seed(seed) }
     }
 
+    /// Up to so long, by chance.
+    pub(crate) async fn pause(&mut self, at_most_ms: u64) {
+        tokio::time::sleep(Duration::from_millis(self.random.u64(..at_most_ms))).await;
+    }
+
     /// Mends everything, ends the load and checks it against the log and the read models.
     ///
     /// # Panics
@@ -48,12 +60,21 @@ impl Trial {
         let mut wrong: Vec<String> = checker::check(&calls, &truth.log).iter().map(ToString::to_string).collect();
         wrong.extend(truth::compare_read_models(&self.cluster, &checker::balances(&truth.log)).await);
         if !wrong.is_empty() {
-            let folder = self.cluster.keep_logs();
-            let lines: Vec<String> = calls.iter().map(|call| format!("{call:?}\n")).collect();
-            std::fs::write(folder.join("history"), lines.concat()).expect("target/tmp can be written");
-            std::fs::write(folder.join("log"), format!("{truth:#?}")).expect("target/tmp can be written");
-            panic!("{what}: logs and history are in {}\n{}", folder.display(), wrong.join("\n"));
+            println!("{what}: {truth:#?}");
+            panic!("{what}: {} untruths\n{}", wrong.len(), wrong.join("\n"));
         }
         (calls, truth)
+    }
+}
+
+impl Drop for Trial {
+    /// Who has to find out why a test failed needs what the processes logged and what the senders were told.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let folder = self.cluster.keep_logs();
+            let calls: Vec<String> = self.load.calls().iter().map(|call| format!("{call:?}\n")).collect();
+            let written = std::fs::write(folder.join("history"), calls.concat());
+            eprintln!("logs and history are in {}, {written:?}", folder.display());
+        }
     }
 }

@@ -105,7 +105,10 @@ pub(crate) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
         check_answers(command, &events, &mut report);
     }
     for (account, logged) in log {
-        check_account(account, logged, &sent, &mut report);
+        // With other versions nothing can be said of their order.
+        if logged.iter().zip(1..).all(|(event, expected)| event.version == expected) {
+            check_account(account, logged, &sent, &mut report);
+        }
     }
     found
 }
@@ -133,8 +136,9 @@ fn by_command<'a>(log: &'a Log, sent: &HashMap<&str, Sent<'_>>, report: Report<'
                 let (version, position) = (event.version, &event.position);
                 report(Broken::Versions, format!("account {account}: {version} at {position}, next was {expected}"));
             }
-            if let Some(earlier) = events.insert(event.key.as_str(), event) {
-                report(Broken::Twice, format!("{} is at {} and {}", event.key, earlier.position, event.position));
+            let first: &Logged = events.entry(event.key.as_str()).or_insert(event);
+            if !std::ptr::eq(first, event) {
+                report(Broken::Twice, format!("{} is at {} and {}", event.key, first.position, event.position));
             }
             match sent.get(event.key.as_str()) {
                 None => report(Broken::NotAsked, format!("nobody sent {}, at {}", event.key, event.position)),
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_command_that_took_effect_twice_is_caught() {
-        catches(&[Broken::Twice, Broken::Lost], |_, log| log.push(event(4, "k2", Command::Deposit(10))));
+        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| log.push(event(4, "k2", Command::Deposit(10))));
     }
 
     #[test]
@@ -394,12 +398,8 @@ mod tests {
 
     #[test]
     fn a_refused_command_with_an_event_is_caught() {
-        catches(&[Broken::RefusedAndDone, Broken::Overdrawn, Broken::FalseRefusal], |_, log| {
-            log.insert(2, event(3, "k4", Command::Withdraw(12)));
-            log[3].version = 4;
-            log[2].command = Command::Withdraw(8);
-            log.truncate(3);
-            log.push(event(4, "k3", Command::Withdraw(4)));
+        catches(&[Broken::RefusedAndDone, Broken::Overdrawn], |_, log| {
+            log.push(event(4, "k4", Command::Withdraw(8)));
         });
     }
 

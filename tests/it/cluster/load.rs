@@ -57,8 +57,13 @@ impl Load {
         es_tests::eventually(&what, PATIENCE, async || (self.history.answered() >= enough).then_some(())).await;
     }
 
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.history.calls()
+    }
+
     /// Lets every sender finish its command.
-    pub(crate) async fn finish(mut self) -> Vec<Call> {
+    pub(crate) async fn finish(&mut self) -> Vec<Call> {
         self.stop.store(true, Ordering::Relaxed);
         let finished = async { while self.senders.join_next().await.transpose().expect("senders do not panic").is_some() {} };
         if tokio::time::timeout(PATIENCE, finished).await.is_err() {

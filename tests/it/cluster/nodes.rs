@@ -21,6 +21,8 @@ pub(crate) struct Node {
     namespace: String,
     data: PathBuf,
     pub(crate) process: Option<Proc>,
+    /// Not to be started again.
+    pub(crate) retired: bool,
     /// What its earlier lives logged.
     log: String,
 }
@@ -35,15 +37,20 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts processes and waits until each is ready.
-    pub(crate) async fn start(kafka: &str, count: usize) -> Cluster {
-        let mut cluster = Cluster {
+    /// No process yet; `kafka` is where tests reach the log.
+    pub(crate) fn empty(kafka: &str) -> Cluster {
+        Cluster {
             kafka: kafka.into(),
             namespace: topic_prefix(),
             nodes: Vec::new(),
             client: Client::new(),
             dir: tempfile::tempdir().expect("a temporary folder"),
-        };
+        }
+    }
+
+    /// Starts processes and waits until each is ready.
+    pub(crate) async fn start(kafka: &str, count: usize) -> Cluster {
+        let mut cluster = Cluster::empty(kafka);
         for _ in 0..count {
             cluster.add(kafka).start();
         }
@@ -53,17 +60,22 @@ impl Cluster {
 
     /// One more process, not started yet, which reaches Kafka at an address that may be its own.
     pub(crate) fn add(&mut self, kafka: &str) -> &mut Node {
-        let name = format!("node-{}", self.nodes.len());
+        self.add_as(&format!("node-{}", self.nodes.len()), kafka)
+    }
+
+    /// The same under a name that may be another's.
+    pub(crate) fn add_as(&mut self, name: &str, kafka: &str) -> &mut Node {
         let port = free_port();
         self.nodes.push(Node {
             url: format!("http://127.0.0.1:{port}"),
             port,
             kafka: kafka.into(),
             namespace: self.namespace.clone(),
-            data: self.dir.path().join(&name),
+            data: self.dir.path().join(self.nodes.len().to_string()),
             process: None,
+            retired: false,
             log: String::new(),
-            name,
+            name: name.into(),
         });
         self.nodes.last_mut().expect("pushed just now")
     }
@@ -75,7 +87,7 @@ impl Cluster {
 
     /// Starts what is down, lets go on what is stopped, and waits until every process serves what it should.
     pub(crate) async fn heal(&mut self) {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().filter(|node| !node.retired) {
             node.restart_if_ended();
             node.process.as_mut().expect("started just now").sigcont();
         }
@@ -93,8 +105,14 @@ impl Cluster {
 
     /// The sum of one figure of the owners over all processes that run.
     pub(crate) async fn figure(&self, name: &str) -> u64 {
+        self.figure_without(usize::MAX, name).await
+    }
+
+    /// The same without one process, which may be frozen.
+    pub(crate) async fn figure_without(&self, absent: usize, name: &str) -> u64 {
         let mut sum = 0;
-        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+        let others = self.nodes.iter().enumerate().filter(|(number, _)| *number != absent);
+        for (_, node) in others.filter(|(_, node)| node.process.is_some()) {
             sum += node.figure(&self.client, name).await;
         }
         sum
@@ -104,10 +122,10 @@ impl Cluster {
     pub(crate) fn keep_logs(&self) -> PathBuf {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&self.namespace);
         fs::create_dir_all(&folder).expect("target/tmp can be written");
-        for node in &self.nodes {
+        for (number, node) in self.nodes.iter().enumerate() {
             let last = node.process.as_ref().map(Proc::stderr).unwrap_or_default();
             let log = format!("{}{last}", node.log);
-            fs::write(folder.join(format!("{}.log", node.name)), log).expect("target/tmp can be written");
+            fs::write(folder.join(format!("{number}-{}.log", node.name)), log).expect("target/tmp can be written");
         }
         folder
     }
@@ -117,20 +135,13 @@ impl Node {
     /// Starts the process and waits for nothing.
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        self.process = Some(self.spawn(self.port, &self.data.clone()));
+        self.process = Some(self.spawn());
     }
 
-    /// Starts one more process under the same name, at another port and with another folder.
-    pub(crate) fn double(&self) -> (Proc, String) {
-        let port = free_port();
-        let data = self.data.with_extension("double");
-        (self.spawn(port, &data), format!("http://127.0.0.1:{port}"))
-    }
-
-    fn spawn(&self, port: u16, data: &Path) -> Proc {
+    fn spawn(&self) -> Proc {
         let mut command = program(&["serve"]);
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--node", &self.name]);
-        command.args(["--kafka", &self.kafka, "--namespace", &self.namespace]).arg("--data").arg(data);
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--node", &self.name]);
+        command.args(["--kafka", &self.kafka, "--namespace", &self.namespace]).arg("--data").arg(&self.data);
         // A process that is gone is missed soon, so that a test sees many take-overs.
         for property in ["session.timeout.ms=1500", "heartbeat.interval.ms=300"] {
             command.args(["--kafka-property", property]);
