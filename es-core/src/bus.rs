@@ -287,9 +287,9 @@ impl<A: Handle + Apply> Send<A> {
         let desk = &shared.desks[partition as usize];
         let state = desk.status.borrow().clone();
         match (&state, &shared.forwarder) {
-            (OwnerState::Serving, _) => prepared.to_owner_here(shared, desk, partition, deadline).await,
+            (OwnerState::Serving, _) => prepared.ask_here(shared, desk, partition, deadline).await,
             (OwnerState::Elsewhere | OwnerState::Superseded { .. }, Some(forwarder)) => {
-                prepared.to_owner_elsewhere(shared, forwarder, partition, deadline).await
+                prepared.ask_elsewhere(shared, forwarder, partition, deadline).await
             }
             _ => Err(SendError::NotDone(not_ready(&state))),
         }
@@ -342,7 +342,7 @@ struct Prepared<A: Aggregate> {
 }
 
 impl<A: Handle + Apply> Prepared<A> {
-    async fn to_owner_here(
+    async fn ask_here(
         self,
         shared: &Shared<A>,
         desk: &Counter<A>,
@@ -374,7 +374,7 @@ impl<A: Handle + Apply> Prepared<A> {
         }
     }
 
-    async fn to_owner_elsewhere(
+    async fn ask_elsewhere(
         self,
         shared: &Shared<A>,
         forwarder: &Forwarder,

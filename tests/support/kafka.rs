@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use crate::home::Home;
 use crate::port::Port;
 use crate::process::{SIGKILL, SIGTERM, Signal};
+use crate::proxy::Proxy;
 use crate::server::{Handle, Recipe, Server, assert_servers_allowed, complete};
 
 /// Whatever the clients see of a cluster's identity, 16 bytes in Kafka's notation.
@@ -52,9 +53,32 @@ impl Kafka {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn start_with(settings: &[(&str, &str)]) -> Kafka {
-        assert_servers_allowed("Kafka");
         let settings: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let (client, controller) = (Port::reserve(), Port::reserve());
+        Kafka::start_on(Port::reserve(), Port::reserve(), settings).await
+    }
+
+    /// Starts a broker with a proxy in front of it: who comes through the proxy is told its address, and so stays behind
+    /// it, and who comes to [`bootstrap`](Self::bootstrap) goes past it.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_proxied() -> (Kafka, Proxy) {
+        let (client, controller, proxied, proxy) = (Port::reserve(), Port::reserve(), Port::reserve(), Port::reserve());
+        let (direct, control, behind, front) = (client.number(), controller.number(), proxied.number(), proxy.number());
+        let settings = format!(
+            "listeners=PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{control}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{front}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             inter.broker.listener.name=PLAINTEXT\n"
+        );
+        let kafka = Kafka::start_on(client, controller, settings).await;
+        // Kept for the broker until this process ends, as it may be started again.
+        std::mem::forget(proxied);
+        (kafka, Proxy::start(proxy, behind).await)
+    }
+
+    async fn start_on(client: Port, controller: Port, settings: String) -> Kafka {
+        assert_servers_allowed("Kafka");
         let port = client.number();
         let server = Handle::start(move || Broker::prepare(client, controller, &settings)).await;
         Kafka { server, port }

@@ -30,6 +30,7 @@ mod names;
 mod port;
 mod postgres;
 mod process;
+mod proxy;
 mod server;
 mod wait;
 
@@ -38,4 +39,5 @@ pub use names::{bank_binary, topic_prefix, unique_name};
 pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::Proc;
+pub use proxy::{Proxy, Switches};
 pub use wait::eventually;

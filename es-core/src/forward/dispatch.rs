@@ -166,7 +166,8 @@ impl<A: Handle + Apply> Dispatcher<A> {
                     (offset, true)
                 })
             }
-            Err((malformed, outcome)) => {
+            Err(rejected) => {
+                let (malformed, outcome) = *rejected;
                 let (topic, partition) = (&self.route.commands, self.partition);
                 let (key, reason) = (&malformed.key, &malformed.reason);
                 tracing::warn!(%topic, partition, offset, key, reason, "a record that can't be taken for a command");
@@ -185,10 +186,10 @@ impl<A: Handle + Apply> Dispatcher<A> {
     fn job(
         &self,
         stored: &StoredRecord,
-    ) -> Result<(Job<A>, oneshot::Receiver<Reply>, Forwarded), (Malformed, Outcome)> {
+    ) -> Result<(Job<A>, oneshot::Receiver<Reply>, Forwarded), Box<(Malformed, Outcome)>> {
         let invalid = |malformed: Malformed| {
             let reason = malformed.reason.clone();
-            (malformed, Outcome::Invalid { reason })
+            Box::new((malformed, Outcome::Invalid { reason }))
         };
         let forwarded = Forwarded::decode::<A>(&stored.record, self.lifetime_ms).map_err(invalid)?;
         let malformed = |reason: String| Malformed {
@@ -199,7 +200,7 @@ impl<A: Handle + Apply> Dispatcher<A> {
         };
         if let Some(reason) = self.misrouted(&forwarded.id) {
             self.counters.misrouted.fetch_add(1, Ordering::Relaxed);
-            return Err((malformed(reason.clone()), Outcome::Misrouted { reason }));
+            return Err(Box::new((malformed(reason.clone()), Outcome::Misrouted { reason })));
         }
         let (command, hash) = forwarded.command::<A>().map_err(|reason| invalid(malformed(reason)))?;
         let (reply, answer) = oneshot::channel();

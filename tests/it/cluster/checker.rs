@@ -1,0 +1,534 @@
+//! Decides whether what senders were told can be true, given what the log holds.
+//!
+//! An account must behave as if each command were decided at one moment between its first call that may have had an
+//! effect and its first definite answer. The log gives the order of the accepted ones, so nothing is searched: it is
+//! looked whether that order fits the times, and whether each refusal has a version at which it was right.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use super::history::{Answer, Call, Command};
+
+/// An event of the log that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Logged {
+    pub(crate) version: u64,
+    pub(crate) key: String,
+    pub(crate) command: Command,
+    pub(crate) position: String,
+}
+
+/// The events of each account, in the order of the log.
+pub(crate) type Log = BTreeMap<String, Vec<Logged>>;
+
+/// A kind of untruth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Broken {
+    /// Versions of an account are not 1, 2, 3 …
+    Versions,
+    /// A command has two events.
+    Twice,
+    /// An event of a command that nobody sent, or another event than the command asks for.
+    NotAsked,
+    /// An accepted command is not in the log where its answer says.
+    Lost,
+    /// A command has an event and was told that nothing was done, and nothing else.
+    DoneAllTheSame,
+    /// A refused command has an event.
+    RefusedAndDone,
+    /// A refusal was right at no version that it can have seen.
+    FalseRefusal,
+    /// A withdrawal was accepted that the balance did not allow.
+    Overdrawn,
+    /// A command that began after another's answer has a lower version.
+    Order,
+    /// One key got two answers.
+    TwoAnswers,
+    /// A repeat of an answered command was not called a duplicate.
+    NotADuplicate,
+    /// A command never got a definite answer.
+    Unanswered,
+    /// An answer that no sender should get.
+    WrongAnswer,
+}
+
+/// One untruth, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) broken: Broken,
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.broken, self.what)
+    }
+}
+
+/// A command with all its calls in the order in which they returned.
+struct Sent<'a> {
+    key: &'a str,
+    account: &'a str,
+    command: Command,
+    calls: Vec<&'a Call>,
+}
+
+impl Sent<'_> {
+    /// When the first call began that may have had an effect; "not done" is taken at its word.
+    fn began(&self) -> Option<Duration> {
+        let calls = self.calls.iter().filter(|call| !matches!(call.answer, Answer::NotDone(_)));
+        calls.map(|call| call.called).min()
+    }
+
+    /// The first definite answer.
+    fn answered(&self) -> Option<&Call> {
+        self.calls.iter().find(|call| call.answer.is_definite()).copied()
+    }
+}
+
+/// An accepted or possibly accepted command in the order of the log.
+struct Done {
+    version: u64,
+    began: Duration,
+    /// `MAX` without an answer.
+    ended: Duration,
+}
+
+/// All that can't be true.
+pub(crate) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut report = |broken, what: String| found.push(Violation { broken, what });
+    let sent = by_key(calls);
+    let events = by_command(log, &sent, &mut report);
+    for command in sent.values() {
+        check_answers(command, &events, &mut report);
+    }
+    for (account, logged) in log {
+        // With other versions nothing can be said of their order.
+        if logged.iter().zip(1..).all(|(event, expected)| event.version == expected) {
+            check_account(account, logged, &sent, &mut report);
+        }
+    }
+    found
+}
+
+type Report<'a> = &'a mut dyn FnMut(Broken, String);
+
+fn by_key(calls: &[Call]) -> HashMap<&str, Sent<'_>> {
+    let mut sent: HashMap<&str, Sent<'_>> = HashMap::new();
+    for call in calls {
+        let new = || Sent { key: &call.key, account: &call.account, command: call.command, calls: Vec::new() };
+        sent.entry(&call.key).or_insert_with(new).calls.push(call);
+    }
+    for command in sent.values_mut() {
+        command.calls.sort_by_key(|call| call.returned);
+    }
+    sent
+}
+
+/// The event of each command, after looking at each stream as such.
+fn by_command<'a>(log: &'a Log, sent: &HashMap<&str, Sent<'_>>, report: Report<'_>) -> HashMap<&'a str, &'a Logged> {
+    let mut events = HashMap::new();
+    for (account, logged) in log {
+        for (event, expected) in logged.iter().zip(1..) {
+            if event.version != expected {
+                let (version, position) = (event.version, &event.position);
+                report(Broken::Versions, format!("account {account}: {version} at {position}, next was {expected}"));
+            }
+            let first: &Logged = events.entry(event.key.as_str()).or_insert(event);
+            if !std::ptr::eq(first, event) {
+                report(Broken::Twice, format!("{} is at {} and {}", event.key, first.position, event.position));
+            }
+            match sent.get(event.key.as_str()) {
+                None => report(Broken::NotAsked, format!("nobody sent {}, at {}", event.key, event.position)),
+                Some(command) if command.command != event.command || command.account != account => {
+                    let (key, asked, got) = (&event.key, command.command, event.command);
+                    report(Broken::NotAsked, format!("{key} asked {asked:?} of {}, {account} got {got:?}", command.account));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    events
+}
+
+fn check_answers(command: &Sent<'_>, events: &HashMap<&str, &Logged>, report: Report<'_>) {
+    let key = command.key;
+    for call in &command.calls {
+        if let Answer::Wrong(what) = &call.answer {
+            report(Broken::WrongAnswer, format!("{key} at {}: {what}", call.process));
+        }
+    }
+    let event = events.get(key);
+    let Some(first) = command.answered() else {
+        report(Broken::Unanswered, format!("{key}: {:?}", command.calls.last().map(|call| &call.answer)));
+        if command.began().is_none()
+            && let Some(event) = event
+        {
+            report(Broken::DoneAllTheSame, format!("{key} was told each time that nothing was done: {event:?}"));
+        }
+        return;
+    };
+    match (&first.answer, event) {
+        (Answer::Accepted { version, position, .. }, Some(event)) => {
+            if (*version, position) != (event.version, &event.position) {
+                report(Broken::Lost, format!("{key} was told {:?}, the log has {event:?}", first.answer));
+            }
+        }
+        (Answer::Accepted { .. }, None) => report(Broken::Lost, format!("{key} was told {:?}", first.answer)),
+        (_, Some(event)) => report(Broken::RefusedAndDone, format!("{key}: {:?} and {event:?}", first.answer)),
+        (_, None) => {}
+    }
+    for later in command.calls.iter().filter(|call| call.answer.is_definite()) {
+        if !same(&first.answer, &later.answer) {
+            let (one, two) = (&first.process, &later.process);
+            report(Broken::TwoAnswers, format!("{key}: {one} {:?}, {two} {:?}", first.answer, later.answer));
+        }
+        if later.called > first.returned
+            && let Answer::Accepted { duplicate: false, .. } = later.answer
+        {
+            report(Broken::NotADuplicate, format!("{key} at {}: {:?}", later.process, later.answer));
+        }
+    }
+}
+
+fn same(one: &Answer, two: &Answer) -> bool {
+    match (one, two) {
+        (Answer::Accepted { version: a, position: b, .. }, Answer::Accepted { version: c, position: d, .. }) => {
+            (a, b) == (c, d)
+        }
+        (one, two) => one == two,
+    }
+}
+
+/// Times against the order of the log, and refusals.
+fn check_account(account: &str, logged: &[Logged], sent: &HashMap<&str, Sent<'_>>, report: Report<'_>) {
+    let mut balances = vec![None];
+    for event in logged {
+        let before = balances.last().copied().flatten();
+        let (after, allowed) = fold(before, event.command);
+        if !allowed {
+            report(Broken::Overdrawn, format!("account {account}: {event:?} with balance {before:?}"));
+        }
+        balances.push(after);
+    }
+    let done: Vec<Done> = logged.iter().filter_map(|event| done(event, sent.get(event.key.as_str())?)).collect();
+    check_order(account, &done, report);
+    check_refusals(account, &balances, &done, sent, report);
+}
+
+/// The balance after an event, and whether it was allowed.
+fn fold(balance: Option<i64>, command: Command) -> (Option<i64>, bool) {
+    match (balance, command) {
+        (None, Command::Open) => (Some(0), true),
+        (Some(balance), Command::Deposit(amount)) => (Some(balance + amount), true),
+        (Some(balance), Command::Withdraw(amount)) => (Some(balance - amount), amount <= balance),
+        (balance, _) => (balance, false),
+    }
+}
+
+fn done(event: &Logged, command: &Sent<'_>) -> Option<Done> {
+    let ended = command.answered().map_or(Duration::MAX, |call| call.returned);
+    Some(Done { version: event.version, began: command.began()?, ended })
+}
+
+fn check_order(account: &str, done: &[Done], report: Report<'_>) {
+    let mut latest: Option<&Done> = None;
+    for this in done {
+        if let Some(latest) = latest.filter(|latest| this.ended < latest.began) {
+            let (this, latest, ended, began) = (this.version, latest.version, this.ended, latest.began);
+            let what = format!("account {account}: {this} was answered at {ended:?}, {latest} began at {began:?}");
+            report(Broken::Order, what);
+        }
+        if latest.is_none_or(|latest| latest.began < this.began) {
+            latest = Some(this);
+        }
+    }
+}
+
+/// Each refusal gets the lowest version at which it is right, in the order of their beginnings: if any choice fits,
+/// this one does.
+fn check_refusals(
+    account: &str,
+    balances: &[Option<i64>],
+    done: &[Done],
+    sent: &HashMap<&str, Sent<'_>>,
+    report: Report<'_>,
+) {
+    let refused = |command: &&Sent<'_>| {
+        command.account == account
+            && command.answered().is_some_and(|call| matches!(call.answer, Answer::Refused { .. }))
+    };
+    let mut refused: Vec<&Sent<'_>> = sent.values().filter(refused).collect();
+    refused.sort_by_key(|command| command.began());
+    let mut placed: Vec<(Duration, u64)> = Vec::new();
+    for command in refused {
+        let (Some(began), Some(answer)) = (command.began(), command.answered()) else { continue };
+        let before = done.iter().filter(|done| done.ended < began).map(|done| done.version).max().unwrap_or(0);
+        let earlier = placed.iter().filter(|(ended, _)| *ended < began).map(|(_, version)| *version).max();
+        let lowest = before.max(earlier.unwrap_or(0));
+        let after = done.iter().filter(|done| done.began > answer.returned).map(|done| done.version).min();
+        let highest = after.map_or(balances.len() as u64 - 1, |version| version - 1);
+        let right = |version: &u64| is_right(&answer.answer, command.command, balances[*version as usize]);
+        match (lowest..=highest).find(right) {
+            Some(version) => placed.push((answer.returned, version)),
+            None => {
+                let (from, to) = (lowest.min(highest) as usize, lowest.max(highest) as usize);
+                let seen: BTreeSet<i64> = balances[from..=to].iter().flatten().copied().collect();
+                let (key, answer) = (command.key, &answer.answer);
+                let what = format!("{key} at versions {lowest} to {highest} with {seen:?}: {answer:?}");
+                report(Broken::FalseRefusal, what);
+            }
+        }
+    }
+}
+
+fn is_right(answer: &Answer, command: Command, balance: Option<i64>) -> bool {
+    let (Answer::Refused { code, detail }, Command::Withdraw(amount), Some(balance)) = (answer, command, balance) else {
+        return false; // the load sends nothing else that may be refused
+    };
+    let told = format!("the balance is {balance} ");
+    code == "insufficient-funds" && amount > balance && detail.starts_with(&told)
+}
+
+/// The balance and version of each account.
+pub(crate) fn balances(log: &Log) -> BTreeMap<String, (i64, u64)> {
+    let balance = |logged: &Vec<Logged>| logged.iter().fold(None, |balance, event| fold(balance, event.command).0);
+    log.iter().map(|(account, logged)| (account.clone(), (balance(logged).unwrap_or(0), logged.len() as u64))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "a";
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn call(key: &str, command: Command, times: (u64, u64), answer: Answer) -> Call {
+        let (called, returned) = (at(times.0), at(times.1));
+        Call { process: "one".into(), key: key.into(), account: A.into(), command, called, returned, answer }
+    }
+
+    fn accepted(version: u64) -> Answer {
+        Answer::Accepted { version, position: position(version), duplicate: false }
+    }
+
+    fn again(version: u64) -> Answer {
+        Answer::Accepted { version, position: position(version), duplicate: true }
+    }
+
+    fn refused(balance: i64) -> Answer {
+        let detail = format!("the balance is {balance} and may go down to -0");
+        Answer::Refused { code: "insufficient-funds".into(), detail }
+    }
+
+    fn position(version: u64) -> String {
+        format!("account/0@{version}")
+    }
+
+    fn event(version: u64, key: &str, command: Command) -> Logged {
+        Logged { version, key: key.into(), command, position: position(version) }
+    }
+
+    /// Opened, 10 put in, 4 taken out, 8 refused with the rest of 6.
+    fn good() -> (Vec<Call>, Log) {
+        let calls = vec![
+            call("k1", Command::Open, (0, 10), accepted(1)),
+            call("k2", Command::Deposit(10), (20, 30), Answer::Unknown("no answer".into())),
+            call("k2", Command::Deposit(10), (31, 32), Answer::NotDone("not ready".into())),
+            call("k2", Command::Deposit(10), (33, 40), again(2)),
+            call("k3", Command::Withdraw(4), (50, 60), accepted(3)),
+            call("k4", Command::Withdraw(8), (70, 80), refused(6)),
+            call("k4", Command::Withdraw(8), (90, 95), refused(6)),
+        ];
+        let events = vec![
+            event(1, "k1", Command::Open),
+            event(2, "k2", Command::Deposit(10)),
+            event(3, "k3", Command::Withdraw(4)),
+        ];
+        (calls, BTreeMap::from([(A.to_owned(), events)]))
+    }
+
+    #[track_caller]
+    fn catches(broken: &[Broken], forge: impl FnOnce(&mut Vec<Call>, &mut Vec<Logged>)) {
+        let (mut calls, mut log) = good();
+        forge(&mut calls, log.get_mut(A).unwrap());
+        let found = check(&calls, &log);
+        let kinds: BTreeSet<Broken> = found.iter().map(|violation| violation.broken).collect();
+        assert_eq!(kinds, broken.iter().copied().collect(), "{found:#?}");
+    }
+
+    #[test]
+    fn a_true_history_is_accepted() {
+        catches(&[], |_, _| {});
+        let (_, log) = good();
+        assert_eq!(balances(&log)[A], (6, 3));
+    }
+
+    #[test]
+    fn a_hole_a_fork_and_a_wrong_start_are_caught() {
+        catches(&[Broken::Versions, Broken::Lost], |_, log| log[2].version = 4);
+        catches(&[Broken::Versions, Broken::Lost], |_, log| log[2].version = 2);
+        catches(&[Broken::Versions, Broken::Lost], |_, log| log[0].version = 0);
+    }
+
+    #[test]
+    fn a_command_that_took_effect_twice_is_caught() {
+        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| log.push(event(4, "k2", Command::Deposit(10))));
+    }
+
+    #[test]
+    fn an_event_that_nobody_asked_for_is_caught() {
+        catches(&[Broken::NotAsked], |_, log| log.push(event(4, "other", Command::Deposit(1))));
+        // With the same balance, so that nothing else is wrong.
+        catches(&[Broken::NotAsked], |_, log| log[2].command = Command::Deposit(-4));
+    }
+
+    #[test]
+    fn an_acknowledged_command_that_is_lost_is_caught() {
+        catches(&[Broken::Lost, Broken::FalseRefusal], |_, log| drop(log.pop()));
+        catches(&[Broken::Lost], |calls, _| {
+            calls[4].answer = Answer::Accepted { version: 3, position: "account/0@9".into(), duplicate: false };
+        });
+    }
+
+    #[test]
+    fn a_refused_command_with_an_event_is_caught() {
+        catches(&[Broken::RefusedAndDone, Broken::Overdrawn], |_, log| {
+            log.push(event(4, "k4", Command::Withdraw(8)));
+        });
+    }
+
+    #[test]
+    fn a_refusal_from_old_state_is_caught() {
+        // Right when the balance was 10, which the sender of k3 was told is past.
+        catches(&[Broken::FalseRefusal], |calls, _| {
+            calls.truncate(5);
+            calls.push(call("k4", Command::Withdraw(11), (70, 80), refused(10)));
+        });
+        // At the same time it may have been before it.
+        catches(&[], |calls, _| {
+            calls.truncate(5);
+            calls.push(call("k4", Command::Withdraw(11), (55, 80), refused(10)));
+        });
+    }
+
+    #[test]
+    fn a_refusal_from_the_future_is_caught() {
+        catches(&[Broken::FalseRefusal], |calls, _| {
+            calls.truncate(5);
+            calls.push(call("k4", Command::Withdraw(8), (41, 45), refused(6)));
+        });
+    }
+
+    #[test]
+    fn refusals_that_go_back_in_time_are_caught() {
+        // Both while k3 is under way, one after the other: first after it, then before it.
+        catches(&[Broken::FalseRefusal], |calls, _| {
+            calls.truncate(4);
+            calls.push(call("k3", Command::Withdraw(4), (50, 90), accepted(3)));
+            calls.push(call("k4", Command::Withdraw(11), (51, 55), refused(6)));
+            calls.push(call("k5", Command::Withdraw(11), (56, 60), refused(10)));
+        });
+        catches(&[], |calls, _| {
+            calls.truncate(4);
+            calls.push(call("k3", Command::Withdraw(4), (50, 90), accepted(3)));
+            calls.push(call("k4", Command::Withdraw(11), (51, 55), refused(10)));
+            calls.push(call("k5", Command::Withdraw(11), (56, 60), refused(6)));
+        });
+    }
+
+    #[test]
+    fn a_refusal_that_was_never_right_is_caught() {
+        catches(&[Broken::FalseRefusal], |calls, _| {
+            calls.truncate(5);
+            calls.push(call("k4", Command::Withdraw(6), (70, 80), refused(6)));
+        });
+        catches(&[Broken::FalseRefusal], |calls, _| {
+            calls.push(call("k5", Command::Deposit(1), (70, 80), refused(6)));
+        });
+    }
+
+    #[test]
+    fn a_withdrawal_of_what_was_not_there_is_caught() {
+        catches(&[Broken::Overdrawn, Broken::NotAsked, Broken::FalseRefusal], |_, log| {
+            log[2].command = Command::Withdraw(11);
+        });
+    }
+
+    #[test]
+    fn versions_against_the_order_of_time_are_caught() {
+        // k3 began when k2 was answered, and stands before it.
+        catches(&[Broken::Order], |calls, log| {
+            *calls = vec![
+                call("k1", Command::Open, (0, 10), accepted(1)),
+                call("k2", Command::Deposit(10), (20, 30), accepted(3)),
+                call("k3", Command::Deposit(4), (40, 50), accepted(2)),
+            ];
+            log[1] = event(2, "k3", Command::Deposit(4));
+            log[2] = event(3, "k2", Command::Deposit(10));
+        });
+        // At the same time any order is right.
+        catches(&[], |calls, log| {
+            *calls = vec![
+                call("k1", Command::Open, (0, 10), accepted(1)),
+                call("k2", Command::Deposit(10), (20, 40), accepted(3)),
+                call("k3", Command::Deposit(4), (40, 50), accepted(2)),
+            ];
+            log[1] = event(2, "k3", Command::Deposit(4));
+            log[2] = event(3, "k2", Command::Deposit(10));
+        });
+    }
+
+    #[test]
+    fn an_effect_of_a_call_that_was_told_nothing_is_done_is_caught() {
+        // The call at 20 was told that nothing was done, k3 came after it, and k2's event stands before k3's.
+        catches(&[Broken::Order], |calls, log| {
+            *calls = vec![
+                call("k1", Command::Open, (0, 10), accepted(1)),
+                call("k2", Command::Deposit(10), (20, 30), Answer::NotDone("not ready".into())),
+                call("k3", Command::Deposit(4), (40, 50), accepted(3)),
+                call("k2", Command::Deposit(10), (60, 70), again(2)),
+            ];
+            log[2].command = Command::Deposit(4);
+        });
+        catches(&[Broken::DoneAllTheSame, Broken::Unanswered], |calls, _| {
+            calls.retain(|call| call.key != "k3" && call.key != "k4");
+            calls.push(call("k3", Command::Withdraw(4), (50, 60), Answer::NotDone("not ready".into())));
+        });
+    }
+
+    #[test]
+    fn two_answers_to_one_key_are_caught() {
+        catches(&[Broken::TwoAnswers], |calls, _| {
+            calls.push(call("k3", Command::Withdraw(4), (100, 110), again(2)));
+        });
+        catches(&[Broken::TwoAnswers], |calls, _| {
+            calls.push(call("k3", Command::Withdraw(4), (100, 110), refused(2)));
+        });
+        catches(&[Broken::TwoAnswers], |calls, _| {
+            calls.push(call("k4", Command::Withdraw(8), (100, 110), refused(7)));
+        });
+    }
+
+    #[test]
+    fn a_repeat_that_is_not_called_so_is_caught() {
+        catches(&[Broken::NotADuplicate], |calls, _| {
+            calls.push(call("k3", Command::Withdraw(4), (100, 110), accepted(3)));
+        });
+    }
+
+    #[test]
+    fn a_command_without_an_answer_and_a_wrong_answer_are_caught() {
+        catches(&[Broken::Unanswered], |calls, _| {
+            calls.push(call("k5", Command::Deposit(1), (100, 110), Answer::Unknown("no answer".into())));
+        });
+        catches(&[Broken::WrongAnswer, Broken::Unanswered], |calls, _| {
+            calls.push(call("k5", Command::Deposit(1), (100, 110), Answer::Wrong("500".into())));
+        });
+    }
+}

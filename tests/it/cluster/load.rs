@@ -1,0 +1,201 @@
+//! Senders that want definite answers: each command goes to random processes with one key until it has one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::history::{Answer, Call, Command, History};
+use super::nodes::Cluster;
+
+const SENDERS: u64 = 24;
+/// Few, so that senders meet.
+const ACCOUNTS: u64 = 12;
+/// How long a command is tried after the load was told to end, and everything runs again.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Senders at work.
+pub(crate) struct Load {
+    history: Arc<History>,
+    stop: Arc<AtomicBool>,
+    senders: JoinSet<()>,
+}
+
+impl Load {
+    /// Opens the accounts and begins.
+    pub(crate) async fn start(cluster: &Cluster, seed: u64) -> Load {
+        let history = Arc::new(History::new());
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut senders = JoinSet::new();
+        let sender = |number: u64| Sender {
+            number,
+            random: fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + number),
+            processes: cluster.addresses(),
+            client: cluster.client.clone(),
+            history: history.clone(),
+            stop: stop.clone(),
+            sent: 0,
+        };
+        let mut first = sender(SENDERS);
+        for number in 0..ACCOUNTS {
+            first.command(account(number), Command::Open).await;
+        }
+        for number in 0..SENDERS {
+            senders.spawn(sender(number).work());
+        }
+        Load { history, stop, senders }
+    }
+
+    /// Waits until this many more calls were answered: the proof that the bank works now.
+    pub(crate) async fn goes_on(&self, answers: usize) {
+        let enough = self.history.answered() + answers;
+        let what = format!("{answers} more answers");
+        es_tests::eventually(&what, PATIENCE, async || (self.history.answered() >= enough).then_some(())).await;
+    }
+
+    /// The calls so far.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.history.calls()
+    }
+
+    /// Lets every sender finish its command.
+    pub(crate) async fn finish(&mut self) -> Vec<Call> {
+        self.stop.store(true, Ordering::Relaxed);
+        let finished = async { while self.senders.join_next().await.transpose().expect("senders do not panic").is_some() {} };
+        if tokio::time::timeout(PATIENCE, finished).await.is_err() {
+            println!("some senders have waited {PATIENCE:?} for an answer in vain");
+        }
+        self.history.calls()
+    }
+}
+
+fn account(number: u64) -> String {
+    format!("a{number}")
+}
+
+struct Sender {
+    number: u64,
+    random: fastrand::Rng,
+    processes: Arc<[(String, String)]>,
+    client: Client,
+    history: Arc<History>,
+    stop: Arc<AtomicBool>,
+    sent: u64,
+}
+
+impl Sender {
+    async fn work(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let account = account(self.random.u64(..ACCOUNTS));
+            let command = match self.random.u8(..10) {
+                0..5 => Command::Deposit(self.random.i64(1..100)),
+                _ => Command::Withdraw(self.random.i64(1..150)),
+            };
+            let key = self.command(account.clone(), command).await;
+            if self.random.u8(..10) == 0 {
+                self.call(&key, &account, command).await; // whether it is answered or not
+            }
+            self.pause(20).await;
+        }
+    }
+
+    /// Sends until the answer is definite; the key.
+    async fn command(&mut self, account: String, command: Command) -> String {
+        let key = format!("s{}-{}", self.number, self.sent);
+        self.sent += 1;
+        while !self.call(&key, &account, command).await {
+            self.pause(100).await;
+        }
+        key
+    }
+
+    /// One attempt at a random process; whether no other is needed.
+    async fn call(&mut self, key: &str, account: &str, command: Command) -> bool {
+        let processes = self.processes.clone();
+        let (process, url) = &processes[self.random.usize(..processes.len())];
+        // Impatient senders leave commands behind that nobody waits for, patient ones learn what such a command came to.
+        let patience = Duration::from_millis([300, 2_000, 2_000, 10_000][self.random.usize(..4)]);
+        let called = self.history.now();
+        let answer = attempt(&self.client, url, key, account, command, patience).await;
+        let returned = self.history.now();
+        let done = answer.is_definite() || matches!(answer, Answer::Wrong(_));
+        let (process, key, account) = (process.clone(), key.to_owned(), account.to_owned());
+        self.history.add(Call { process, key, account, command, called, returned, answer });
+        done
+    }
+
+    async fn pause(&mut self, at_most_ms: u64) {
+        tokio::time::sleep(Duration::from_millis(self.random.u64(..at_most_ms))).await;
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    url: &str,
+    key: &str,
+    account: &str,
+    command: Command,
+    patience: Duration,
+) -> Answer {
+    let (path, body) = match command {
+        Command::Open => ("/api/accounts".into(), json!({ "id": account, "owner": "Ada" })),
+        Command::Deposit(amount) => (format!("/api/accounts/{account}/deposits"), json!({ "amount": amount })),
+        Command::Withdraw(amount) => (format!("/api/accounts/{account}/withdrawals"), json!({ "amount": amount })),
+    };
+    let request = client.post(format!("{url}{path}")).header("Idempotency-Key", key).json(&body).timeout(patience);
+    let answered = async {
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        Ok::<_, reqwest::Error>((status, answer.text().await?))
+    };
+    match answered.await {
+        Ok((status, text)) => understand(status, &text),
+        // A refused connection proves that nothing was sent; no other error proves anything.
+        Err(error) if error.is_connect() => Answer::NotDone(format!("{error:?}")),
+        Err(error) => Answer::Unknown(error.to_string()),
+    }
+}
+
+fn understand(status: u16, text: &str) -> Answer {
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
+    let word = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    match (status, body["version"].as_u64(), body["duplicate"].as_bool()) {
+        (201, Some(version), Some(duplicate)) => Answer::Accepted { version, position: word("position"), duplicate },
+        (422, ..) if word("code") == "insufficient-funds" => {
+            Answer::Refused { code: word("code"), detail: word("detail") }
+        }
+        (503, ..) => Answer::NotDone(word("detail")),
+        (504, ..) => Answer::Unknown(word("detail")),
+        _ => Answer::Wrong(format!("{status} {text}")),
+    }
+}
+
+/// What a load came to, for people.
+pub(crate) fn summary(calls: &[Call]) -> String {
+    let mut definite: Vec<&Call> = calls.iter().filter(|call| call.answer.is_definite()).collect();
+    definite.sort_by_key(|call| call.returned);
+    let gap = definite.windows(2).map(|two| two[1].returned - two[0].returned).max().unwrap_or_default();
+    let mut waits: BTreeMap<&str, (Duration, Duration)> = BTreeMap::new();
+    for call in &definite {
+        waits.entry(&call.key).or_insert((call.called, call.returned));
+    }
+    for call in calls {
+        waits.entry(&call.key).and_modify(|(called, _)| *called = (*called).min(call.called));
+    }
+    let longest = waits.values().map(|(called, returned)| *returned - *called).max().unwrap_or_default();
+    let count = |of: fn(&Answer) -> bool| calls.iter().filter(|call| of(&call.answer)).count();
+    format!(
+        "{} commands, {} calls: {} accepted, {} refused, {} not done, {} unknown; longest silence {gap:.1?}, longest \
+         wait of a command {longest:.1?}",
+        waits.len(),
+        calls.len(),
+        count(|answer| matches!(answer, Answer::Accepted { .. })),
+        count(|answer| matches!(answer, Answer::Refused { .. })),
+        count(|answer| matches!(answer, Answer::NotDone(_))),
+        count(|answer| matches!(answer, Answer::Unknown(_))),
+    )
+}
