@@ -88,8 +88,8 @@ fn check(path: &Path) -> Result<(), Failure> {
         fs::read_dir(path).map_err(|error| Failure::because(format!("reading the folder {shown}"), &error))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let ours = MARKERS.iter().any(|marker| name == *marker);
-        if !ours && !(marked && DATA.iter().any(|data| name == *data)) {
+        let data: &[&str] = if marked { &DATA } else { &[] };
+        if !MARKERS.iter().chain(data).any(|ours| name == *ours) {
             return Err(foreign(path, &name.to_string_lossy()));
         }
     }
