@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments, AssertSqlSafe, Column as _, ConnectOptions, Decode, Row as _, Sqlite, TypeInfo, ValueRef};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -63,8 +63,13 @@ impl Pools {
     }
 
     pub(super) async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
-        let rows = query(sql, arguments(args.iter().cloned())?).fetch_all(&self.read).await.map_err(failed)?;
-        decode_rows(&rows)
+        let args = arguments(args.iter().cloned())?;
+        if !takes_all_columns(sql) {
+            return decode_rows(&query(sql, args).fetch_all(&self.read).await.map_err(failed)?);
+        }
+        let mut tx = self.read.begin().await.map_err(failed)?;
+        learn_schema(&mut tx).await?;
+        decode_rows(&query(sql, args).fetch_all(&mut *tx).await.map_err(failed)?)
     }
 
     pub(super) async fn begin(&self) -> Result<Tx> {
@@ -93,6 +98,9 @@ impl Tx {
     }
 
     pub(super) async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
+        if takes_all_columns(sql) {
+            learn_schema(&mut self.tx).await?;
+        }
         let rows = query(sql, arguments(args.iter().cloned())?).fetch_all(&mut *self.tx).await.map_err(failed)?;
         decode_rows(&rows)
     }
@@ -218,10 +226,23 @@ fn tuples(rows: usize, width: usize) -> String {
     vec![tuple; rows].join(",")
 }
 
-/// A statement is prepared once per connection, save one that may have `*` for its columns: the driver keeps their
-/// number, and reads wrongly, without an error, once the table was made anew with others.
+fn takes_all_columns(sql: &str) -> bool {
+    sql.contains('*')
+}
+
+/// The driver counts the columns of a statement when it prepares it, and reads wrongly, without an error, where SQLite
+/// prepares it again because another connection made the table anew. So a statement that may have `*` for its columns
+/// is never kept, and another one before it, in the same transaction, brings the connection the newest schema.
+async fn learn_schema(connection: &mut SqliteConnection) -> Result<()> {
+    query("SELECT name FROM sqlite_schema LIMIT 1", SqliteArguments::default())
+        .fetch_optional(connection)
+        .await
+        .map(drop)
+        .map_err(failed)
+}
+
 fn query(sql: &str, args: SqliteArguments) -> sqlx::query::Query<'_, Sqlite, SqliteArguments> {
-    sqlx::query_with(AssertSqlSafe(sql), args).persistent(!sql.contains('*'))
+    sqlx::query_with(AssertSqlSafe(sql), args).persistent(!takes_all_columns(sql))
 }
 
 fn arguments(values: impl Iterator<Item = Value>) -> Result<SqliteArguments> {

@@ -144,7 +144,10 @@ fn by_command<'a>(log: &'a Log, sent: &HashMap<&str, Sent<'_>>, report: Report<'
                 None => report(Broken::NotAsked, format!("nobody sent {}, at {}", event.key, event.position)),
                 Some(command) if command.command != event.command || command.account != account => {
                     let (key, asked, got) = (&event.key, command.command, event.command);
-                    report(Broken::NotAsked, format!("{key} asked {asked:?} of {}, {account} got {got:?}", command.account));
+                    report(
+                        Broken::NotAsked,
+                        format!("{key} asked {asked:?} of {}, {account} got {got:?}", command.account),
+                    );
                 }
                 Some(_) => {}
             }
@@ -285,7 +288,8 @@ fn check_refusals(
 }
 
 fn is_right(answer: &Answer, command: Command, balance: Option<i64>) -> bool {
-    let (Answer::Refused { code, detail }, Command::Withdraw(amount), Some(balance)) = (answer, command, balance) else {
+    let (Answer::Refused { code, detail }, Command::Withdraw(amount), Some(balance)) = (answer, command, balance)
+    else {
         return false; // the load sends nothing else that may be refused
     };
     let told = format!("the balance is {balance} ");
@@ -378,7 +382,9 @@ mod tests {
 
     #[test]
     fn a_command_that_took_effect_twice_is_caught() {
-        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| log.push(event(4, "k2", Command::Deposit(10))));
+        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| {
+            log.push(event(4, "k2", Command::Deposit(10)))
+        });
     }
 
     #[test]

@@ -63,8 +63,10 @@ async fn of_two_with_one_name_the_older_steps_aside() {
     trial.load.goes_on(100).await;
     trial.cluster.nodes[2].start();
     let older = &trial.cluster.nodes[0];
-    eventually("the older to say so", LONG, async || older.stderr().contains("another process may have joined").then_some(()))
-        .await;
+    eventually("the older to say so", LONG, async || {
+        older.stderr().contains("another process may have joined").then_some(())
+    })
+    .await;
     let client = trial.cluster.client.clone();
     trial.cluster.nodes[2].ready(&client).await;
     trial.cluster.nodes[2].serves(&client, 1).await;

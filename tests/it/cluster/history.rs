@@ -14,8 +14,15 @@ pub(crate) enum Command {
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Accepted { version: u64, position: String, duplicate: bool },
-    Refused { code: String, detail: String },
+    Accepted {
+        version: u64,
+        position: String,
+        duplicate: bool,
+    },
+    Refused {
+        code: String,
+        detail: String,
+    },
     /// "Nothing was done, send again".
     NotDone(String),
     /// Nobody can tell: an answer that says so, none in time, or a connection that broke.

@@ -65,7 +65,8 @@ impl Load {
     /// Lets every sender finish its command.
     pub(crate) async fn finish(&mut self) -> Vec<Call> {
         self.stop.store(true, Ordering::Relaxed);
-        let finished = async { while self.senders.join_next().await.transpose().expect("senders do not panic").is_some() {} };
+        let finished =
+            async { while self.senders.join_next().await.transpose().expect("senders do not panic").is_some() {} };
         if tokio::time::timeout(PATIENCE, finished).await.is_err() {
             println!("some senders have waited {PATIENCE:?} for an answer in vain");
         }
@@ -133,14 +134,7 @@ impl Sender {
     }
 }
 
-async fn attempt(
-    client: &Client,
-    url: &str,
-    key: &str,
-    account: &str,
-    command: Command,
-    patience: Duration,
-) -> Answer {
+async fn attempt(client: &Client, url: &str, key: &str, account: &str, command: Command, patience: Duration) -> Answer {
     let (path, body) = match command {
         Command::Open => ("/api/accounts".into(), json!({ "id": account, "owner": "Ada" })),
         Command::Deposit(amount) => (format!("/api/accounts/{account}/deposits"), json!({ "amount": amount })),

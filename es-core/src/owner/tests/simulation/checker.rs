@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::client::{Call, Told};
 use super::projection::Rows;
 use super::*;
-use crate::ExpectedVersion;
 use crate::ids::Epoch;
 use crate::record::{Decoded, Stamp, decode};
 
@@ -161,7 +160,7 @@ fn check_command(facts: &[Fact], command_id: &str, calls: &[&Call], history: &[C
             }
             let at = version - u64::from(count);
             let enough = !matches!(first.command, Do::Take { n } if n > sum_at(facts, at as usize));
-            if enough && expected == ExpectedVersion::Any || enough && holds(at) {
+            if enough && holds(at) {
                 decided(&|before| before == at || before == version)
             } else {
                 Err(format!("it could not be accepted at version {at}"))

@@ -72,8 +72,12 @@ impl Client {
                 tokio::time::sleep(pause).await;
             }
             match self.rng.u32(..6) {
-                0 => drop(self.call(&id, &command_id, &command, expected).await),
-                1 => drop(self.call(&id, &command_id, &Do::Add { n: 77, times: 1 }, expected).await),
+                0 => {
+                    self.call(&id, &command_id, &command, expected).await;
+                }
+                1 => {
+                    self.call(&id, &command_id, &Do::Add { n: 77, times: 1 }, expected).await;
+                }
                 _ => {}
             }
             let pause = Duration::from_millis(self.rng.u64(..20));
