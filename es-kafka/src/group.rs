@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use es_core::log::{AppendError, LogError, LogErrorKind, Record};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
@@ -32,24 +32,27 @@ const LEAVING_MAX: Duration = Duration::from_secs(5);
 /// Kafka's consumer groups, and a producer for commands and replies. Made by [`KafkaLog::group`](crate::KafkaLog::group).
 pub struct KafkaGroup {
     config: Arc<KafkaConfig>,
-    producer: OnceLock<FutureProducer<Journal>>,
+    /// Made when it is first needed, and anew after an error that it does not survive.
+    producer: Mutex<Option<FutureProducer<Journal>>>,
 }
 
 impl KafkaGroup {
     pub(crate) fn new(config: Arc<KafkaConfig>) -> Self {
-        Self { config, producer: OnceLock::new() }
+        Self { config, producer: Mutex::default() }
     }
 
-    fn producer(&self) -> Result<&FutureProducer<Journal>, LogError> {
-        if let Some(producer) = self.producer.get() {
-            return Ok(producer);
+    fn producer(&self) -> Result<FutureProducer<Journal>, LogError> {
+        let mut kept = lock(&self.producer);
+        if let Some(producer) = kept.as_ref().filter(|producer| producer.client().fatal_error().is_none()) {
+            return Ok(producer.clone());
         }
-        let made = self
+        let made: FutureProducer<Journal> = self
             .config
             .for_sending()
             .create_with_context(Journal::default())
             .map_err(|error| failed("creating a Kafka client", error))?;
-        Ok(self.producer.get_or_init(|| made))
+        *kept = Some(made.clone());
+        Ok(made)
     }
 }
 
