@@ -16,8 +16,9 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::client::{Journal, blocking, lock, spawn};
 use crate::config::KafkaConfig;
@@ -28,6 +29,8 @@ use crate::writer::headers;
 const POLL: Duration = Duration::from_millis(100);
 /// How long leaving may take before the others have to miss this process.
 const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// How long the question who is in the group may take before it is asked again.
+const ASKING_MAX: Duration = Duration::from_secs(5);
 
 /// Kafka's consumer groups, and a producer for commands and replies. Made by [`KafkaLog::group`](crate::KafkaLog::group).
 pub struct KafkaGroup {
@@ -97,34 +100,48 @@ impl Group for KafkaGroup {
 
 struct KafkaMember {
     spec: GroupSpec,
-    consumer: Arc<BaseConsumer<Rebalances>>,
+    seat: Arc<Seat>,
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
-    stopped: Arc<AtomicBool>,
     patience: Duration,
+}
+
+/// A place in the group, and whoever takes it at present: a consumer that Kafka fenced is of no use any more.
+struct Seat {
+    group: String,
+    topic: String,
+    node: String,
+    client: ClientConfig,
+    changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    consumer: Mutex<Arc<BaseConsumer<Rebalances>>>,
+    stopped: AtomicBool,
 }
 
 impl KafkaMember {
     /// Blocks.
     fn join(config: &KafkaConfig, spec: GroupSpec) -> Result<Self, LogError> {
-        let what = || format!("joining group {} as node {}", spec.name, spec.node);
+        let mut client = config.for_group(&spec.name, &spec.node);
+        // By this the group tells who has the seat.
+        client.set("client.id", format!("es-kafka-{}", Uuid::new_v4()));
         let (sender, changes) = mpsc::unbounded_channel();
-        let context = Rebalances {
-            journal: Journal::default(),
-            changes: sender,
-            deferred: Mutex::default(),
-            leaving: AtomicBool::new(false),
+        let consumer = consumer(&client, &spec.name, &spec.node, sender.clone())?;
+        consumer.subscribe(&[&spec.topic]).map_err(|error| failed(joining(&spec.name, &spec.node), error))?;
+        let seat = Arc::new(Seat {
+            group: spec.name.clone(),
+            topic: spec.topic.clone(),
             node: spec.node.clone(),
-        };
-        let consumer: BaseConsumer<Rebalances> = config
-            .for_group(&spec.name, &spec.node)
-            .create_with_context(context)
-            .map_err(|error| failed(what(), error))?;
-        consumer.subscribe(&[&spec.topic]).map_err(|error| failed(what(), error))?;
-        let consumer = Arc::new(consumer);
-        let stopped = Arc::new(AtomicBool::new(false));
-        serve(Arc::clone(&consumer), Arc::clone(&stopped))?;
+            client,
+            changes: sender,
+            consumer: Mutex::new(consumer),
+            stopped: AtomicBool::new(false),
+        });
+        let serving = Arc::clone(&seat);
+        spawn("es-kafka-group", move || serving.serve())?;
         let changes = tokio::sync::Mutex::new(changes);
-        Ok(Self { spec, consumer, changes, stopped, patience: config.deadline() })
+        Ok(Self { spec, seat, changes, patience: config.deadline() })
+    }
+
+    fn consumer(&self) -> Arc<BaseConsumer<Rebalances>> {
+        self.seat.consumer()
     }
 
     fn list(&self, places: impl Iterator<Item = (u32, Offset)>) -> Result<TopicPartitionList, LogError> {
@@ -154,16 +171,17 @@ impl Member for KafkaMember {
     }
 
     async fn release(&self, partitions: &[u32]) -> Result<(), LogError> {
+        let consumer = self.consumer();
         // What was lost was given back at once.
         let deferred: Vec<u32> = {
-            let mut deferred = lock(&self.consumer.context().deferred);
+            let mut deferred = lock(&consumer.context().deferred);
             partitions.iter().copied().filter(|partition| deferred.remove(partition)).collect()
         };
         if deferred.is_empty() {
             return Ok(());
         }
         let list = self.list(deferred.into_iter().map(|partition| (partition, Offset::Invalid)))?;
-        let (consumer, group) = (Arc::clone(&self.consumer), self.spec.name.clone());
+        let group = self.spec.name.clone();
         blocking(move || {
             consumer.incremental_unassign(&list).map_err(|error| failed(format!("giving back to group {group}"), error))
         })
@@ -172,7 +190,7 @@ impl Member for KafkaMember {
 
     async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
         let list = self.list([(partition, Offset::Invalid)].into_iter())?;
-        let (consumer, topic, patience) = (Arc::clone(&self.consumer), self.spec.topic.clone(), self.patience);
+        let (consumer, topic, patience) = (self.consumer(), self.spec.topic.clone(), self.patience);
         blocking(move || {
             let found = consumer
                 .committed_offsets(list, patience)
@@ -188,7 +206,7 @@ impl Member for KafkaMember {
     async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError> {
         let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
         let list = self.list([(partition, offset)].into_iter())?;
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = self.consumer();
         let what = format!("committing {}/{partition}", self.spec.topic);
         let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => Ok(true),
@@ -202,7 +220,7 @@ impl Member for KafkaMember {
     }
 
     async fn leave(&self) {
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = self.consumer();
         // Closing would not tell the group: a member with a name is expected back.
         let left = blocking(move || {
             let context = consumer.context();
@@ -219,27 +237,102 @@ impl Member for KafkaMember {
             Ok(())
         });
         let _ = left.await; // the others miss this process when its session is over
-        self.stopped.store(true, Ordering::Relaxed);
+        self.seat.stopped.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        self.consumer.context().leaving.store(true, Ordering::SeqCst);
-        self.stopped.store(true, Ordering::Relaxed); // its thread drops the consumer, which may take long
+        self.consumer().context().leaving.store(true, Ordering::SeqCst);
+        self.seat.stopped.store(true, Ordering::Relaxed); // its thread drops the consumer, which may take long
     }
 }
 
-/// The thread in which rebalances are told.
-fn serve(consumer: Arc<BaseConsumer<Rebalances>>, stopped: Arc<AtomicBool>) -> Result<(), LogError> {
-    let serving = move || {
-        while !stopped.load(Ordering::Relaxed) {
+fn joining(group: &str, node: &str) -> String {
+    format!("joining group {group} as node {node}")
+}
+
+fn consumer(
+    client: &ClientConfig,
+    group: &str,
+    node: &str,
+    changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+) -> Result<Arc<BaseConsumer<Rebalances>>, LogError> {
+    let context = Rebalances {
+        journal: Journal::default(),
+        changes,
+        deferred: Mutex::default(),
+        leaving: AtomicBool::new(false),
+        fenced: AtomicBool::new(false),
+    };
+    client.create_with_context(context).map(Arc::new).map_err(|error| failed(joining(group, node), error))
+}
+
+impl Seat {
+    fn consumer(&self) -> Arc<BaseConsumer<Rebalances>> {
+        Arc::clone(&lock(&self.consumer))
+    }
+
+    /// The thread in which rebalances are told.
+    fn serve(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            let consumer = self.consumer();
             if let Some(Err(error)) = consumer.poll(POLL) {
                 tracing::debug!(error = &error as &dyn std::error::Error, "taking part in a group");
             }
+            let Some((_, reason)) = consumer.client().fatal_error() else { continue };
+            if let Err(error) = self.take_again(&consumer, &reason) {
+                let _ = self.changes.send(Err(error)); // nobody listens: the member is going
+                return;
+            }
         }
-    };
-    spawn("es-kafka-group", serving)
+    }
+
+    /// Kafka fences the older of two members with one name, for good. It also fences a member that has just come back:
+    /// a commit that was under way when the group had given up the member and it joined anew is taken for an older
+    /// member's. Who is in the group tells both apart.
+    fn take_again(&self, fenced: &BaseConsumer<Rebalances>, reason: &str) -> Result<(), LogError> {
+        fenced.context().fenced.store(true, Ordering::SeqCst);
+        let lost = fenced.assignment().map(|assigned| partitions(&assigned)).unwrap_or_default();
+        let _ = self.changes.send(Ok(Change::Lost(lost)));
+        let next = consumer(&self.client, &self.group, &self.node, self.changes.clone())?;
+        if self.is_taken(&next) {
+            let message = format!(
+                "another process may have joined as node {:?}: give each process a name of its own ({reason})",
+                self.node
+            );
+            return Err(LogError::new(LogErrorKind::Settings, message));
+        }
+        tracing::warn!(group = %self.group, node = %self.node, reason, "joining the group anew");
+        next.subscribe(&[&self.topic]).map_err(|error| failed(joining(&self.group, &self.node), error))?;
+        *lock(&self.consumer) = next;
+        Ok(())
+    }
+
+    /// Whether another process is in the group under this one's name; asks until there is an answer.
+    fn is_taken(&self, consumer: &BaseConsumer<Rebalances>) -> bool {
+        let ours = self.client.get("client.id").unwrap_or_default();
+        // How Kafka makes the ids of members that have a name.
+        let named = format!("{}-", self.node);
+        let has_name = |id: &str| id.strip_prefix(&named).is_some_and(|rest| Uuid::try_parse(rest).is_ok());
+        while !self.stopped.load(Ordering::Relaxed) {
+            match consumer.fetch_group_list(Some(&self.group), ASKING_MAX) {
+                Ok(list) => {
+                    let members = list.groups().iter().flat_map(|group| group.members());
+                    return members.filter(|member| has_name(member.id())).any(|member| member.client_id() != ours);
+                }
+                Err(error) => {
+                    tracing::debug!(group = %self.group, error = &error as &dyn std::error::Error, "asking who is in it");
+                    std::thread::sleep(POLL);
+                }
+            }
+        }
+        false
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<u32> {
+    list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
 }
 
 /// Whether the group has gone on without the member that asks.
@@ -258,19 +351,21 @@ struct Rebalances {
     /// Revoked partitions that were not given back yet.
     deferred: Mutex<BTreeSet<u32>>,
     leaving: AtomicBool,
-    node: String,
+    /// Its consumer was given up; what it still has to say is past.
+    fenced: AtomicBool,
 }
 
 impl Rebalances {
     fn tell(&self, change: Result<Change, LogError>) {
-        let _ = self.changes.send(change); // nobody listens: the member is going
+        if !self.fenced.load(Ordering::SeqCst) {
+            let _ = self.changes.send(change); // nobody listens: the member is going
+        }
     }
 }
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<u32> =
-            list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect();
+        let partitions = partitions(list);
         if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let _ = list.set_all_offsets(Offset::End);
             // Nothing is read: a message that comes before the pause is passed over.
@@ -282,7 +377,7 @@ impl ConsumerContext for Rebalances {
             return;
         }
         let lost = consumer.assignment_lost();
-        if lost || self.leaving.load(Ordering::SeqCst) {
+        if lost || self.leaving.load(Ordering::SeqCst) || self.fenced.load(Ordering::SeqCst) {
             if let Err(error) = consumer.incremental_unassign(list) {
                 tracing::warn!(error = &error as &dyn std::error::Error, ?partitions, "giving up partitions");
             }
@@ -308,14 +403,6 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let fatal = code_of(&error) == Some(RDKafkaErrorCode::Fatal);
         self.journal.error(error, reason);
-        if fatal {
-            let message = format!(
-                "another process may have joined as node {:?}: give each process a name of its own ({reason})",
-                self.node
-            );
-            self.tell(Err(LogError::new(LogErrorKind::Settings, message)));
-        }
     }
 }
