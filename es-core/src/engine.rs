@@ -124,6 +124,9 @@ pub struct Engine {
     shutdown: CancellationToken,
     /// Owners and memberships.
     tasks: Mutex<JoinSet<()>>,
+    /// What a process that was here before left on its disk.
+    #[cfg(test)]
+    kept: Option<Arc<dyn Store>>,
 }
 
 impl Engine {
@@ -139,7 +142,22 @@ impl Engine {
     }
 
     fn with(log: Arc<dyn Log>, group: Option<Arc<dyn Group>>, config: EngineConfig) -> Self {
-        Self { log, group, config, shutdown: CancellationToken::new(), tasks: Mutex::default() }
+        Self {
+            log,
+            group,
+            config,
+            shutdown: CancellationToken::new(),
+            tasks: Mutex::default(),
+            #[cfg(test)]
+            kept: None,
+        }
+    }
+
+    /// The same on a store that outlives the engine, as a disk does.
+    #[cfg(test)]
+    pub(crate) fn on_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.kept = Some(store);
+        self
     }
 
     /// An engine on a new [`MemoryLog`] with 4 partitions, for tests and examples.
@@ -363,6 +381,10 @@ impl Engine {
 
     /// A store per topic, so that two aggregate types, or namespaces, do not meet.
     async fn store(&self, topic: &str) -> Result<Arc<dyn Store>, StoreError> {
+        #[cfg(test)]
+        if let Some(kept) = &self.kept {
+            return Ok(kept.clone());
+        }
         let Some(dir) = &self.config.state_dir else { return Ok(Arc::new(MemoryStore::default())) };
         let dir = dir.join(topic);
         let opened = tokio::task::spawn_blocking(move || DiskStore::open(&dir)).await;

@@ -7,6 +7,7 @@
 mod checker;
 mod client;
 mod log;
+mod lost_tail;
 mod projection;
 
 use std::fmt::Write as _;
@@ -18,6 +19,8 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::group::memory::MemoryGroup;
 use crate::log::Record;
+use crate::store::MemoryStore;
+use crate::{Clock, partition_of};
 use client::{Call, Client};
 use log::SimLog;
 
@@ -35,15 +38,15 @@ struct Sim {
     /// The processes that live, by slot; clients choose among them.
     buses: Mutex<Vec<Option<Bus<Counter>>>>,
     history: Mutex<Vec<Call>>,
-    /// Counts what happens, so that before and after can be told.
-    moments: AtomicU64,
     /// No client is at work any more.
     finished: AtomicBool,
 }
 
 impl Sim {
-    fn moment(&self) -> u64 {
-        self.moments.fetch_add(1, Ordering::Relaxed)
+    /// The end of the log of an aggregate: all before it was there before this moment, all else is not yet.
+    async fn end(&self, id: &str) -> u64 {
+        let partition = partition_of(&crate::AggregateKey::new(id).expect("an id"), PARTITIONS);
+        self.log.bounds(TOPIC, partition).await.expect("a whole log").end
     }
 
     fn bus(&self, rng: &mut fastrand::Rng) -> Option<(usize, Bus<Counter>)> {
@@ -53,12 +56,30 @@ impl Sim {
     }
 }
 
+/// A process's own idea of the time.
+#[derive(Debug)]
+struct Skewed {
+    clock: Arc<ManualClock>,
+    by_ms: i64,
+}
+
+impl Clock for Skewed {
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms() + self.by_ms
+    }
+}
+
 /// The processes and what happens to them.
 struct Chaos {
     sim: Arc<Sim>,
     rng: fastrand::Rng,
     engines: Vec<Option<Engine>>,
+    /// What each has on its disk. Killed, it loses what it had not written there.
+    disks: Vec<Arc<MemoryStore>>,
     started: usize,
+    /// A log is either compacted or gets copies of its own records: compaction keeps the last of a key, and a copy has
+    /// the key of what it copies.
+    compacts: bool,
 }
 
 impl Chaos {
@@ -68,12 +89,13 @@ impl Chaos {
         let node = if self.rng.bool() { format!("n{slot}") } else { format!("n{slot}-{}", self.started) };
         let config = EngineConfig {
             node,
-            clock: self.sim.clock.clone(),
+            clock: Arc::new(Skewed { clock: self.sim.clock.clone(), by_ms: self.rng.i64(-100..100) }),
             append_deadline: Duration::from_millis(200),
             send_deadline: Duration::from_millis(500),
             linger: Duration::from_millis(1),
             round_max: self.rng.usize(1..6),
             queue_max: 8,
+            unwritten_max: self.rng.usize(1..8),
             standby: self.rng.bool(),
             ..EngineConfig::default()
         };
@@ -83,6 +105,8 @@ impl Chaos {
         } else {
             Engine::shared(log, Arc::new(self.sim.group.clone()), config)
         };
+        let with_disk = self.rng.u32(..4) > 0;
+        let engine = if with_disk { engine.on_store(self.disks[slot].clone()) } else { engine };
         // Between any two steps of its start it may be killed too.
         let steps = self.rng.usize(..400);
         let started = tokio::select! {
@@ -127,6 +151,7 @@ impl Chaos {
             }
             8 | 9 => self.sim.group.notice(GROUP),
             10 | 11 => drop(events.release()),
+            12 if self.compacts => events.compact(),
             12 => self.write_as_a_stranger(&events),
             13 => self.sim.log.partition(COMMANDS, partition).fault(self.fault(false)),
             14..=17 => events.fault(self.fault(true)),
@@ -154,9 +179,7 @@ impl Chaos {
             count if self.rng.bool() => records[self.rng.usize(..count)].record.clone(),
             _ => rubbish(),
         };
-        if !record.key.starts_with(b"!claim") {
-            events.append_foreign(record);
-        }
+        events.append_foreign(record);
     }
 }
 
@@ -185,11 +208,16 @@ fn run(seed: u64) -> (Result<(), String>, String) {
             clock: Arc::new(ManualClock::at(1_700_000_000_000)),
             buses: Mutex::new((0..slots).map(|_| None).collect()),
             history: Mutex::default(),
-            moments: AtomicU64::new(0),
             finished: AtomicBool::new(false),
         });
-        let mut chaos =
-            Chaos { sim: sim.clone(), rng: rng.fork(), engines: (0..slots).map(|_| None).collect(), started: 0 };
+        let mut chaos = Chaos {
+            sim: sim.clone(),
+            rng: rng.fork(),
+            engines: (0..slots).map(|_| None).collect(),
+            disks: (0..slots).map(|_| Arc::default()).collect(),
+            started: 0,
+            compacts: rng.bool(),
+        };
         for slot in 0..slots {
             chaos.start(slot).await;
         }
@@ -207,7 +235,7 @@ fn run(seed: u64) -> (Result<(), String>, String) {
             chaos.step().await;
         }
         chaos.calm().await;
-        let outcome = finish(&sim, clients, projections).await;
+        let outcome = finish(&sim, clients, projections, rng).await;
         let text = history(&sim);
         for slot in 0..slots {
             chaos.kill(slot).await;
@@ -236,8 +264,15 @@ async fn finish(
     sim: &Arc<Sim>,
     mut clients: JoinSet<()>,
     projections: Vec<tokio::task::JoinHandle<projection::Rows>>,
+    rng: fastrand::Rng,
 ) -> Result<(), String> {
-    let ended = async { while clients.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
+    let ended = async {
+        while let Some(ended) = clients.join_next().await {
+            ended.expect("a client does not panic");
+        }
+        // What the last owner knows is what the log says.
+        Client { sim: sim.clone(), rng, number: usize::MAX }.ask_for_the_sums().await;
+    };
     if tokio::time::timeout(Duration::from_secs(600), ended).await.is_err() {
         let living = sim.buses.lock().unwrap().iter().flatten().map(Bus::status).collect::<Vec<_>>();
         let assigned = sim.group.assigned(GROUP);
@@ -255,6 +290,12 @@ fn history(sim: &Sim) -> String {
     let mut text = String::new();
     for call in sim.history.lock().unwrap().iter() {
         writeln!(text, "{call}").unwrap();
+    }
+    for partition in 0..PARTITIONS {
+        for stored in sim.log.partition(TOPIC, partition).records() {
+            let key = String::from_utf8_lossy(&stored.record.key).into_owned();
+            writeln!(text, "{partition}/{} {key}", stored.offset).unwrap();
+        }
     }
     text
 }
