@@ -108,3 +108,17 @@ async fn a_claim_that_lands_behind_another_of_its_number_has_lost() {
     quick.send_until_done("a", "3", add(100)).await.unwrap();
     assert_eq!(world.sum("a").await, 101);
 }
+
+#[tokio::test]
+async fn a_command_id_that_the_new_owner_took_for_another_payload_is_an_error_to_the_old_owners_caller() {
+    let world = World::new();
+    let old = world.process().await;
+    world.fault(Fault::Hang);
+    let sending = old.sending("a", "1", add(1));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let new = world.process().await;
+    new.send("a", "1", add(10)).await.unwrap();
+    // The old owner settles by the log, which knows the id, but not of this command.
+    assert!(matches!(sending.await.unwrap(), Err(SendError::CommandIdReused)));
+    assert_eq!(world.sum("a").await, 10);
+}
