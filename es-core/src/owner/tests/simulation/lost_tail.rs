@@ -40,14 +40,18 @@ fn run(seed: u64) -> Result<(), String> {
         let lost_from = rng.u64(..=last);
         let end = reader.next();
         world.partition().truncate(lost_from);
-        for _ in 0..rng.u64(..=2 * (end - lost_from)) {
+        let lost = end - lost_from;
+        let written_since = rng.u64(..=2 * lost);
+        for _ in 0..written_since {
             world.partition().append_foreign(rubbish());
         }
         if rng.u32(..3) == 0 {
             process.engine.kill().await;
             process = start(&world).await;
-        } else if rng.bool() {
-            world.fault(if rng.bool() { Fault::ReportLost } else { Fault::Hang });
+        } else if written_since == lost || rng.bool() {
+            // Where the next offset is again the expected one, it is for the log to refuse a writer whose last records it
+            // lost, as Kafka does with idempotent producers.
+            world.fault([Fault::Refused, Fault::ReportLost, Fault::Hang][rng.usize(..3)].clone());
         }
         for number in 0..3 {
             let command = Do::Add { n: 1, times: rng.u64(1..8) };
