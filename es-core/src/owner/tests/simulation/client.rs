@@ -18,7 +18,7 @@ pub(super) struct Call {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) told: Told,
-    /// An answer that is said to be the remembered one.
+    /// An answer that is said to be the remembered one. Not judged: who settles a doubt can't tell who was first.
     pub(super) duplicate: bool,
 }
 
