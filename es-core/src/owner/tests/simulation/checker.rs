@@ -52,6 +52,9 @@ pub(super) fn check(log: &MemoryLog, history: &[Call], rows: &Rows) -> Result<()
         }
     }
     let nothing = Stream::default();
+    if let Some(call) = history.iter().find(|call| matches!(call.told, Told::Wrong(_))) {
+        return Err(format!("nobody should hear that: {call}"));
+    }
     for ((id, command_id), calls) in &commands {
         let stream = streams.get(*id).unwrap_or(&nothing);
         check_command(stream, command_id, calls).map_err(|why| format!("{id} {command_id}: {why}"))?;

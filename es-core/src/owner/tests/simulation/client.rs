@@ -25,12 +25,22 @@ pub(super) struct Call {
 /// What the client was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    Accepted { version: u64, events: u32, offset: u64 },
-    TooFew { sum: u64 },
-    Conflict { actual: u64 },
+    Accepted {
+        version: u64,
+        events: u32,
+        offset: u64,
+    },
+    TooFew {
+        sum: u64,
+    },
+    Conflict {
+        actual: u64,
+    },
     Reused,
     NotDone,
     Unknown,
+    /// What no client should hear.
+    Wrong(String),
 }
 
 impl Told {
@@ -139,7 +149,7 @@ impl Client {
                 Ok(Err(SendError::CommandIdReused)) => Told::Reused,
                 Ok(Err(SendError::NotDone(_))) => Told::NotDone,
                 Ok(Err(SendError::OutcomeUnknown { .. })) | Err(_) => Told::Unknown,
-                Ok(Err(error)) => panic!("{error}"),
+                Ok(Err(error)) => Told::Wrong(error.to_string()),
             };
             let to = sim.end(&id).await;
             let call = Call { slot, id, command_id, command, expected, from, to, told: told.clone(), duplicate };
