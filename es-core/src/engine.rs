@@ -131,6 +131,9 @@ pub struct Engine {
     shutdown: CancellationToken,
     /// Owners and memberships.
     tasks: Mutex<JoinSet<()>>,
+    /// What a process that was here before left on its disk.
+    #[cfg(test)]
+    kept: Option<Arc<StateFolder>>,
 }
 
 impl Engine {
@@ -146,7 +149,22 @@ impl Engine {
     }
 
     fn with(log: Arc<dyn Log>, group: Option<Arc<dyn Group>>, config: EngineConfig) -> Self {
-        Self { log, group, config, shutdown: CancellationToken::new(), tasks: Mutex::default() }
+        Self {
+            log,
+            group,
+            config,
+            shutdown: CancellationToken::new(),
+            tasks: Mutex::default(),
+            #[cfg(test)]
+            kept: None,
+        }
+    }
+
+    /// The same on a folder that outlives the engine, as one on disk does.
+    #[cfg(test)]
+    pub(crate) fn on_folder(mut self, folder: Arc<StateFolder>) -> Self {
+        self.kept = Some(folder);
+        self
     }
 
     /// An engine on a new [`MemoryLog`] with 4 partitions, for tests and examples.
@@ -410,6 +428,10 @@ impl Engine {
 
     /// A folder per topic, so that two aggregate types, or namespaces, do not meet.
     async fn folder(&self, topic: &str) -> Result<Arc<StateFolder>, StoreError> {
+        #[cfg(test)]
+        if let Some(kept) = &self.kept {
+            return Ok(kept.clone());
+        }
         let Some(dir) = &self.config.state_dir else { return Ok(Arc::new(StateFolder::in_memory())) };
         let dir = dir.join(topic);
         let opened = tokio::task::spawn_blocking(move || StateFolder::on_disk(&dir)).await;

@@ -179,6 +179,8 @@ enum Left {
     /// These commands hang on an append whose outcome the log must tell.
     Doubt(Vec<Pending>),
     Store(StoreError),
+    /// The log lost its tail.
+    Lost(LogError),
 }
 
 /// What an owner that does not serve waits for.
@@ -263,6 +265,7 @@ impl<A: Handle + Apply> Owner<A> {
                             continue;
                         }
                         Left::Store(error) => error.into(),
+                        Left::Lost(error) => error.into(),
                     }
                 }
                 (Err(obstacle), _) => obstacle,
@@ -280,8 +283,13 @@ impl<A: Handle + Apply> Owner<A> {
 
     /// Catches up, claims, and reads to the claim. Harmless to repeat, and to drop: an unused claim only voids.
     async fn take_over(&mut self, known: &mut Option<Known<A>>) -> Result<Claimed, Obstacle> {
-        if known.is_none() {
-            *known = Some(self.open().await?);
+        match known {
+            // What was read may be gone by now, and other records at its place.
+            Some(known) => {
+                let checkpoint = known.reader.checkpoint();
+                verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
+            }
+            None => *known = Some(self.open().await?),
         }
         let known = known.as_mut().expect("opened just now");
         let before = known.reader.current().epoch;
@@ -441,6 +449,12 @@ impl<A: Handle + Apply> Owner<A> {
                 Ok(Ok(offsets)) if follows_on(&offsets, claimed.offset + closed.first_sequence, count) => {
                     sequence = closed.last_sequence;
                     self.publish(known, closed, &claimed);
+                }
+                Ok(Ok(offsets)) if lies_below(&offsets, claimed.offset + closed.first_sequence) => {
+                    let (topic, partition) = (&self.source.topic, self.partition);
+                    let gap = Gap { claimed: claimed.offset, sequence, offsets };
+                    let message = format!("appending to {topic}/{partition} showed that the log lost its tail");
+                    return Left::Lost(LogError::new(LogErrorKind::Lost, message).with_source(gap));
                 }
                 Ok(Ok(offsets)) => {
                     return self.doubt(&Gap { claimed: claimed.offset, sequence, offsets }, closed.into_pending());
@@ -681,6 +695,11 @@ impl<A: Handle + Apply> Owner<A> {
 /// Whether the reports are exactly the offsets that follow: then no other record, and so no claim, came between.
 fn follows_on(offsets: &[u64], first: u64, count: usize) -> bool {
     offsets.len() == count && offsets.iter().zip(first..).all(|(reported, expected)| *reported == expected)
+}
+
+/// Whether a report is lower than where it must follow: of what came before, something is gone.
+fn lies_below(offsets: &[u64], first: u64) -> bool {
+    offsets.iter().zip(first..).any(|(reported, expected)| *reported < expected)
 }
 
 #[derive(Debug, thiserror::Error)]

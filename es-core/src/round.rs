@@ -98,10 +98,13 @@ enum Outcome {
 }
 
 impl Pending {
-    /// Tells every caller; all but the first sent a duplicate.
+    /// Tells every caller; all but the first sent a duplicate. What the log has under the command's id may be another
+    /// command, which another owner took first.
     pub(crate) fn answer(self, known: &Arc<Known>) {
+        let same = known.is_of(self.hash);
         for (place, caller) in self.callers.into_iter().enumerate() {
-            let _ = caller.send(Reply::Answer { known: known.clone(), duplicate: place > 0 });
+            let answer = Reply::Answer { known: known.clone(), duplicate: place > 0 };
+            let _ = caller.send(if same { answer } else { Reply::CommandIdReused });
         }
     }
 

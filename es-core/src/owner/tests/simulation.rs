@@ -2,11 +2,12 @@
 //! the engine, the owners, the bus, the forwarding and the reader; the checker judges what the clients were told by the
 //! log alone, with a validity rule of its own.
 //!
-//! `SIM_SEED=7 cargo test -p es-core --lib simulation` repeats one run and prints it; `SIM_SEEDS=100000` runs more.
+//! `SIM_SEED=7 cargo test -p es-core --lib simulation::simulation` repeats one run and prints it; `SIM_SEEDS=100000` runs more.
 
 mod checker;
 mod client;
 mod log;
+mod lost_tail;
 mod projection;
 
 use std::fmt::Write as _;
@@ -17,7 +18,11 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::group::memory::MemoryGroup;
-use crate::log::Record;
+use crate::ids::Epoch;
+use crate::log::{Record, StoredRecord};
+use crate::record::{Decoded, Encoder, Stamp, decode};
+use crate::store::StateFolder;
+use crate::{Clock, partition_of};
 use client::{Call, Client};
 use log::SimLog;
 
@@ -35,15 +40,15 @@ struct Sim {
     /// The processes that live, by slot; clients choose among them.
     buses: Mutex<Vec<Option<Bus<Counter>>>>,
     history: Mutex<Vec<Call>>,
-    /// Counts what happens, so that before and after can be told.
-    moments: AtomicU64,
     /// No client is at work any more.
     finished: AtomicBool,
 }
 
 impl Sim {
-    fn moment(&self) -> u64 {
-        self.moments.fetch_add(1, Ordering::Relaxed)
+    /// The end of the log of an aggregate: all before it was there before this moment, all else is not yet.
+    async fn end(&self, id: &str) -> u64 {
+        let partition = partition_of(&crate::AggregateKey::new(id).expect("an id"), PARTITIONS);
+        self.log.bounds(TOPIC, partition).await.expect("a whole log").end
     }
 
     fn bus(&self, rng: &mut fastrand::Rng) -> Option<(usize, Bus<Counter>)> {
@@ -53,12 +58,30 @@ impl Sim {
     }
 }
 
+/// A process's own idea of the time.
+#[derive(Debug)]
+struct Skewed {
+    clock: Arc<ManualClock>,
+    by_ms: i64,
+}
+
+impl Clock for Skewed {
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms() + self.by_ms
+    }
+}
+
 /// The processes and what happens to them.
 struct Chaos {
     sim: Arc<Sim>,
     rng: fastrand::Rng,
     engines: Vec<Option<Engine>>,
+    /// What each has on its disk. Killed, it loses what it had not written there.
+    disks: Vec<Arc<StateFolder>>,
     started: usize,
+    /// A log is either compacted or gets copies of its own records: compaction keeps the last of a key, and a copy has
+    /// the key of what it copies.
+    compacts: bool,
 }
 
 impl Chaos {
@@ -68,7 +91,7 @@ impl Chaos {
         let node = if self.rng.bool() { format!("n{slot}") } else { format!("n{slot}-{}", self.started) };
         let config = EngineConfig {
             node,
-            clock: self.sim.clock.clone(),
+            clock: Arc::new(Skewed { clock: self.sim.clock.clone(), by_ms: self.rng.i64(-100..100) }),
             append_deadline: Duration::from_millis(200),
             send_deadline: Duration::from_millis(500),
             linger: Duration::from_millis(1),
@@ -87,6 +110,8 @@ impl Chaos {
         } else {
             Engine::shared(log, Arc::new(self.sim.group.clone()), config)
         };
+        let with_disk = self.rng.u32(..4) > 0;
+        let engine = if with_disk { engine.on_folder(self.disks[slot].clone()) } else { engine };
         // Between any two steps of its start it may be killed too.
         let steps = self.rng.usize(..400);
         let started = tokio::select! {
@@ -131,6 +156,7 @@ impl Chaos {
             }
             8 | 9 => self.sim.group.notice(GROUP),
             10 | 11 => drop(events.release()),
+            12 if self.compacts => events.compact(),
             12 => self.write_as_a_stranger(&events),
             13 => self.sim.log.partition(COMMANDS, partition).fault(self.fault(false)),
             14..=17 => events.fault(self.fault(true)),
@@ -150,17 +176,27 @@ impl Chaos {
         }
     }
 
-    /// Rubbish, or a copy of what is there.
+    /// Rubbish, a copy of what is there, or an event as of another log with the number of the current claim.
     fn write_as_a_stranger(&mut self, events: &MemoryPartition) {
         let records = events.records();
-        let record = match records.len() {
-            0 => rubbish(),
-            count if self.rng.bool() => records[self.rng.usize(..count)].record.clone(),
-            _ => rubbish(),
+        let any = (!records.is_empty()).then(|| &records[self.rng.usize(..records.len())].record);
+        let record = match (self.rng.u32(..3), any) {
+            (0, Some(record)) => Some(record.clone()),
+            (1, Some(record)) => self.from_another_log(record, &records),
+            _ => None,
         };
-        if !record.key.starts_with(b"!claim") {
-            events.append_foreign(record);
-        }
+        events.append_foreign(record.unwrap_or_else(rubbish));
+    }
+
+    fn from_another_log(&mut self, record: &Record, records: &[StoredRecord]) -> Option<Record> {
+        let Decoded::Event(stamp, event) = decode(record) else { return None };
+        let number = |stored: &StoredRecord| match decode(&stored.record) {
+            Decoded::Claim(claim) => claim.epoch.number,
+            _ => 0,
+        };
+        let epoch = Epoch { number: records.iter().map(number).max()?, writer: self.rng.u64(..) };
+        let stamp = Stamp { epoch, sequence: self.rng.u64(1..30), ..stamp };
+        Some(Encoder::new("test", "counter").event(&event, stamp))
     }
 }
 
@@ -189,11 +225,16 @@ fn run(seed: u64) -> (Result<(), String>, String) {
             clock: Arc::new(ManualClock::at(1_700_000_000_000)),
             buses: Mutex::new((0..slots).map(|_| None).collect()),
             history: Mutex::default(),
-            moments: AtomicU64::new(0),
             finished: AtomicBool::new(false),
         });
-        let mut chaos =
-            Chaos { sim: sim.clone(), rng: rng.fork(), engines: (0..slots).map(|_| None).collect(), started: 0 };
+        let mut chaos = Chaos {
+            sim: sim.clone(),
+            rng: rng.fork(),
+            engines: (0..slots).map(|_| None).collect(),
+            disks: (0..slots).map(|_| Arc::new(StateFolder::in_memory())).collect(),
+            started: 0,
+            compacts: rng.bool(),
+        };
         for slot in 0..slots {
             chaos.start(slot).await;
         }
@@ -211,7 +252,7 @@ fn run(seed: u64) -> (Result<(), String>, String) {
             chaos.step().await;
         }
         chaos.calm().await;
-        let outcome = finish(&sim, clients, projections).await;
+        let outcome = finish(&sim, clients, projections, rng).await;
         let text = history(&sim);
         for slot in 0..slots {
             chaos.kill(slot).await;
@@ -240,13 +281,22 @@ async fn finish(
     sim: &Arc<Sim>,
     mut clients: JoinSet<()>,
     projections: Vec<tokio::task::JoinHandle<projection::Rows>>,
+    rng: fastrand::Rng,
 ) -> Result<(), String> {
-    let ended = async { while clients.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
-    if tokio::time::timeout(Duration::from_secs(600), ended).await.is_err() {
+    let ended = async {
+        while let Some(ended) = clients.join_next().await {
+            ended.map_err(|panic| panic.to_string())?;
+        }
+        // What the last owner knows is what the log says.
+        Client { sim: sim.clone(), rng, number: usize::MAX }.ask_for_the_sums().await;
+        Ok::<(), String>(())
+    };
+    let Ok(ended) = tokio::time::timeout(Duration::from_secs(600), ended).await else {
         let living = sim.buses.lock().unwrap().iter().flatten().map(Bus::status).collect::<Vec<_>>();
         let assigned = sim.group.assigned(GROUP);
         return Err(format!("clients are still without an answer long after the last fault: {assigned:?}, {living:?}"));
-    }
+    };
+    ended?;
     sim.finished.store(true, Ordering::Relaxed);
     let mut rows = projection::Rows::new();
     for projection in projections {
@@ -259,6 +309,12 @@ fn history(sim: &Sim) -> String {
     let mut text = String::new();
     for call in sim.history.lock().unwrap().iter() {
         writeln!(text, "{call}").unwrap();
+    }
+    for partition in 0..PARTITIONS {
+        for stored in sim.log.partition(TOPIC, partition).records() {
+            let key = String::from_utf8_lossy(&stored.record.key).into_owned();
+            writeln!(text, "{partition}/{} {key}", stored.offset).unwrap();
+        }
     }
     text
 }
@@ -278,11 +334,12 @@ fn simulation() {
         if seed >= seeds {
             return;
         }
-        let (outcome, history) = run(seed);
+        let told = std::panic::catch_unwind(|| run(seed));
+        let (outcome, history) = told.unwrap_or_else(|_| (Err("it panicked".into()), String::new()));
         if let Err(why) = outcome {
             next.store(seeds, Ordering::Relaxed);
             panic!(
-                "{history}\n{why}\nrepeat it: SIM_SEED={seed} cargo test -p es-core --lib simulation -- --nocapture"
+                "{history}\n{why}\nrepeat it: SIM_SEED={seed} cargo test -p es-core --lib simulation::simulation -- --nocapture"
             );
         }
     };

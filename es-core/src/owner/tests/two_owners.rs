@@ -133,3 +133,17 @@ async fn what_fails_is_told_with_its_round_and_not_remembered() {
     assert_eq!(process.bus.status()[0].records, 2, "an answers record without an answer each");
     assert_eq!(process.send("a", "1", add(1)).await.unwrap().version.get(), 1);
 }
+
+#[tokio::test]
+async fn a_command_id_that_the_new_owner_took_for_another_payload_is_an_error_to_the_old_owners_caller() {
+    let world = World::new();
+    let old = world.process().await;
+    world.fault(Fault::Hang);
+    let sending = old.sending("a", "1", add(1));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let new = world.process().await;
+    new.send("a", "1", add(10)).await.unwrap();
+    // The old owner settles by the log, which knows the id, but not of this command.
+    assert!(matches!(sending.await.unwrap(), Err(SendError::CommandIdReused)));
+    assert_eq!(world.sum("a").await, 10);
+}

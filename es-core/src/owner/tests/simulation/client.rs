@@ -9,26 +9,38 @@ use crate::ExpectedVersion;
 /// One sending of a command.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
-    pub(super) client: usize,
     pub(super) slot: usize,
     pub(super) id: String,
     pub(super) command_id: String,
     pub(super) command: Do,
     pub(super) expected: ExpectedVersion,
-    pub(super) called: u64,
-    pub(super) returned: u64,
+    /// The end of the log when it was called, and when the answer came: this tells before and after.
+    pub(super) from: u64,
+    pub(super) to: u64,
     pub(super) told: Told,
+    /// An answer that is said to be the remembered one. Not judged: who settles a doubt can't tell who was first.
+    pub(super) duplicate: bool,
 }
 
 /// What the client was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    Accepted { version: u64, events: u32 },
-    TooFew { sum: u64 },
-    Conflict { actual: u64 },
+    Accepted {
+        version: u64,
+        events: u32,
+        offset: u64,
+    },
+    TooFew {
+        sum: u64,
+    },
+    Conflict {
+        actual: u64,
+    },
     Reused,
     NotDone,
     Unknown,
+    /// What no client should hear.
+    Wrong(String),
 }
 
 impl Told {
@@ -39,11 +51,9 @@ impl Told {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, slot, id, command_id, command, expected, called, returned, told } = self;
-        write!(
-            f,
-            "{called}-{returned} client {client} to process {slot}: {id} {command_id} {command:?} ({expected}) => {told:?}"
-        )
+        let Self { slot, id, command_id, command, expected, from, to, told, duplicate } = self;
+        let again = if *duplicate { ", as before" } else { "" };
+        write!(f, "{from}..{to} process {slot}: {id} {command_id} {command:?} ({expected}) => {told:?}{again}")
     }
 }
 
@@ -94,34 +104,61 @@ impl Client {
         }
     }
 
+    /// Asks until each aggregate has told its sum: by a refusal.
+    pub(super) async fn ask_for_the_sums(mut self) {
+        for number in 0..3 {
+            let (id, command) = (format!("a{number}"), Do::Take { n: 1_000_000 });
+            while !self.call(&id, "sum", &command, ExpectedVersion::Any).await.is_definite() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// Sends once, or twice at the same time.
     async fn call(&mut self, id: &str, command_id: &str, command: &Do, expected: ExpectedVersion) -> Told {
-        let Some((slot, bus)) = self.sim.bus(&mut self.rng) else { return Told::NotDone };
-        let called = self.sim.moment();
-        let send = bus.send(&id.to_owned(), command.clone()).command_id(command_id).expect(expected);
+        let first = self.send(id, command_id, command, expected);
+        if self.rng.u32(..10) > 0 {
+            return first.await;
+        }
+        let second = self.send(id, command_id, command, expected);
+        let (first, second) = futures::join!(first, second);
+        if first.is_definite() { first } else { second }
+    }
+
+    fn send(
+        &mut self,
+        id: &str,
+        command_id: &str,
+        command: &Do,
+        expected: ExpectedVersion,
+    ) -> impl Future<Output = Told> + use<> {
+        let (sim, bus) = (self.sim.clone(), self.sim.bus(&mut self.rng));
         // Some don't wait for long, and go away.
         let patience = Duration::from_millis(if self.rng.u32(..10) == 0 { 1 } else { 5_000 });
-        let answer = tokio::time::timeout(patience, send.into_future()).await;
-        let told = match answer {
-            Ok(Ok(receipt)) => Told::Accepted { version: receipt.version.get(), events: receipt.events },
-            Ok(Err(SendError::Refused(No::TooFew { sum }))) => Told::TooFew { sum },
-            Ok(Err(SendError::Conflict { actual, .. })) => Told::Conflict { actual: actual.get() },
-            Ok(Err(SendError::CommandIdReused)) => Told::Reused,
-            Ok(Err(SendError::NotDone(_))) => Told::NotDone,
-            Ok(Err(SendError::OutcomeUnknown { .. })) | Err(_) => Told::Unknown,
-            Ok(Err(error)) => panic!("{error}"),
-        };
-        let call = Call {
-            client: self.number,
-            slot,
-            id: id.into(),
-            command_id: command_id.into(),
-            command: command.clone(),
-            expected,
-            called,
-            returned: self.sim.moment(),
-            told: told.clone(),
-        };
-        self.sim.history.lock().unwrap().push(call);
-        told
+        let (id, command_id, command) = (id.to_owned(), command_id.to_owned(), command.clone());
+        async move {
+            let Some((slot, bus)) = bus else { return Told::NotDone };
+            let from = sim.end(&id).await;
+            let send = bus.send(&id, command.clone()).command_id(&command_id).expect(expected);
+            let answer = tokio::time::timeout(patience, send.into_future()).await;
+            let duplicate = matches!(&answer, Ok(Ok(receipt)) if receipt.duplicate);
+            let told = match answer {
+                Ok(Ok(receipt)) => Told::Accepted {
+                    version: receipt.version.get(),
+                    events: receipt.events,
+                    offset: receipt.position.offset,
+                },
+                Ok(Err(SendError::Refused(No::TooFew { sum }))) => Told::TooFew { sum },
+                Ok(Err(SendError::Conflict { actual, .. })) => Told::Conflict { actual: actual.get() },
+                Ok(Err(SendError::CommandIdReused)) => Told::Reused,
+                Ok(Err(SendError::NotDone(_))) => Told::NotDone,
+                Ok(Err(SendError::OutcomeUnknown { .. })) | Err(_) => Told::Unknown,
+                Ok(Err(error)) => Told::Wrong(error.to_string()),
+            };
+            let to = sim.end(&id).await;
+            let call = Call { slot, id, command_id, command, expected, from, to, told: told.clone(), duplicate };
+            sim.history.lock().unwrap().push(call);
+            told
+        }
     }
 }

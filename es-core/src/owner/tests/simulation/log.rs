@@ -1,6 +1,7 @@
 //! The model log with a pause before and after everything, so that others run, and crashes fall, in between.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -12,6 +13,13 @@ pub(super) struct SimLog(pub(super) MemoryLog);
 
 async fn pause() {
     super::yields(fastrand::usize(..4)).await;
+}
+
+/// Seldom, some time passes; sometimes too much for the deadline of an append.
+async fn late() {
+    if fastrand::u32(..40) == 0 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..400))).await;
+    }
 }
 
 #[async_trait]
@@ -49,8 +57,10 @@ struct SimWriter(Box<dyn LogWriter>);
 impl LogWriter for SimWriter {
     async fn append(&mut self, records: Vec<Record>) -> Result<Vec<u64>, AppendError> {
         pause().await;
+        late().await;
         let reported = self.0.append(records).await;
         pause().await;
+        late().await;
         reported
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::verify_checkpoint;
 
 /// Of each aggregate: the number of its events, and its sum.
 pub(super) type Rows = BTreeMap<String, (u64, u64)>;
@@ -14,6 +15,7 @@ pub(super) async fn run(sim: Arc<Sim>, partition: u32, mut rng: fastrand::Rng) -
     loop {
         let (mut rows, mut reader) = (stored.clone(), PartitionReader::resume(source.clone(), partition, &checkpoint));
         sim.log.partition(TOPIC, partition); // makes the topic, where no process was faster
+        verify_checkpoint(&sim.log, &source, partition, &checkpoint).await.expect("a whole log");
         let mut tail = sim.log.reader(TOPIC, &[(partition, checkpoint.next)]).await.expect("a whole log");
         loop {
             let batch = match tokio::time::timeout(Duration::from_secs(5), tail.next()).await {
