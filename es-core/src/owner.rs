@@ -249,6 +249,9 @@ impl<A: Handle + Apply> Owner<A> {
             if matches!(attempt, Ok(_) | Err(Obstacle::Superseded { .. } | Obstacle::OwnClaim(_))) {
                 self.settle(&mut known, &mut doubtful);
             }
+            if let (Err(Obstacle::Superseded { .. }), Some(known)) = (&attempt, &mut known) {
+                known.state.end_snapshots();
+            }
             let obstacle = match (attempt, &mut known) {
                 (Ok(claimed), Some(known)) => {
                     pause = Backoff::default();
@@ -600,6 +603,9 @@ impl<A: Handle + Apply> Owner<A> {
         let mut tail: Option<Box<dyn LogReader>> = None;
         let mut pause = Backoff::default();
         let (mut mandate, shutdown) = (self.mandate.clone(), self.shutdown.clone());
+        if let Some(known) = known {
+            known.state.end_snapshots();
+        }
         loop {
             self.status.send_replace(match &*mandate.borrow_and_update() {
                 Mandate::Sole | Mandate::Held(_) => return ControlFlow::Continue(()),

@@ -11,7 +11,7 @@ use prost::Message;
 use quick_cache::unsync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::envelope::{CommandHash, Envelope, EventHash};
@@ -148,7 +148,7 @@ impl<A: Aggregate> Default for Generation<A> {
 /// A write to the store that is under way.
 struct Flush<A: Aggregate> {
     generation: Arc<Generation<A>>,
-    task: JoinHandle<Result<(), StoreError>>,
+    task: AbortOnDropHandle<Result<(), StoreError>>,
 }
 
 pub(crate) struct PartitionState<A: Aggregate> {
@@ -287,6 +287,12 @@ impl<A: Handle + Apply> PartitionState<A> {
             Some(checkpointer) => checkpointer.claimed(claim),
             none => *none = Some(Checkpointer::start(topic.clone(), self.store.clone(), claim)),
         }
+    }
+
+    /// What is flushed from now on is another owner's to write: a key of this one's claim would get states that are newer
+    /// than it.
+    pub(crate) fn end_snapshots(&mut self) {
+        self.checkpointer = None;
     }
 
     /// Lets the snapshots topic have what was flushed last, for so long.
@@ -451,7 +457,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         };
         // In memory it takes no thread, and so a simulation can be repeated.
         let task = if in_memory { tokio::spawn(async move { write() }) } else { tokio::task::spawn_blocking(write) };
-        self.flushing = Some(Flush { generation, task });
+        self.flushing = Some(Flush { generation, task: AbortOnDropHandle::new(task) });
         Ok(())
     }
 

@@ -307,6 +307,24 @@ async fn finish(
 
 fn history(sim: &Sim) -> String {
     let mut text = String::new();
+    if std::env::var("SIM_DUMP").is_ok() {
+        for topic in [TOPIC, "test.counter.snapshots"] {
+            for partition in 0..PARTITIONS {
+                for stored in sim.log.partition(topic, partition).records() {
+                    let key = String::from_utf8_lossy(&stored.record.key).into_owned();
+                    let d = format!("{:?}", decode(&stored.record));
+                    let short: String = d.chars().take(90).collect();
+                    writeln!(
+                        text,
+                        "{topic} {partition} {} {key} {short} {}",
+                        stored.offset,
+                        stored.record.value.is_none()
+                    )
+                    .unwrap();
+                }
+            }
+        }
+    }
     for call in sim.history.lock().unwrap().iter() {
         writeln!(text, "{call}").unwrap();
     }
