@@ -29,6 +29,8 @@ use crate::writer::headers;
 const POLL: Duration = Duration::from_millis(100);
 /// How long leaving may take before the others have to miss this process.
 const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// How long a member is not missed, where the client does not say so.
+const SESSION: Duration = Duration::from_secs(6);
 /// How long the question who is in the group may take before it is asked again.
 const ASKING_MAX: Duration = Duration::from_secs(5);
 
@@ -119,9 +121,7 @@ struct Seat {
 impl KafkaMember {
     /// Blocks.
     fn join(config: &KafkaConfig, spec: GroupSpec) -> Result<Self, LogError> {
-        let mut client = config.for_group(&spec.name, &spec.node);
-        // By this the group tells who has the seat.
-        client.set("client.id", format!("es-kafka-{}", Uuid::new_v4()));
+        let client = config.for_group(&spec.name, &spec.node);
         let (sender, changes) = mpsc::unbounded_channel();
         let consumer = consumer(&client, &spec.name, &spec.node, sender.clone())?;
         consumer.subscribe(&[&spec.topic]).map_err(|error| failed(joining(&spec.name, &spec.node), error))?;
@@ -281,7 +281,7 @@ impl Seat {
                 tracing::debug!(error = &error as &dyn std::error::Error, "taking part in a group");
             }
             let Some((_, reason)) = consumer.client().fatal_error() else { continue };
-            if let Err(error) = self.take_again(&consumer, &reason) {
+            if let Err(error) = self.take_again(consumer, &reason) {
                 let _ = self.changes.send(Err(error)); // nobody listens: the member is going
                 return;
             }
@@ -290,42 +290,53 @@ impl Seat {
 
     /// Kafka fences the older of two members with one name, for good. It also fences a member that has just come back:
     /// a commit that was under way when the group had given up the member and it joined anew is taken for an older
-    /// member's. Who is in the group tells both apart.
-    fn take_again(&self, fenced: &BaseConsumer<Rebalances>, reason: &str) -> Result<(), LogError> {
+    /// member's. Time tells both apart: who is gone does not keep a place for longer than its session.
+    fn take_again(&self, fenced: Arc<BaseConsumer<Rebalances>>, reason: &str) -> Result<(), LogError> {
+        tracing::warn!(group = %self.group, node = %self.node, reason, "waiting until the place in the group is free");
         fenced.context().fenced.store(true, Ordering::SeqCst);
         let lost = fenced.assignment().map(|assigned| partitions(&assigned)).unwrap_or_default();
         let _ = self.changes.send(Ok(Change::Lost(lost)));
         let next = consumer(&self.client, &self.group, &self.node, self.changes.clone())?;
-        if self.is_taken(&next) {
+        *lock(&self.consumer) = Arc::clone(&next);
+        drop(fenced); // that nothing of it takes part any more
+        if self.stays_taken(&next) {
             let message = format!(
                 "another process may have joined as node {:?}: give each process a name of its own ({reason})",
                 self.node
             );
             return Err(LogError::new(LogErrorKind::Settings, message));
         }
-        tracing::warn!(group = %self.group, node = %self.node, reason, "joining the group anew");
-        next.subscribe(&[&self.topic]).map_err(|error| failed(joining(&self.group, &self.node), error))?;
-        *lock(&self.consumer) = next;
-        Ok(())
+        tracing::info!(group = %self.group, node = %self.node, "joining the group anew");
+        next.subscribe(&[&self.topic]).map_err(|error| failed(joining(&self.group, &self.node), error))
     }
 
-    /// Whether another process is in the group under this one's name; asks until there is an answer.
-    fn is_taken(&self, consumer: &BaseConsumer<Rebalances>) -> bool {
-        let ours = self.client.get("client.id").unwrap_or_default();
+    /// Whether there is a member under this process's name for longer than one that is gone would be missed.
+    fn stays_taken(&self, consumer: &BaseConsumer<Rebalances>) -> bool {
+        let session_ms = self.client.get("session.timeout.ms").and_then(|session| session.parse().ok());
+        let session = session_ms.map_or(SESSION, Duration::from_millis);
         // How Kafka makes the ids of members that have a name.
         let named = format!("{}-", self.node);
         let has_name = |id: &str| id.strip_prefix(&named).is_some_and(|rest| Uuid::try_parse(rest).is_ok());
+        let mut taken_since = None;
         while !self.stopped.load(Ordering::Relaxed) {
+            let _ = consumer.poll(Duration::ZERO); // for the journal
             match consumer.fetch_group_list(Some(&self.group), ASKING_MAX) {
                 Ok(list) => {
-                    let members = list.groups().iter().flat_map(|group| group.members());
-                    return members.filter(|member| has_name(member.id())).any(|member| member.client_id() != ours);
+                    let mut members = list.groups().iter().flat_map(|group| group.members());
+                    if !members.any(|member| has_name(member.id())) {
+                        return false;
+                    }
+                    // Only from here on: a broker that just starts gives every member a new session.
+                    if taken_since.get_or_insert_with(Instant::now).elapsed() > session * 2 + ASKING_MAX {
+                        return true;
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(group = %self.group, error = &error as &dyn std::error::Error, "asking who is in it");
-                    std::thread::sleep(POLL);
+                    taken_since = None;
                 }
             }
+            std::thread::sleep(POLL);
         }
         false
     }

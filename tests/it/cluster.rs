@@ -8,10 +8,12 @@ mod history;
 mod load;
 mod network;
 mod nodes;
+mod random;
 mod truth;
 
 use std::time::Duration;
 
+use es_tests::{Kafka, Proxy};
 use history::Call;
 use load::Load;
 use nodes::Cluster;
@@ -32,13 +34,19 @@ impl Trial {
         Trial::of(what, Cluster::start(kafka, processes).await).await
     }
 
-    /// A load on a cluster that runs. The seed is chance's, or `ES_FAULTS_SEED`.
+    /// A load on a cluster that runs.
     pub(crate) async fn of(what: &str, cluster: Cluster) -> Trial {
-        let seed = std::env::var("ES_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+        Trial::seeded(what, cluster, seed()).await
+    }
+
+    pub(crate) async fn seeded(what: &str, cluster: Cluster, seed: u64) -> Trial {
         println!("{what}: ES_FAULTS_SEED={seed}, namespace {}", cluster.namespace);
         let load = Load::start(&cluster, seed).await;
         Trial { cluster, load, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    pub(crate) fn events_topic(&self) -> String {
+        es_core::events_topic(&self.cluster.namespace, "account")
     }
 
     /// Up to so long, by chance.
@@ -65,6 +73,24 @@ impl Trial {
         }
         (calls, truth)
     }
+}
+
+/// `ES_FAULTS_SEED`, or chance.
+fn seed() -> u64 {
+    let given = std::env::var("ES_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| fastrand::u64(..1 << 32))
+}
+
+/// A cluster with its first process behind the proxy.
+async fn behind_a_proxy(kafka: &Kafka, proxy: &Proxy) -> Cluster {
+    let mut cluster = Cluster::empty(&kafka.bootstrap());
+    cluster.add(&proxy.bootstrap()).start();
+    cluster.add(&kafka.bootstrap()).start();
+    cluster.add(&kafka.bootstrap()).start();
+    cluster.all_ready().await;
+    let client = cluster.client.clone();
+    cluster.nodes[0].serves(&client, 1).await;
+    cluster
 }
 
 impl Drop for Trial {

@@ -57,6 +57,11 @@ impl Load {
         es_tests::eventually(&what, PATIENCE, async || (self.history.answered() >= enough).then_some(())).await;
     }
 
+    /// Since the first command.
+    pub(crate) fn now(&self) -> Duration {
+        self.history.now()
+    }
+
     /// The calls so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.history.calls()

@@ -5,28 +5,16 @@ use std::time::Duration;
 
 use es_tests::{Kafka, Proc, Proxy, Switches, eventually};
 
-use super::nodes::Cluster;
-use super::{PARTITIONS, Trial};
+use super::{PARTITIONS, Trial, behind_a_proxy};
 use crate::bank::LONG;
 
-/// A broker, a proxy, and a cluster with its first process behind it.
-async fn behind_a_proxy(what: &str) -> (Kafka, Proxy, Trial) {
+async fn start(what: &str) -> (Kafka, Proxy, Trial) {
     let (kafka, proxy) = Kafka::start_proxied().await;
-    let mut cluster = Cluster::empty(&kafka.bootstrap());
-    cluster.add(&proxy.bootstrap()).start();
-    cluster.add(&kafka.bootstrap()).start();
-    cluster.add(&kafka.bootstrap()).start();
-    cluster.all_ready().await;
-    let client = cluster.client.clone();
-    cluster.nodes[0].serves(&client, 1).await;
+    let cluster = behind_a_proxy(&kafka, &proxy).await;
     (kafka, proxy, Trial::of(what, cluster).await)
 }
 
 impl Trial {
-    fn events_topic(&self) -> String {
-        es_core::events_topic(&self.cluster.namespace, "account")
-    }
-
     async fn others_take_over(&self) {
         let cluster = &self.cluster;
         let taken = async || (cluster.figure_without(0, "bank_owner_serving").await == PARTITIONS).then_some(());
@@ -52,7 +40,7 @@ async fn hold_produce(proxy: &Proxy, trial: &Trial) {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn what_a_killed_process_sent_arrives_late_and_is_void() {
     let what = "late records of the dead";
-    let (_kafka, proxy, mut trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, mut trial) = start(what).await;
     for _ in 0..2 {
         trial.first_serves_again().await;
         trial.load.goes_on(50).await;
@@ -73,7 +61,7 @@ async fn what_a_killed_process_sent_arrives_late_and_is_void() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn what_a_frozen_process_sent_arrives_late_and_is_void() {
     let what = "late records of the frozen";
-    let (_kafka, proxy, mut trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, mut trial) = start(what).await;
     for _ in 0..2 {
         trial.first_serves_again().await;
         trial.load.goes_on(50).await;
@@ -97,7 +85,7 @@ async fn what_a_frozen_process_sent_arrives_late_and_is_void() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn lost_answers_to_appends_end_in_true_answers() {
     let what = "lost answers";
-    let (_kafka, proxy, mut trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, mut trial) = start(what).await;
     trial.load.goes_on(50).await;
     proxy.set(Switches { drop_produce_answers: Some(trial.events_topic()), ..Switches::default() });
     eventually("answers to be lost", LONG, async || (proxy.dropped() > 0).then_some(())).await;
@@ -116,7 +104,7 @@ async fn lost_answers_to_appends_end_in_true_answers() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn cut_connections_lose_and_double_nothing() {
     let what = "cuts";
-    let (_kafka, proxy, trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, trial) = start(what).await;
     let cutting = async {
         for _ in 0..50 {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -133,7 +121,7 @@ async fn cut_connections_lose_and_double_nothing() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn a_black_hole_and_half_open_connections_change_nothing() {
     let what = "black holes";
-    let (_kafka, proxy, mut trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, mut trial) = start(what).await;
     for (hold_requests, hold_answers) in [(true, true), (true, false), (false, true)] {
         trial.first_serves_again().await;
         trial.load.goes_on(50).await;
@@ -151,7 +139,7 @@ async fn a_black_hole_and_half_open_connections_change_nothing() {
 #[ignore = "needs Kafka: run scripts/test"]
 async fn a_slow_connection_changes_nothing() {
     let what = "slow";
-    let (_kafka, proxy, trial) = behind_a_proxy(what).await;
+    let (_kafka, proxy, trial) = start(what).await;
     proxy.set(Switches { delay: Duration::from_millis(50), ..Switches::default() });
     trial.load.goes_on(500).await;
     let client = trial.cluster.client.clone();
