@@ -208,6 +208,11 @@ impl Member for KafkaMember {
         let list = self.list([(partition, offset)].into_iter())?;
         let consumer = self.consumer();
         let what = format!("committing {}/{partition}", self.spec.topic);
+        // Kafka fences a member for good that commits while it is not in the group.
+        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
+        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
+            return Ok(false);
+        }
         let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => Ok(true),
             Err(error) if is_no_longer_a_member(&error) => Ok(false),
