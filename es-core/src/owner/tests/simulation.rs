@@ -182,13 +182,13 @@ impl Chaos {
         let any = (!records.is_empty()).then(|| &records[self.rng.usize(..records.len())].record);
         let record = match (self.rng.u32(..3), any) {
             (0, Some(record)) => Some(record.clone()),
-            (1, Some(record)) => self.from_another_log(record, &records),
+            (1, Some(record)) => self.another_logs(record, &records),
             _ => None,
         };
         events.append_foreign(record.unwrap_or_else(rubbish));
     }
 
-    fn from_another_log(&mut self, record: &Record, records: &[StoredRecord]) -> Option<Record> {
+    fn another_logs(&mut self, record: &Record, records: &[StoredRecord]) -> Option<Record> {
         let Decoded::Event(stamp, event) = decode(record) else { return None };
         let number = |stored: &StoredRecord| match decode(&stored.record) {
             Decoded::Claim(claim) => claim.epoch.number,
