@@ -117,6 +117,8 @@ impl Ledger {
             "UPDATE {table} SET fence = fence + 1, holder = ? \
              WHERE projection = ? AND version = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
         );
+        // A fence that went back with the server's last transactions would look like another worker's.
+        tx.commit_durably().await?;
         let mut taken = (Vec::with_capacity(self.places.len()), Vec::with_capacity(self.places.len()));
         for place in 0..self.places.len() {
             let holder = [self.holder.clone().into()];

@@ -41,7 +41,8 @@ impl Pool {
             .application_name("es-projections")
             .options([
                 // Rows and checkpoint move in one transaction, and the log can fill both again. So a crash of the
-                // server may take the last transactions, and the worker sees it at the checkpoint and goes back.
+                // server may take the last transactions, and the worker sees it at the checkpoint and goes back. Fences are
+                // committed durably.
                 ("synchronous_commit", "off"),
                 // A worker that hangs inside a transaction holds the rows that its successor needs.
                 ("idle_in_transaction_session_timeout", "30s"),

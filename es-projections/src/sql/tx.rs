@@ -205,6 +205,16 @@ impl Tx {
         self.noted("setting the lock timeout", done)
     }
 
+    /// The commit outlives a crash of the server, and with it all that was committed before.
+    pub(crate) async fn commit_durably(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // what it commits is in the file
+            Inner::Postgres(tx) => tx.script("SET LOCAL synchronous_commit = on").await,
+        };
+        self.noted("asking for a durable commit", done)
+    }
+
     fn full_name(&self, table: &Table) -> String {
         format!("{}_{}", self.database.inner.namespace, table.name())
     }
