@@ -391,7 +391,7 @@ impl<A: Handle + Apply> Prepared<A> {
             reply_to: None,
         };
         match forwarder.ask::<A>(command, partition, deadline).await {
-            Ok(answered) => shared.forwarded(id, answered.outcome),
+            Ok(answered) => shared.forwarded(id, answered.outcome, deadline),
             Err(Unanswered::NotDone(why)) => Err(SendError::NotDone(why)),
             Err(Unanswered::Unknown) => Err(SendError::OutcomeUnknown { waited: deadline }),
         }
@@ -417,7 +417,7 @@ impl<A: Aggregate> Shared<A> {
     }
 
     /// The answer of an owner in another process.
-    fn forwarded(&self, id: AggregateKey, outcome: Outcome) -> Result<Receipt, SendError<A::Error>> {
+    fn forwarded(&self, id: AggregateKey, outcome: Outcome, waited: Duration) -> Result<Receipt, SendError<A::Error>> {
         Err(match outcome {
             Outcome::Accepted { version, events, at } => {
                 return Ok(self.receipt(id, Version::new(version), events, at));
@@ -431,7 +431,8 @@ impl<A: Aggregate> Shared<A> {
             Outcome::Misrouted { reason } => SendError::NotDone(NotDone::Misrouted { reason }),
             Outcome::Panicked { reason } => SendError::Panicked(reason),
             Outcome::Parked { reason } => SendError::Parked { aggregate: id, reason },
-            Outcome::Expired => SendError::NotDone(NotDone::Expired),
+            // Nothing proves it: an owner with another clock, before or after this one, may have decided the command.
+            Outcome::Expired => SendError::OutcomeUnknown { waited },
             Outcome::NotDone { reason } => SendError::NotDone(NotDone::NotReady { reason }),
         })
     }
