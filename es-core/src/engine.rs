@@ -64,7 +64,7 @@ pub struct EngineConfig {
     /// Whether to follow partitions that other processes of the group own, so that taking one over is short. It costs
     /// what reading the whole topic costs. Off.
     pub standby: bool,
-    /// Records of the log between two checkpoints of a partition in the snapshots topic; 20,000. A process without
+    /// Records of the log between two checkpoints of a partition in the snapshots topic; 100,000. A process without
     /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
     /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
     pub snapshot_every: u64,
@@ -89,7 +89,7 @@ impl Default for EngineConfig {
             unwritten_max: 10_000,
             cached_max: 20_000,
             standby: false,
-            snapshot_every: 20_000,
+            snapshot_every: 100_000,
             clock: Arc::new(SystemClock),
         }
     }

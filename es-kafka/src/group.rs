@@ -312,7 +312,11 @@ impl Seat {
             return Err(LogError::new(LogErrorKind::Settings, message));
         }
         tracing::info!(group = %self.group, node = %self.node, "joining the group anew");
-        next.subscribe(&[&self.topic]).map_err(|error| failed(joining(&self.group, &self.node), error))
+        if let Err(error) = next.subscribe(&[&self.topic]) {
+            // Only a fenced consumer refuses that, and then it is replaced in its turn.
+            tracing::warn!(group = %self.group, error = &error as &dyn std::error::Error, "joining the group anew");
+        }
+        Ok(())
     }
 
     /// Whether there is a member under this process's name for longer than one that is gone would be missed.
