@@ -343,7 +343,7 @@ impl<A: Handle + Apply> Owner<A> {
         if let Some(snapshots) = &self.snapshots {
             snapshots.restore_where_quicker(&store).await;
         }
-        let (state, checkpoint) = PartitionState::open(self.partition, store, self.limits.state)?;
+        let (state, checkpoint) = PartitionState::open(self.partition, store, self.clock.clone(), self.limits.state)?;
         verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
         let reader = PartitionReader::resume(self.source.clone(), self.partition, &checkpoint);
         Ok(Known { state, reader })

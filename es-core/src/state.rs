@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aggregate::{Aggregate, Apply, Event, Handle};
+use crate::clock::Clock;
 use crate::envelope::{CommandHash, Envelope, EventHash};
 use crate::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::reader::{Checkpoint, Fed, Recorded};
@@ -154,6 +155,7 @@ struct Flush<A: Aggregate> {
 pub(crate) struct PartitionState<A: Aggregate> {
     partition: u32,
     store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
     limits: StateLimits,
     changed: Generation<A>,
     flushing: Option<Flush<A>>,
@@ -255,6 +257,7 @@ impl<A: Handle + Apply> PartitionState<A> {
     pub(crate) fn open(
         partition: u32,
         store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
         limits: StateLimits,
     ) -> Result<(Self, Checkpoint), StoreError> {
         let schema = schema::<A>();
@@ -269,6 +272,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         let state = Self {
             partition,
             store,
+            clock,
             limits,
             changed: Generation::default(),
             flushing: None,
@@ -439,7 +443,8 @@ impl<A: Handle + Apply> PartitionState<A> {
         self.stored.checkpoint = checkpoint;
         self.stored.last_recorded_ms = self.last_recorded_ms;
         self.stored = std::mem::take(&mut self.stored).wrote(tables);
-        let oldest = self.limits.spans.oldest(self.last_recorded_ms);
+        // All partitions share the tables: what a clock far ahead recorded in one must not empty those of the others.
+        let oldest = self.limits.spans.oldest(self.last_recorded_ms.min(self.clock.now_ms()));
         self.forgotten_before = self.forgotten_before.max(oldest);
         let (store, partition, spans) = (self.store.clone(), self.partition, self.limits.spans);
         let (stored, written) = (self.stored.clone(), generation.clone());

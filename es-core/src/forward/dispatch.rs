@@ -59,6 +59,9 @@ enum End {
 /// An answer under way; tells the command's offset, and whether it is done with.
 type Answering = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
 
+/// A commit under way; tells the offset where it was taken.
+type Committing = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
+
 impl<A: Handle + Apply> Dispatcher<A> {
     /// Works until stopped, then commits what is done with.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -78,7 +81,9 @@ impl<A: Handle + Apply> Dispatcher<A> {
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }
-        self.commit(&mut progress).await;
+        if let Some(offset) = progress.to_commit() {
+            self.commit(offset).await;
+        }
     }
 
     async fn run_once(&mut self, progress: &mut Progress, stop: &CancellationToken) -> Result<End, LogError> {
@@ -94,6 +99,8 @@ impl<A: Handle + Apply> Dispatcher<A> {
         let mut answers: FuturesUnordered<Answering> = FuturesUnordered::new();
         let mut again = false;
         let mut commit_due = tokio::time::interval(COMMIT_EVERY);
+        // Beside the work: the group may be slow to answer.
+        let mut committing: Option<Committing> = None;
         loop {
             if again && answers.is_empty() {
                 return Ok(End::Again);
@@ -125,7 +132,13 @@ impl<A: Handle + Apply> Dispatcher<A> {
                     }
                     progress.passed(batch.next);
                 }
-                _ = commit_due.tick() => self.commit(progress).await,
+                Some(committed) = async { Some(committing.as_mut()?.await) } => {
+                    committing = None;
+                    progress.committed = committed.or(progress.committed);
+                }
+                _ = commit_due.tick(), if committing.is_none() => {
+                    committing = progress.to_commit().map(|offset| self.commit(offset));
+                }
             }
         }
     }
@@ -225,14 +238,17 @@ impl<A: Handle + Apply> Dispatcher<A> {
         Replier { group, clock, topic: self.route.replies.clone(), partitions: self.partitions }
     }
 
-    async fn commit(&self, progress: &mut Progress) {
-        let Some(offset) = progress.to_commit() else { return };
-        match self.member.commit(self.partition, offset).await {
-            Ok(true) => progress.committed = Some(offset),
-            // Whoever takes the commands again finds that they were decided.
-            Ok(false) => {}
-            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "committing commands"),
-        }
+    /// Tells the offset where the group took it. Where it did not, whoever takes the commands again finds that they were
+    /// decided.
+    fn commit(&self, offset: u64) -> Committing {
+        let (member, partition) = (self.member.clone(), self.partition);
+        Box::pin(async move {
+            let committed = member.commit(partition, offset).await;
+            if let Err(error) = &committed {
+                tracing::debug!(error = error as &dyn std::error::Error, "committing commands");
+            }
+            committed.is_ok_and(|taken| taken).then_some(offset)
+        })
     }
 }
 

@@ -205,3 +205,34 @@ async fn another_number_of_partitions_is_refused() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("has 2 partitions and was claimed with 1"), "{cause}");
 }
+
+/// Partitions share the tables of command ids.
+#[tokio::test]
+async fn a_clock_far_ahead_on_one_partition_makes_no_other_forget() {
+    let world = World { log: MemoryLog::new(2), ..World::new() };
+    let partition = |id: &&str| crate::partition_of(&crate::AggregateKey::new(*id).unwrap(), 2);
+    let [here, there] =
+        [0, 1].map(|wanted| ["a", "b", "c", "d", "e"].into_iter().find(|id| partition(id) == wanted).unwrap());
+    let config = EngineConfig { dedup_retention: Duration::from_secs(60), unwritten_max: 1, ..world.config.clone() };
+    let kept = Arc::new(crate::store::StateFolder::in_memory());
+    let start = async |clock: Arc<ManualClock>| {
+        let engine = Engine::new(Arc::new(world.log.clone()), EngineConfig { clock, ..config.clone() });
+        let engine = engine.on_folder(kept.clone());
+        let bus = engine.start::<Counter>().await.unwrap();
+        bus.ready().await.unwrap();
+        Process { engine, bus }
+    };
+    let first = start(world.clock.clone()).await;
+    first.send(here, "1", add(1)).await.unwrap();
+    first.engine.shutdown().await;
+    let ahead = Arc::new(ManualClock::at(1_700_000_000_000 + 86_400_000));
+    let engine = Engine::new(Arc::new(world.log.clone()), EngineConfig { clock: ahead, ..config.clone() });
+    let bus = engine.start::<Counter>().await.unwrap();
+    bus.ready().await.unwrap();
+    Process { engine, bus }.send(there, "1", add(1)).await.unwrap();
+    let second = start(world.clock.clone()).await;
+    for n in 2..6 {
+        second.send(there, &n.to_string(), add(1)).await.unwrap(); // more than one write to the store
+    }
+    assert!(second.send(here, "1", add(1)).await.unwrap().duplicate, "its command id was forgotten");
+}
