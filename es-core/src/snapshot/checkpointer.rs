@@ -90,6 +90,7 @@ impl Checkpointer {
             sweeping: Sweeping { checkpoints: None },
             failures: 0,
             not_before: Instant::now(),
+            ending: false,
         };
         Self { flushed: Some(sender), epoch, task: tokio::spawn(task.run()) }
     }
@@ -179,6 +180,8 @@ struct Task {
     sweeping: Sweeping,
     failures: u32,
     not_before: Instant,
+    /// The owner stops.
+    ending: bool,
 }
 
 impl Task {
@@ -192,6 +195,7 @@ impl Task {
                 self.attempt().await;
             }
         }
+        self.ending = true;
         self.attempt().await; // the owner stops: the next one need not read what is collected
     }
 
@@ -292,7 +296,8 @@ impl Task {
         writing.put(checkpoint_key(self.epoch), Some(record.encode_to_vec().into())).await?;
         writing.send().await?;
         self.covered = Some(Covered { next: collected.to, last_recorded_ms: *last_recorded_ms });
-        if self.extent.written >= self.extent.swept.max(SWEEP_MIN) {
+        // Sweeping reads the whole topic: nobody waits for that at an end.
+        if !self.ending && self.extent.written >= self.extent.swept.max(SWEEP_MIN) {
             let acknowledged = since..collected.to;
             let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged).await?;
             self.extent = Extent { swept, written: 0 };

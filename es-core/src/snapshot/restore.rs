@@ -1,6 +1,7 @@
 //! Filling the local store from the snapshots topic.
 
 use std::collections::{BTreeMap, HashSet};
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,13 +10,11 @@ use prost::Message;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use uuid::Uuid;
 
-use super::{
-    CheckpointRecord, Extent, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key,
-};
+use super::{CheckpointRecord, Extent, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
 use crate::ids::Epoch;
 use crate::log::{LogError, StoredRecord};
 use crate::record::{self, Decoded};
-use crate::state::{Known, StoredCheckpoint};
+use crate::state::StoredCheckpoint;
 use crate::store::{Store, StoreError, Table, key};
 
 /// The offsets looked at first for the last checkpoint; each look after that is at eight times as many.
@@ -52,28 +51,39 @@ impl SnapshotTopic {
 
     async fn try_restore(&self, store: &dyn Store) -> Result<(), Useless> {
         let local = StoredCheckpoint::read(store, self.partition, &self.schema, self.limits.spans)?;
-        let log_id = match &local {
-            Some(local) => Some(local.log_id()),
-            None => self.log_id().await?,
+        let (log_id, all) = match local {
+            Some(local) => {
+                let Some(last) = self.last_checkpoint(local.log_id()).await? else { return Ok(()) };
+                // A record of the log takes no less time to fold than one of the topic to store.
+                let behind = last.reached.checkpoint.next.saturating_sub(local.next());
+                if behind <= last.extent.swept + last.extent.written {
+                    return Ok(());
+                }
+                (local.log_id(), self.all().await?)
+            }
+            None if self.restored.load(Ordering::Relaxed) => {
+                tracing::warn!(topic = %self.topic, partition = self.partition, "what was restored from snapshots was of no use: reading the log instead");
+                return Ok(());
+            }
+            None => {
+                let (log_id, all) = futures::try_join!(self.log_id(), self.all())?;
+                let Some(log_id) = log_id else { return Ok(()) }; // nothing was ever written
+                (log_id, all)
+            }
         };
-        let Some(log_id) = log_id else { return Ok(()) }; // nothing was ever written
-        if local.is_none() && self.restored.load(Ordering::Relaxed) {
-            tracing::warn!(topic = %self.topic, partition = self.partition, "what was restored from snapshots was of no use: reading the log instead");
-            return Ok(());
-        }
-        let Some(last) = self.last_checkpoint(log_id).await? else { return Ok(()) };
-        // A record of the log takes no less time to fold than one of the topic to store.
-        let behind = local.as_ref().map(|local| last.reached.checkpoint.next.saturating_sub(local.next()));
-        if behind.is_some_and(|behind| behind <= last.extent.swept + last.extent.written) {
-            return Ok(());
-        }
         store.clear(&key::prefix(self.partition))?;
-        let restored = self.restore(store, log_id).await;
+        let restored = self.restore(store, log_id, all).await;
         if !matches!(restored, Ok(true)) {
             store.clear(&key::prefix(self.partition))?;
         }
         self.restored.fetch_or(restored?, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What is in the topic now.
+    async fn all(&self) -> Result<Records, LogError> {
+        let bounds = self.log.bounds(&self.topic, self.partition).await?;
+        self.read(bounds.start, bounds.end).await
     }
 
     /// The id of the log that has the events, from its first claim.
@@ -116,16 +126,14 @@ impl SnapshotTopic {
         }
     }
 
-    /// Reads the whole topic into an empty store. Tells whether it holds a checkpoint.
+    /// Reads the whole topic, from its beginning on, into an empty store. Tells whether it holds a checkpoint.
     ///
     /// It is read until nothing more is there: the owner of the day may be writing, and a record that compaction took
     /// away before it was read is there again under the same key, behind the end of a moment ago.
-    async fn restore(&self, store: &dyn Store, log_id: Uuid) -> Result<bool, Useless> {
+    async fn restore(&self, store: &dyn Store, log_id: Uuid, mut records: Records) -> Result<bool, Useless> {
         let mut found = Found::of(Lineage::of(&self.schema, log_id), log_id);
         let mut filling = Filling::new(self, store);
-        let mut bounds = self.log.bounds(&self.topic, self.partition).await?;
-        while !bounds.is_empty() {
-            let mut records = self.read(bounds.start, bounds.end).await?;
+        loop {
             while let Some(stored) = records.next().await? {
                 let unreadable = |source| self.unreadable(&stored, source);
                 found.note(&stored).map_err(unreadable)?;
@@ -134,7 +142,11 @@ impl SnapshotTopic {
                     Refused::Record(source) => unreadable(source),
                 })?;
             }
-            bounds = bounds.end..self.log.bounds(&self.topic, self.partition).await?.end;
+            let end = self.log.bounds(&self.topic, self.partition).await?.end;
+            if end <= records.end {
+                break;
+            }
+            records.end = end;
         }
         let Some(Last { reached, .. }) = found.best else { return Ok(false) };
         let next = reached.checkpoint.next;
@@ -151,14 +163,14 @@ impl SnapshotTopic {
     /// The records from one offset to another.
     pub(super) async fn read(&self, from: u64, end: u64) -> Result<Records, LogError> {
         let reader = self.log.reader(&self.topic, &[(self.partition, from)]).await?;
-        Ok(Records { reader, batch: Vec::new().into_iter(), next: from, end })
+        Ok(Records { reader, batch: Vec::new().into_iter().peekable(), next: from, end })
     }
 }
 
 /// The records of a stretch of a partition, one by one.
 pub(super) struct Records {
     reader: Box<dyn crate::log::LogReader>,
-    batch: std::vec::IntoIter<StoredRecord>,
+    batch: Peekable<std::vec::IntoIter<StoredRecord>>,
     next: u64,
     end: u64,
 }
@@ -166,14 +178,14 @@ pub(super) struct Records {
 impl Records {
     pub(super) async fn next(&mut self) -> Result<Option<StoredRecord>, LogError> {
         loop {
-            if let Some(stored) = self.batch.next() {
-                return Ok((stored.offset < self.end).then_some(stored));
+            if let Some(stored) = self.batch.next_if(|stored| stored.offset < self.end) {
+                return Ok(Some(stored));
             }
-            if self.next >= self.end {
+            if self.next >= self.end || self.batch.peek().is_some() {
                 return Ok(None);
             }
             let batch = self.reader.next().await?;
-            (self.next, self.batch) = (batch.next, batch.records.into_iter());
+            (self.next, self.batch) = (batch.next, batch.records.into_iter().peekable());
         }
     }
 }
@@ -222,6 +234,42 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
         RuntimeFlavor::CurrentThread => work(),
         _ => tokio::task::block_in_place(work),
     }
+}
+
+/// Of a [`Snapshot`] what tells whether it is wanted. The rest is looked at when it is needed.
+#[derive(Clone, PartialEq, Message)]
+struct SnapshotHead {
+    #[prost(bytes = "bytes", tag = "2")]
+    lineage: Bytes,
+    #[prost(uint64, tag = "3")]
+    version: u64,
+}
+
+/// The same of [`Ids`](super::Ids).
+#[derive(Clone, PartialEq, Message)]
+struct IdsHeads {
+    #[prost(bytes = "bytes", tag = "2")]
+    lineage: Bytes,
+    #[prost(message, repeated, tag = "3")]
+    ids: Vec<IdHead>,
+}
+
+/// The same of an [`IdEntry`](super::IdEntry).
+#[derive(Clone, PartialEq, Message)]
+struct IdHead {
+    #[prost(bytes = "bytes", tag = "1")]
+    aggregate: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    command: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    known: Bytes,
+}
+
+/// The same of a [`Known`](crate::state::Known).
+#[derive(Clone, PartialEq, Message)]
+struct KnownHead {
+    #[prost(int64, tag = "1")]
+    recorded_at_ms: i64,
 }
 
 enum Refused {
@@ -284,13 +332,13 @@ impl<'a> Filling<'a> {
         };
         match subject {
             Subject::Aggregate(aggregate) => {
-                let snapshot = Snapshot::parse(value.clone()).map_err(Refused::Record)?;
-                if snapshot.lineage == lineage.0[..] {
-                    self.take_state(aggregate, epoch, snapshot.version, value);
+                let head = SnapshotHead::decode(value.clone()).map_err(|_| Refused::Record(Unreadable("snapshot")))?;
+                if head.lineage == lineage.0[..] {
+                    self.take_state(aggregate, epoch, head.version, value);
                 }
             }
             Subject::Ids => {
-                let ids = Ids::decode(value.clone()).map_err(|_| Refused::Record(Unreadable("record of ids")))?;
+                let ids = IdsHeads::decode(value.clone()).map_err(|_| Refused::Record(Unreadable("record of ids")))?;
                 if ids.lineage == lineage.0[..] {
                     ids.ids.into_iter().try_for_each(|entry| self.take_id(entry))?;
                 }
@@ -321,13 +369,15 @@ impl<'a> Filling<'a> {
         self.states.push(Collected { key, version, in_turn, value: value.clone() });
     }
 
-    fn take_id(&mut self, entry: IdEntry) -> Result<(), Refused> {
+    fn take_id(&mut self, entry: IdHead) -> Result<(), Refused> {
         let spans = self.topic.limits.spans;
-        let known = Known::parse(entry.known.clone()).map_err(|_| Refused::Record(Unreadable("command id")))?;
-        if spans.holds(known.recorded_at_ms, self.now_ms) {
-            let key = key::id(self.topic.partition, &entry.aggregate, &entry.command);
+        let unreadable = || Refused::Record(Unreadable("command id"));
+        let recorded_at_ms = KnownHead::decode(entry.known.clone()).map_err(|_| unreadable())?.recorded_at_ms;
+        if spans.holds(recorded_at_ms, self.now_ms) {
+            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| unreadable());
+            let key = key::id(self.topic.partition, text(&entry.aggregate)?, text(&entry.command)?);
             self.count(&key, &entry.known);
-            self.ids.entry(spans.table(known.recorded_at_ms)).or_default().push((key, entry.known));
+            self.ids.entry(spans.table(recorded_at_ms)).or_default().push((key, entry.known));
         }
         Ok(())
     }
