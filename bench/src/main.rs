@@ -116,7 +116,7 @@ const FIGURES: &[(&str, &str)] = &[
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
     (
         "restore-kafka",
-        "a start without local state, from 500,000 snapshots; floor: a bare consumer of the same records",
+        "a start without local state, from 1,000,000 snapshots; floor: a bare consumer of the same records",
     ),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),

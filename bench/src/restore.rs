@@ -15,7 +15,7 @@ use crate::embedded::folder;
 use crate::figure::{Figure, detail};
 use crate::load::Work;
 
-const ACCOUNTS: usize = 500_000;
+const ACCOUNTS: usize = 1_000_000;
 const SENDERS: usize = 1_024;
 const TURNS: usize = 3;
 
@@ -73,8 +73,11 @@ fn engine(log: &Arc<KafkaLog>, namespace: &str, dir: &std::path::Path) -> Engine
 /// Reads the topic to its end; tells the records a second.
 fn consume(broker: &str, topic: &str, partitions: u32) -> Result<f64, Failure> {
     let started = Instant::now();
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", broker).set("group.id", "floor").create()?;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("group.id", "floor")
+        .set("fetch.queue.backoff.ms", "2")
+        .create()?;
     let mut from = TopicPartitionList::new();
     let mut left = 0;
     for partition in 0..i32::try_from(partitions)? {

@@ -24,6 +24,8 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCH_BYTES: usize = 1_000_000;
 /// Batches that wait for a slow caller, beside the one that the thread holds.
 const BATCHES: usize = 2;
+/// A piece of memory that records share: it is given back when the last of them is.
+const PIECE_BYTES: usize = 32 << 10;
 
 /// Reads partitions of one topic.
 #[derive(Debug)]
@@ -216,14 +218,14 @@ fn end_offset(reason: &str) -> Option<u64> {
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Copies records out of librdkafka, each into one piece of memory.
+/// Copies records out of librdkafka, one behind the other into pieces of memory that they share.
 #[derive(Debug, Default)]
 struct Copier {
     names: Names,
     /// The lengths of the header values of the record at hand.
     lengths: Vec<usize>,
-    /// The header bytes of the last record: the next one has about as many.
-    header_bytes: usize,
+    /// What is left of the piece.
+    piece: BytesMut,
 }
 
 impl Copier {
@@ -231,22 +233,23 @@ impl Copier {
         let key = message.key().unwrap_or_default();
         let value = message.payload();
         let body = key.len() + value.map_or(0, <[u8]>::len);
-        let mut buffer = BytesMut::with_capacity(body + self.header_bytes);
-        buffer.extend_from_slice(key);
-        buffer.extend_from_slice(value.unwrap_or_default());
+        if self.piece.capacity() < body {
+            self.piece = BytesMut::with_capacity(PIECE_BYTES.max(body));
+        }
+        self.piece.extend_from_slice(key);
+        self.piece.extend_from_slice(value.unwrap_or_default());
         let mut headers = Vec::with_capacity(self.lengths.len());
         self.lengths.clear();
         header::for_each(message, |name, value| {
-            buffer.extend_from_slice(value);
+            self.piece.extend_from_slice(value);
             self.lengths.push(value.len());
             headers.push((self.names.get(name), Bytes::new()));
         });
-        self.header_bytes = buffer.len() - body;
-        let mut buffer = buffer.freeze();
-        let key = buffer.split_to(key.len());
-        let value = value.map(|value| buffer.split_to(value.len()));
+        let mut copied = self.piece.split().freeze();
+        let key = copied.split_to(key.len());
+        let value = value.map(|value| copied.split_to(value.len()));
         for ((_, value), length) in headers.iter_mut().zip(&self.lengths) {
-            *value = buffer.split_to(*length);
+            *value = copied.split_to(*length);
         }
         StoredRecord {
             offset: u64::try_from(message.offset()).expect("a stored record has an offset"),

@@ -157,7 +157,7 @@ struct Collected {
     to: u64,
     reached: Reached,
     states: BTreeMap<AggregateKey, Bytes>,
-    ids: BTreeMap<(AggregateKey, CommandId), NewId>,
+    ids: Vec<NewId>,
     bytes: usize,
 }
 
@@ -208,7 +208,7 @@ impl Task {
             to,
             reached: reached.clone(),
             states: BTreeMap::new(),
-            ids: BTreeMap::new(),
+            ids: Vec::new(),
             bytes: 0,
         });
         (collected.to, collected.reached) = (to, reached);
@@ -217,10 +217,9 @@ impl Task {
             let replaced = collected.states.insert(id, value);
             collected.bytes -= replaced.map_or(0, |value| value.len());
         }
-        for id in ids {
-            collected.bytes += id.aggregate.as_str().len() + id.command.as_str().len() + id.known.len();
-            collected.ids.insert((id.aggregate.clone(), id.command.clone()), id);
-        }
+        let id_bytes = |id: &NewId| id.aggregate.as_str().len() + id.command.as_str().len() + id.known.len();
+        collected.bytes += ids.iter().map(id_bytes).sum::<usize>();
+        collected.ids.extend(ids);
         self.collected = Some(collected);
     }
 
@@ -349,11 +348,14 @@ impl<'a> Writing<'a> {
         })
     }
 
+    /// States and ids are sorted: who restores from them has less to sort.
     async fn collected(&mut self, collected: &Collected) -> Result<(), Failed> {
         for (id, value) in &collected.states {
             self.put(aggregate_key(id.as_str(), self.epoch), Some(value.clone())).await?;
         }
-        for id in collected.ids.values() {
+        let mut ids: Vec<&NewId> = collected.ids.iter().collect();
+        ids.sort_by(|one, other| (&one.aggregate, &one.command).cmp(&(&other.aggregate, &other.command)));
+        for id in ids {
             let (aggregate, command) = (id.aggregate.as_str().to_owned(), id.command.as_str().to_owned());
             self.id(IdEntry { aggregate, command, known: id.known.clone() }, id.recorded_at_ms).await?;
         }
