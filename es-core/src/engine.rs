@@ -208,12 +208,25 @@ impl Engine {
             events_max: self.config.events_max,
         };
         let (asking, asked) = mpsc::channel(partitions as usize);
-        let first = if self.group.is_some() { Mandate::Waiting } else { Mandate::Sole };
+        let kept: Vec<Kept> = (0..partitions)
+            .map(|partition| {
+                let counters = Arc::<Counters>::default();
+                let topic = snapshots.as_deref();
+                let topic = topic.map(|topic| self.snapshot_topic::<A>(topic, partition, &source, &desk, &counters));
+                Kept { folder: folder.clone(), snapshots: topic, counters }
+            })
+            .collect();
+        let first = match &self.group {
+            None => Mandate::Sole,
+            Some(_) if of_another_release(&kept).await => Mandate::CatchingUp,
+            Some(_) => Mandate::Waiting,
+        };
         let (mandates, words): (Vec<_>, Vec<_>) = (0..partitions).map(|_| watch::channel(first.clone())).unzip();
-        let kept = Kept { folder: &folder, snapshots: snapshots.as_deref() };
         let desks: Arc<[Counter<A>]> = (0..)
-            .zip(words)
-            .map(|(partition, mandate)| self.spawn_owner::<A>(partition, &source, &desk, &kept, mandate, &asking))
+            .zip(kept.into_iter().zip(words))
+            .map(|(partition, (kept, mandate))| {
+                self.spawn_owner::<A>(partition, &source, &desk, kept, mandate, &asking)
+            })
             .collect();
         let forwarder = match &self.group {
             Some(group) => {
@@ -271,9 +284,14 @@ impl Engine {
             topic: route.commands.to_string(),
             partitions,
         };
-        let member = group.join(&spec).await?;
-        let charge =
-            |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge { mandate, status: desk.status.clone() };
+        let charge = |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge {
+            mandate,
+            status: desk.status.clone(),
+            counters: desk.counters.clone(),
+        };
+        let catching_up = mandates.iter().any(|mandate| *mandate.borrow() == Mandate::CatchingUp);
+        // Else a group that can't be joined is an error of the start.
+        let joined = if catching_up { None } else { Some(group.join(&spec).await?) };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
         let (log, in_group, desks) = (self.log.clone(), group.clone(), desks.clone());
         let in_flight_max = (self.config.queue_max / 2).max(1);
@@ -312,7 +330,17 @@ impl Engine {
                 () = reading => {}
             }
         });
-        tasks.spawn(membership.run(member));
+        let (log, group, events) = (self.log.clone(), group.clone(), events_topic(namespace, A::NAME));
+        tasks.spawn(async move {
+            let member = match joined {
+                Some(member) => member,
+                None => match membership.catch_up_and_join(log.as_ref(), &events, group.as_ref()).await {
+                    Some(member) => member,
+                    None => return,
+                },
+            };
+            membership.run(member).await;
+        });
         Ok(forwarder)
     }
 
@@ -344,35 +372,19 @@ impl Engine {
         partition: u32,
         source: &EventSource,
         desk: &Desk,
-        kept: &Kept<'_>,
+        kept: Kept,
         mandate: watch::Receiver<Mandate>,
         asking: &mpsc::Sender<u32>,
     ) -> Counter<A> {
         let (inbox, jobs) = mpsc::channel(self.config.queue_max);
         let (status_sender, status) = watch::channel(OwnerState::TakingOver { reason: "starting".into() });
-        let counters = Arc::new(Counters::default());
-        let snapshots = kept.snapshots.map(|topic| SnapshotTopic {
-            log: self.log.clone(),
-            source: source.clone(),
-            topic: topic.into(),
-            partition,
-            schema: schema::<A>(),
-            clock: self.config.clock.clone(),
-            counters: counters.clone(),
-            limits: SnapshotLimits {
-                every: self.config.snapshot_every,
-                spans: self.spans(),
-                record_max_bytes: desk.record_max_bytes,
-                append_deadline: self.config.append_deadline,
-            },
-            restored: Arc::default(),
-        });
+        let Kept { folder, snapshots, counters } = kept;
         let owner = Owner::<A> {
             node: self.config.node.clone(),
             source: source.clone(),
             partition,
             log: self.log.clone(),
-            folder: kept.folder.clone(),
+            folder,
             snapshots,
             clock: self.config.clock.clone(),
             limits: self.limits(),
@@ -388,6 +400,32 @@ impl Engine {
         };
         self.lock().spawn(owner.run(jobs));
         Counter { inbox, status, counters }
+    }
+
+    fn snapshot_topic<A: Aggregate>(
+        &self,
+        topic: &str,
+        partition: u32,
+        source: &EventSource,
+        desk: &Desk,
+        counters: &Arc<Counters>,
+    ) -> SnapshotTopic {
+        SnapshotTopic {
+            log: self.log.clone(),
+            source: source.clone(),
+            topic: topic.into(),
+            partition,
+            schema: schema::<A>(),
+            clock: self.config.clock.clone(),
+            counters: counters.clone(),
+            limits: SnapshotLimits {
+                every: self.config.snapshot_every,
+                spans: self.spans(),
+                record_max_bytes: desk.record_max_bytes,
+                append_deadline: self.config.append_deadline,
+            },
+            restored: Arc::default(),
+        }
     }
 
     fn limits(&self) -> OwnerLimits {
@@ -439,10 +477,22 @@ impl Engine {
     }
 }
 
-/// Where the states of an aggregate type are kept: on this machine, and in a topic.
-struct Kept<'a> {
-    folder: &'a Arc<StateFolder>,
-    snapshots: Option<&'a str>,
+/// Where the states of a partition are kept, on this machine and in a topic, and what its owner counts.
+struct Kept {
+    folder: Arc<StateFolder>,
+    snapshots: Option<SnapshotTopic>,
+    counters: Arc<Counters>,
+}
+
+/// Whether states in the snapshots topic look different from those of this program, and none are on this machine.
+async fn of_another_release(kept: &[Kept]) -> bool {
+    let looks = kept.iter().map(async |Kept { folder, snapshots, .. }| {
+        match (snapshots, folder.store()) {
+            (Some(snapshots), Ok(store)) => snapshots.is_of_another_release(store.as_ref()).await,
+            _ => false, // the owner says what is wrong with the store
+        }
+    });
+    futures::future::join_all(looks).await.contains(&true)
 }
 
 /// What an aggregate type brings into the group.

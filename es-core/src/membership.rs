@@ -4,20 +4,24 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::group::{Change, GroupSpec, Member};
-use crate::owner::OwnerState;
+use crate::group::{Change, Group, GroupSpec, Member};
+use crate::log::{Log, LogError};
+use crate::owner::{Counters, OwnerState};
 
 /// Whether a partition is this process's to claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mandate {
     /// There is no group: the process that started last is right.
     Sole,
+    /// The process reads the log before it joins the group.
+    CatchingUp,
     /// The group has not said yet.
     Waiting,
     /// The group says so. The number grows with each time that it says so anew.
@@ -43,6 +47,7 @@ impl Mandate {
 pub(crate) struct Charge {
     pub(crate) mandate: watch::Sender<Mandate>,
     pub(crate) status: watch::Receiver<OwnerState>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 /// What runs beside an owner while it has its partition, until it is told to stop.
@@ -73,7 +78,56 @@ impl Running {
     }
 }
 
+/// Who is no further behind than this has caught up: what is left is read while partitions are handed over.
+const NEARLY: u64 = if cfg!(test) { 0 } else { 1_000 };
+
 impl Membership {
+    /// Joins once the owners have nearly read to the end of the log; `None` where the process is shut down before. The
+    /// others go on with what they have meanwhile.
+    pub(crate) async fn catch_up_and_join(
+        &self,
+        log: &dyn Log,
+        events: &str,
+        group: &dyn Group,
+    ) -> Option<Arc<dyn Member>> {
+        tracing::info!(group = %self.spec.name, "states look different in this release: making them from the log before joining");
+        loop {
+            let joined = async {
+                match self.has_caught_up(log, events).await? {
+                    true => group.join(&self.spec).await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            let joined = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                joined = joined => joined,
+            };
+            match joined {
+                Ok(Some(member)) => break Some(member),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(group = %self.spec.name, error = &error as &dyn std::error::Error, "joining the group");
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
+    }
+
+    async fn has_caught_up(&self, log: &dyn Log, events: &str) -> Result<bool, LogError> {
+        for (partition, charge) in (0..).zip(&self.charges) {
+            let end = log.bounds(events, partition).await?.end;
+            if charge.counters.read_to.load(Ordering::Relaxed).saturating_add(NEARLY) < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes part until shut down, then leaves once every owner has stopped.
     pub(crate) async fn run(mut self, member: Arc<dyn Member>) {
         let mut running: BTreeMap<u32, Running> = BTreeMap::new();
@@ -128,7 +182,7 @@ impl Membership {
         }
         for charge in &self.charges {
             charge.mandate.send_if_modified(|mandate| {
-                let waiting = *mandate == Mandate::Waiting;
+                let waiting = matches!(mandate, Mandate::Waiting | Mandate::CatchingUp);
                 if waiting {
                     *mandate = Mandate::Elsewhere;
                 }

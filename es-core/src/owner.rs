@@ -90,6 +90,8 @@ pub(crate) struct Counters {
     pub(crate) misrouted: AtomicU64,
     /// Commands that expired before they were decided.
     pub(crate) expired: AtomicU64,
+    /// The offset up to which the log was read.
+    pub(crate) read_to: AtomicU64,
     pub(crate) restored: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) failed_checkpoints: AtomicU64,
@@ -192,6 +194,9 @@ enum Next {
     Ask,
     Never,
 }
+
+/// Why a process that could take part in the group does not yet.
+const CATCHING_UP: &str = "making the states of this release from the log before joining the group";
 
 /// How long the group's answer may take before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -346,6 +351,7 @@ impl<A: Handle + Apply> Owner<A> {
         let (state, checkpoint) = PartitionState::open(self.partition, store, self.clock.clone(), self.limits.state)?;
         verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
         let reader = PartitionReader::resume(self.source.clone(), self.partition, &checkpoint);
+        self.counters.read_to.store(reader.next(), Ordering::Relaxed);
         Ok(Known { state, reader })
     }
 
@@ -392,6 +398,7 @@ impl<A: Handle + Apply> Owner<A> {
             known.state.replay(fed, offset, timestamp_ms, now_ms, &before)?;
         }
         known.reader.skip_to(batch.next);
+        self.counters.read_to.store(known.reader.next(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -610,11 +617,13 @@ impl<A: Handle + Apply> Owner<A> {
             self.status.send_replace(match &*mandate.borrow_and_update() {
                 Mandate::Sole | Mandate::Held(_) => return ControlFlow::Continue(()),
                 Mandate::Elsewhere => OwnerState::Elsewhere,
+                Mandate::CatchingUp => OwnerState::TakingOver { reason: CATCHING_UP.into() },
                 Mandate::Waiting => OwnerState::TakingOver { reason: "joining the group".into() },
                 Mandate::Expelled(reason) => OwnerState::Failed { reason: reason.clone() },
             });
             doubtful.retain(Pending::is_waited_for);
-            let follows = self.standby || !doubtful.is_empty();
+            let catching_up = *mandate.borrow() == Mandate::CatchingUp;
+            let follows = self.standby || catching_up || !doubtful.is_empty();
             let followed = async {
                 if !follows {
                     return std::future::pending().await;
@@ -630,7 +639,8 @@ impl<A: Handle + Apply> Owner<A> {
                 },
                 job = inbox.recv() => match job {
                     Some(job) => {
-                        job.not_done(NotDone::NotReady { reason: "another process owns the partition".into() });
+                        let reason = if catching_up { CATCHING_UP } else { "another process owns the partition" };
+                        job.not_done(NotDone::NotReady { reason: reason.into() });
                         continue;
                     }
                     None => return ControlFlow::Break(()),

@@ -107,6 +107,34 @@ impl SnapshotTopic {
     /// The highest checkpoint of our lineage near the end of the topic. Any one of it would do to go on from: all
     /// that changed before it is in the topic, whoever wrote what came later.
     pub(super) async fn last_checkpoint(&self, log_id: Uuid) -> Result<Option<Last>, Useless> {
+        let found = self.look(log_id, |found| found.best.is_some()).await?;
+        if found.best.is_none() && found.of_another_log {
+            tracing::warn!(topic = %self.topic, partition = self.partition, %log_id, "ignoring snapshots of another log: the events topic was made anew");
+        }
+        Ok(found.best)
+    }
+
+    /// Whether the process has no states of the partition, and those in the topic look different from its own: it is
+    /// the first of a release that must make them from the log.
+    pub(crate) async fn is_of_another_release(&self, store: &dyn Store) -> bool {
+        self.try_is_of_another_release(store).await.unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(topic = %self.topic, partition = self.partition, error, "looking for snapshots of this release");
+            false
+        })
+    }
+
+    async fn try_is_of_another_release(&self, store: &dyn Store) -> Result<bool, Useless> {
+        if StoredCheckpoint::read(store, self.partition, &self.schema, self.limits.spans)?.is_some() {
+            return Ok(false);
+        }
+        let Some(log_id) = self.log_id().await? else { return Ok(false) };
+        let found = self.look(log_id, |found| found.best.is_some() || found.of_another_shape).await?;
+        Ok(found.best.is_none() && found.of_another_shape)
+    }
+
+    /// Looks for checkpoints from the end of the topic back, until enough is found.
+    async fn look(&self, log_id: Uuid, enough: impl Fn(&Found) -> bool) -> Result<Found, Useless> {
         let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let mut look = FIRST_LOOK;
         loop {
@@ -116,11 +144,8 @@ impl SnapshotTopic {
             while let Some(stored) = records.next().await? {
                 found.note(&stored).map_err(|source| self.unreadable(&stored, source))?;
             }
-            if found.best.is_some() || from == bounds.start {
-                if found.best.is_none() && found.of_another_log {
-                    tracing::warn!(topic = %self.topic, partition = self.partition, %log_id, "ignoring snapshots of another log: the events topic was made anew");
-                }
-                return Ok(found.best);
+            if enough(&found) || from == bounds.start {
+                return Ok(found);
             }
             look = look.saturating_mul(8);
         }
@@ -202,11 +227,13 @@ struct Found {
     log_id: Uuid,
     best: Option<Last>,
     of_another_log: bool,
+    /// Of the same log, with states of another shape.
+    of_another_shape: bool,
 }
 
 impl Found {
     fn of(lineage: Lineage, log_id: Uuid) -> Self {
-        Self { lineage, log_id, best: None, of_another_log: false }
+        Self { lineage, log_id, best: None, of_another_log: false, of_another_shape: false }
     }
 
     fn note(&mut self, stored: &StoredRecord) -> Result<(), Unreadable> {
@@ -215,8 +242,10 @@ impl Found {
             return Ok(());
         };
         let record = CheckpointRecord::decode(value.clone()).map_err(|_| Unreadable("checkpoint"))?;
-        self.of_another_log |= record.log_id != self.log_id.as_bytes()[..];
+        let same_log = record.log_id == self.log_id.as_bytes()[..];
+        self.of_another_log |= !same_log;
         if record.lineage != self.lineage.0[..] {
+            self.of_another_shape |= same_log;
             return Ok(());
         }
         let extent = Extent { swept: record.swept, written: record.written };

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::group::memory::MemoryGroup;
 use crate::log::Record;
+use crate::store::StateFolder;
 use crate::{ExpectedVersion, OwnerState, partition_of};
 
 const GROUP: &str = "test.counter.owners";
@@ -390,6 +391,48 @@ async fn a_standby_has_read_what_it_takes_over() {
     cluster.serves(&two, 4).await;
     assert_eq!(two.send(&id, "b", Do::Take { n: 10 }).await.unwrap().version.get(), 11);
     assert_eq!(two.bus.status()[home(&id) as usize].foreign, 1, "not read again");
+}
+
+/// The process of a new release makes its states before it takes anything from those that have theirs.
+#[tokio::test]
+async fn a_release_with_other_states_reads_the_log_before_it_joins() {
+    let cluster = Cluster::new();
+    let config = EngineConfig { unwritten_max: 1, snapshot_every: 1, ..cluster.world.config.clone() };
+    let one = cluster.process_with(EngineConfig { node: "one".into(), ..config.clone() }).await;
+    for number in 0..40 {
+        one.send(&format!("c{number}"), "1", add(number)).await.unwrap();
+    }
+    eventually("snapshots", || one.bus.status().iter().all(|status| status.checkpoints > 0)).await;
+    let foreign = Record { key: "x".into(), value: Some("y".into()), headers: vec![], timestamp_ms: 1 };
+    for partition in 0..PARTITIONS {
+        cluster.world.log.partition(TOPIC, partition).append_foreign(foreign.clone());
+    }
+    let config = EngineConfig { node: "two".into(), ..config };
+    let disk = Arc::new(StateFolder::in_memory());
+    let shared = || {
+        let (log, group) = (Arc::new(cluster.world.log.clone()), Arc::new(cluster.group.clone()));
+        Engine::shared(log, group, config.clone()).on_folder(disk.clone())
+    };
+    let engine = shared();
+    let two = engine.start::<super::restart::Newer>().await.unwrap();
+    let nothing = two.send(&"c1".to_owned(), Do::Nothing).await;
+    assert!(matches!(nothing, Err(SendError::NotDone(NotDone::NotReady { .. }))), "{nothing:?}");
+    for _ in 0..10_000 {
+        if cluster.owners().contains(&"two".to_owned()) {
+            break;
+        }
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(two.status().iter().all(|status| status.foreign == 1), "read to the end: {:?}", two.status());
+    two.ready().await.unwrap();
+    engine.shutdown().await;
+    // The next time it has its states.
+    let engine = shared();
+    let two = engine.start::<super::restart::Newer>().await.unwrap();
+    eventually("joined", || cluster.owners().contains(&"two".to_owned())).await;
+    two.ready().await.unwrap();
+    assert!(two.status().iter().all(|status| status.foreign == 0), "not read again: {:?}", two.status());
 }
 
 /// Processes come and go, are expelled and told or not, while commands are sent to all of them.
