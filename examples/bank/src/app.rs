@@ -108,8 +108,8 @@ impl ReadModels {
 
 impl Bank {
     /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them. On one Kafka each process
-    /// needs a name of its own; without one it is made up.
-    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
+    /// needs a name of its own; without one it is made up. `standby`: as [`EngineConfig::standby`].
+    pub(crate) async fn open(options: &Options, node: Option<&str>, standby: bool) -> Result<Self, Failure> {
         let models = ReadModels::open(options, node).await?;
         let unnamed = EngineConfig::default();
         let config = EngineConfig {
@@ -120,6 +120,7 @@ impl Bank {
             // Small: with every partition's share the whole process is to stay within a few hundred megabytes.
             unwritten_max: 2_000,
             cached_max: 2_000,
+            standby,
             ..EngineConfig::default()
         };
         let engine = match &models.group {

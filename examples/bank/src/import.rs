@@ -47,7 +47,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     // Both are looked at before anything is opened, so that a wrong name or header changes nothing.
     let transactions = pkdd99::Transactions::open(&args.trans)?;
     let accounts = args.accounts.as_deref().map(pkdd99::Accounts::open).transpose()?;
-    let bank = Bank::open(options, None).await?;
+    let bank = Bank::open(options, None, false).await?;
     bank.bus.ready().await.map_err(|error| Failure::because("taking over the accounts", &error))?;
 
     let report = Arc::new(Report::new(transactions.bytes()));

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use clap::Parser;
 use es_core::NotDone;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,13 +26,20 @@ pub(crate) struct Args {
     /// restart. Made up unless given
     #[arg(long, env = "BANK_NODE", value_name = "NAME")]
     node: Option<String>,
+    /// Read what other processes' accounts do too, so that taking them over is short. Without effect but with --kafka
+    #[arg(long, env = "BANK_STANDBY")]
+    standby: bool,
 }
 
 impl Default for Args {
     /// As without options: what the environment says.
     fn default() -> Self {
-        let listen = std::env::var("BANK_LISTEN").unwrap_or_else(|_| LISTEN.into());
-        Self { listen, node: std::env::var("BANK_NODE").ok() }
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            args: Args,
+        }
+        Alone::parse_from(["bank"]).args
     }
 }
 
@@ -46,7 +54,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     // What is half open when the process is asked to stop is dropped: nothing was promised to anyone yet.
     let bank = tokio::select! {
-        opened = Bank::open(options, args.node.as_deref()) => opened?,
+        opened = Bank::open(options, args.node.as_deref(), args.standby) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
     let server = tokio::spawn(http::serve(listener, &bank, stop.clone()));
