@@ -181,8 +181,6 @@ enum Left {
     /// These commands hang on an append whose outcome the log must tell.
     Doubt(Vec<Pending>),
     Store(StoreError),
-    /// The log lost its tail.
-    Lost(LogError),
 }
 
 /// What an owner that does not serve waits for.
@@ -273,7 +271,6 @@ impl<A: Handle + Apply> Owner<A> {
                             continue;
                         }
                         Left::Store(error) => error.into(),
-                        Left::Lost(error) => error.into(),
                     }
                 }
                 (Err(obstacle), _) => obstacle,
@@ -303,7 +300,6 @@ impl<A: Handle + Apply> Owner<A> {
         let before = known.reader.current().epoch;
         let topic = &self.source.topic;
         let end = self.log.bounds(topic, self.partition).await?.end;
-        self.check_tail(known, end)?;
         let mut tail = self.log.reader(topic, &[(self.partition, known.reader.next())]).await?;
         self.read_to(known, tail.as_mut(), end).await?;
         let current = known.reader.current();
@@ -316,7 +312,6 @@ impl<A: Handle + Apply> Owner<A> {
         self.claims.note(epoch, grant);
         let mut writer = self.log.writer(topic, self.partition).await?;
         let offset = self.append_claim(known, writer.as_mut(), epoch).await?;
-        self.check_tail(known, offset)?;
         self.read_to(known, tail.as_mut(), offset + 1).await?;
         let current = known.reader.current().epoch;
         if current != epoch && self.claims.writers.contains(&current.writer) {
@@ -330,17 +325,6 @@ impl<A: Handle + Apply> Owner<A> {
             known.state.keep_snapshots(snapshots, epoch);
         }
         Ok(Claimed { epoch, offset, writer })
-    }
-
-    /// A log that ends before what was read of it lost its tail: a claim there would void what others hold for valid.
-    fn check_tail(&self, known: &Known<A>, end: u64) -> Result<(), LogError> {
-        let next = known.reader.next();
-        if end >= next {
-            return Ok(());
-        }
-        let (topic, partition) = (&self.source.topic, self.partition);
-        let message = format!("{topic}/{partition} ends at offset {end}, it was read to {next}: it lost its tail");
-        Err(LogError::new(LogErrorKind::Lost, message))
     }
 
     async fn open(&self) -> Result<Known<A>, Obstacle> {
@@ -459,12 +443,6 @@ impl<A: Handle + Apply> Owner<A> {
                 Ok(Ok(offsets)) if follows_on(&offsets, claimed.offset + closed.first_sequence, count) => {
                     sequence = closed.last_sequence;
                     self.publish(known, closed, &claimed);
-                }
-                Ok(Ok(offsets)) if lies_below(&offsets, claimed.offset + closed.first_sequence) => {
-                    let (topic, partition) = (&self.source.topic, self.partition);
-                    let gap = Gap { claimed: claimed.offset, sequence, offsets };
-                    let message = format!("appending to {topic}/{partition} showed that the log lost its tail");
-                    return Left::Lost(LogError::new(LogErrorKind::Lost, message).with_source(gap));
                 }
                 Ok(Ok(offsets)) => {
                     return self.doubt(&Gap { claimed: claimed.offset, sequence, offsets }, closed.into_pending());
@@ -711,11 +689,6 @@ impl<A: Handle + Apply> Owner<A> {
 /// Whether the reports are exactly the offsets that follow: then no other record, and so no claim, came between.
 fn follows_on(offsets: &[u64], first: u64, count: usize) -> bool {
     offsets.len() == count && offsets.iter().zip(first..).all(|(reported, expected)| *reported == expected)
-}
-
-/// Whether a report is lower than where it must follow: of what came before, something is gone.
-fn lies_below(offsets: &[u64], first: u64) -> bool {
-    offsets.iter().zip(first..).any(|(reported, expected)| *reported < expected)
 }
 
 #[derive(Debug, thiserror::Error)]
