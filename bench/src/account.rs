@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use es_core::{Aggregate, Apply, Bus, Command, Context, Event, Handle};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
+use crate::Failure;
 use crate::load::Work;
 
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
@@ -61,6 +63,24 @@ pub(crate) struct Deposits {
 impl Deposits {
     pub(crate) fn new(bus: Bus<Account>, accounts: usize) -> Self {
         Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()) }
+    }
+
+    /// So many deposits, spread over the accounts in turn.
+    pub(crate) async fn fill(&self, count: usize) -> Result<(), Failure> {
+        const SENDERS: usize = 1_024;
+        let mut senders = JoinSet::new();
+        for sender in 0..SENDERS {
+            let deposits = self.clone();
+            senders.spawn(async move {
+                for place in (sender..count).step_by(SENDERS) {
+                    deposits.once(place).await;
+                }
+            });
+        }
+        while let Some(ended) = senders.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
 }
 

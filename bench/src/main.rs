@@ -12,6 +12,7 @@ mod load;
 mod memory;
 mod restore;
 mod servers;
+mod validity;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -118,6 +119,14 @@ const FIGURES: &[(&str, &str)] = &[
         "restore-kafka",
         "a start without local state, from 500,000 snapshots; floor: a bare consumer of the same records",
     ),
+    (
+        "validity-rule",
+        "reading and decoding 300,000 events from Kafka with the validity rule; floor: the same without the rule",
+    ),
+    (
+        "validity-rule-alone",
+        "the rule on records that are decoded; floor: all that reading one takes, so the ratio is its part",
+    ),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
@@ -132,6 +141,8 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "kafka-1" => kafka::one(name, servers.kafka().await).await,
         "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
         "restore-kafka" => restore::restore(name, servers.kafka().await).await,
+        "validity-rule" => validity::reading(name, servers.kafka().await).await,
+        "validity-rule-alone" => validity::alone(name, servers.kafka().await).await,
         "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
         "import-kafka-postgres" => {
             let broker = servers.kafka().await;
