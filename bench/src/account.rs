@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{Aggregate, Apply, Bus, Command, Context, Event, Handle};
+use es_core::{Aggregate, AggregateKey, Apply, Bus, Command, Context, Event, Handle, partition_of};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -65,6 +65,15 @@ impl Deposits {
         Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()) }
     }
 
+    /// To those of the accounts that live in these partitions.
+    pub(crate) fn to_partitions(bus: Bus<Account>, accounts: usize, partitions: &[u32]) -> Self {
+        let all = Self::new(bus, accounts);
+        let count = all.bus.source().partitions;
+        let there = |id: &&String| partitions.contains(&partition(id, count));
+        let ids = Arc::new(all.ids.iter().filter(there).cloned().collect());
+        Self { ids, ..all }
+    }
+
     /// So many deposits, spread over the accounts in turn.
     pub(crate) async fn fill(&self, count: usize) -> Result<(), Failure> {
         const SENDERS: usize = 1_024;
@@ -90,4 +99,9 @@ impl Work for Deposits {
         let sent = self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await;
         sent.expect("a deposit is accepted by a quiet system");
     }
+}
+
+/// Where an account lives.
+fn partition(id: &str, partitions: u32) -> u32 {
+    partition_of(&AggregateKey::new(id).expect("a short text"), partitions)
 }

@@ -7,6 +7,7 @@ mod bank;
 mod embedded;
 mod figure;
 mod floor;
+mod forwarded;
 mod kafka;
 mod load;
 mod memory;
@@ -116,6 +117,10 @@ const FIGURES: &[(&str, &str)] = &[
     ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
     (
+        "forwarded-1",
+        "one sender to accounts that another process owns; floor: a bare loop of the same hops with the same records",
+    ),
+    (
         "restore-kafka",
         "a start without local state, from 500,000 snapshots; floor: a bare consumer of the same records",
     ),
@@ -140,6 +145,7 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000).await,
         "kafka-1" => kafka::one(name, servers.kafka().await).await,
         "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
+        "forwarded-1" => forwarded::one(name, servers.kafka().await).await,
         "restore-kafka" => restore::restore(name, servers.kafka().await).await,
         "validity-rule" => validity::reading(name, servers.kafka().await).await,
         "validity-rule-alone" => validity::alone(name, servers.kafka().await).await,
