@@ -13,6 +13,7 @@ mod load;
 mod memory;
 mod restore;
 mod servers;
+mod takeover;
 mod validity;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use clap::Parser;
 
 use crate::figure::Figure;
 use crate::servers::Servers;
+use crate::takeover::{Going, Kept};
 
 // So that the floors are not slowed by the allocator.
 #[global_allocator]
@@ -57,6 +59,15 @@ pub(crate) struct Args {
     /// What a figure starts as a process of its own.
     #[arg(long, hide = true, value_name = "DIR")]
     open_accounts: Option<PathBuf>,
+    /// The same; `--kafka` and the three below tell it the rest.
+    #[arg(long, hide = true, value_name = "DIR")]
+    own_accounts: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    namespace: Option<String>,
+    #[arg(long, hide = true)]
+    node: Option<String>,
+    #[arg(long, hide = true)]
+    standby: bool,
 }
 
 #[tokio::main]
@@ -64,6 +75,10 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(dir) = &args.open_accounts {
         return report("opening accounts", memory::open_accounts(dir).await)
+            .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if let Some(dir) = &args.own_accounts {
+        return report("owning accounts", takeover::own_accounts(dir, &args).await)
             .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     if args.verbose {
@@ -132,6 +147,15 @@ const FIGURES: &[(&str, &str)] = &[
         "validity-rule-alone",
         "the rule on records that are decoded; floor: all that reading one takes, so the ratio is its part",
     ),
+    (
+        "takeover-kill",
+        "1,000,000 accounts; from `kill -9` of one of three processes until all is served again; floor: the session",
+    ),
+    ("takeover-kill-standby", "the same where the others follow its partitions"),
+    ("takeover-kill-empty", "the same where the others have no local state, save of what they owned before"),
+    ("takeover-stop", "as takeover-kill, from SIGTERM; without a floor"),
+    ("takeover-stop-standby", "the same where the others follow its partitions"),
+    ("takeover-stop-empty", "the same where the others have no local state, save of what they owned before"),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
@@ -149,6 +173,20 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "restore-kafka" => restore::restore(name, servers.kafka().await).await,
         "validity-rule" => validity::reading(name, servers.kafka().await).await,
         "validity-rule-alone" => validity::alone(name, servers.kafka().await).await,
+        "takeover-kill" => takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::State).await,
+        "takeover-kill-standby" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::Standby).await
+        }
+        "takeover-kill-empty" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::Nothing).await
+        }
+        "takeover-stop" => takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::State).await,
+        "takeover-stop-standby" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::Standby).await
+        }
+        "takeover-stop-empty" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::Nothing).await
+        }
         "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
         "import-kafka-postgres" => {
             let broker = servers.kafka().await;
