@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::client::{Journal, blocking, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{code_of, failed};
-use crate::writer::headers;
+use crate::writer::{CONNECTING, headers};
 
 /// How long the thread of a member waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
@@ -70,9 +70,12 @@ impl std::fmt::Debug for KafkaGroup {
 #[async_trait]
 impl Group for KafkaGroup {
     async fn join(&self, spec: &GroupSpec) -> Result<Arc<dyn Member>, LogError> {
-        let (config, spec) = (self.config.clone(), spec.clone());
-        let member = blocking(move || KafkaMember::join(&config, spec)).await?;
-        Ok(Arc::new(member))
+        let (config, spec, producer) = (self.config.clone(), spec.clone(), self.producer()?);
+        let member = blocking(move || {
+            get_ready(&producer, &spec.topic, config.deadline());
+            KafkaMember::join(&config, spec)
+        });
+        Ok(Arc::new(member.await?))
     }
 
     async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
@@ -96,6 +99,17 @@ impl Group for KafkaGroup {
                 let error = failed(format!("sending to {topic}/{partition}"), error);
                 Err(if refused { AppendError::Refused(error) } else { AppendError::Unknown(error) })
             }
+        }
+    }
+}
+
+/// Connects now, so that the first command or reply need not wait for it, and for the id that the producer asks for by
+/// a timer: a second, which is longer than taking a partition over. Whatever fails here, sending tries again.
+fn get_ready(producer: &FutureProducer<Journal>, topic: &str, patience: Duration) {
+    for _ in 0..CONNECTING {
+        if let Err(error) = producer.client().fetch_metadata(Some(topic), patience) {
+            tracing::debug!(topic, error = &error as &dyn std::error::Error, "connecting for sending");
+            return;
         }
     }
 }
