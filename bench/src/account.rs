@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use es_core::{Aggregate, Apply, Bus, Command, Context, Event, Handle};
+use es_core::{Aggregate, AggregateKey, Apply, Bus, Command, Context, Event, Handle, SendError, partition_of};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
+use crate::Failure;
 use crate::load::Work;
 
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
@@ -62,12 +64,48 @@ impl Deposits {
     pub(crate) fn new(bus: Bus<Account>, accounts: usize) -> Self {
         Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()) }
     }
+
+    /// To those of the accounts that live in these partitions.
+    pub(crate) fn to_partitions(bus: Bus<Account>, accounts: usize, partitions: &[u32]) -> Self {
+        let all = Self::new(bus, accounts);
+        let count = all.bus.source().partitions;
+        let there = |id: &&String| partitions.contains(&partition(id, count));
+        let ids = Arc::new(all.ids.iter().filter(there).cloned().collect());
+        Self { ids, ..all }
+    }
+
+    /// One deposit that may fail.
+    pub(crate) async fn try_once(&self, place: usize) -> Result<(), SendError<AccountError>> {
+        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
+        self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await.map(drop)
+    }
+
+    /// So many deposits, spread over the accounts in turn.
+    pub(crate) async fn fill(&self, count: usize) -> Result<(), Failure> {
+        const SENDERS: usize = 1_024;
+        let mut senders = JoinSet::new();
+        for sender in 0..SENDERS {
+            let deposits = self.clone();
+            senders.spawn(async move {
+                for place in (sender..count).step_by(SENDERS) {
+                    deposits.once(place).await;
+                }
+            });
+        }
+        while let Some(ended) = senders.join_next().await {
+            ended?;
+        }
+        Ok(())
+    }
 }
 
 impl Work for Deposits {
     async fn once(&self, place: usize) {
-        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
-        let sent = self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await;
-        sent.expect("a deposit is accepted by a quiet system");
+        self.try_once(place).await.expect("a deposit is accepted by a quiet system");
     }
+}
+
+/// Where an account lives.
+fn partition(id: &str, partitions: u32) -> u32 {
+    partition_of(&AggregateKey::new(id).expect("a short text"), partitions)
 }

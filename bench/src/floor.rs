@@ -1,6 +1,7 @@
 //! The raw form of the same work: the records that ours wrote, written again without deciding anything.
 
 mod file;
+mod hops;
 mod produce;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use es_core::EventSource;
 use es_core::log::{Log, Record};
 
 pub(crate) use self::file::{FileLoop, FileOnce};
+pub(crate) use self::hops::{Hop, Hops};
 pub(crate) use self::produce::Produce;
 use crate::Failure;
 
@@ -18,14 +20,19 @@ const TEMPLATES: usize = 1_000;
 
 /// Event records that ours wrote.
 pub(crate) async fn templates(log: &dyn Log, source: &EventSource) -> Result<Vec<Record>, Failure> {
+    records(log, &source.topic, source.partitions).await
+}
+
+/// Records that ours wrote to a topic.
+pub(crate) async fn records(log: &dyn Log, topic: &str, partitions: u32) -> Result<Vec<Record>, Failure> {
     let mut from = Vec::new();
-    for partition in 0..source.partitions {
-        let bounds = log.bounds(&source.topic, partition).await?;
+    for partition in 0..partitions {
+        let bounds = log.bounds(topic, partition).await?;
         if bounds.end > bounds.start + 1 {
-            from.push((partition, bounds.start + 1)); // the first is the claim
+            from.push((partition, bounds.start + 1)); // the first of the events is the claim
         }
     }
-    let mut reader = log.reader(&source.topic, &from).await?;
+    let mut reader = log.reader(topic, &from).await?;
     let batch = reader.next().await?;
     Ok(batch.records.into_iter().map(|stored| stored.record).take(TEMPLATES).collect())
 }

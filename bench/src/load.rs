@@ -76,7 +76,7 @@ pub(crate) async fn rate(senders: usize, window: Duration, work: &impl Work) -> 
 }
 
 /// What this process has computed so far, by the system's clock of 100 ticks a second.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name of the program ends with a parenthesis; user and system time are the 12th and 13th after it.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);

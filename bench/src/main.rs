@@ -7,11 +7,14 @@ mod bank;
 mod embedded;
 mod figure;
 mod floor;
+mod forwarded;
 mod kafka;
 mod load;
 mod memory;
 mod restore;
 mod servers;
+mod takeover;
+mod validity;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +23,7 @@ use clap::Parser;
 
 use crate::figure::Figure;
 use crate::servers::Servers;
+use crate::takeover::{Going, Kept};
 
 // So that the floors are not slowed by the allocator.
 #[global_allocator]
@@ -55,6 +59,15 @@ pub(crate) struct Args {
     /// What a figure starts as a process of its own.
     #[arg(long, hide = true, value_name = "DIR")]
     open_accounts: Option<PathBuf>,
+    /// The same; `--kafka` and the three below tell it the rest.
+    #[arg(long, hide = true, value_name = "DIR")]
+    own_accounts: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    namespace: Option<String>,
+    #[arg(long, hide = true)]
+    node: Option<String>,
+    #[arg(long, hide = true)]
+    standby: bool,
 }
 
 #[tokio::main]
@@ -62,6 +75,10 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(dir) = &args.open_accounts {
         return report("opening accounts", memory::open_accounts(dir).await)
+            .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if let Some(dir) = &args.own_accounts {
+        return report("owning accounts", takeover::own_accounts(dir, &args).await)
             .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     if args.verbose {
@@ -115,9 +132,30 @@ const FIGURES: &[(&str, &str)] = &[
     ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
     (
+        "forwarded-1",
+        "one sender to accounts that another process owns; floor: a bare loop of the same hops with the same records",
+    ),
+    (
         "restore-kafka",
         "a start without local state, from 1,000,000 snapshots; floor: a bare consumer of the same records",
     ),
+    (
+        "validity-rule",
+        "reading and decoding 300,000 events from Kafka with the validity rule; floor: the same without the rule",
+    ),
+    (
+        "validity-rule-alone",
+        "the rule on records that are decoded; floor: all that reading one takes, so the ratio is its part",
+    ),
+    (
+        "takeover-kill",
+        "1,000,000 accounts; from `kill -9` of one of three processes until all is served again; floor: the session",
+    ),
+    ("takeover-kill-standby", "the same where the others follow its partitions"),
+    ("takeover-kill-empty", "the same where the others have no local state, save of what they owned before"),
+    ("takeover-stop", "as takeover-kill, from SIGTERM; without a floor"),
+    ("takeover-stop-standby", "the same where the others follow its partitions"),
+    ("takeover-stop-empty", "the same where the others have no local state, save of what they owned before"),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
@@ -131,7 +169,24 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000).await,
         "kafka-1" => kafka::one(name, servers.kafka().await).await,
         "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
+        "forwarded-1" => forwarded::one(name, servers.kafka().await).await,
         "restore-kafka" => restore::restore(name, servers.kafka().await).await,
+        "validity-rule" => validity::reading(name, servers.kafka().await).await,
+        "validity-rule-alone" => validity::alone(name, servers.kafka().await).await,
+        "takeover-kill" => takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::State).await,
+        "takeover-kill-standby" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::Standby).await
+        }
+        "takeover-kill-empty" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Killed, Kept::Nothing).await
+        }
+        "takeover-stop" => takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::State).await,
+        "takeover-stop-standby" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::Standby).await
+        }
+        "takeover-stop-empty" => {
+            takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::Nothing).await
+        }
         "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
         "import-kafka-postgres" => {
             let broker = servers.kafka().await;

@@ -13,10 +13,8 @@ use crate::Failure;
 use crate::account::{Account, Deposits};
 use crate::embedded::folder;
 use crate::figure::{Figure, detail};
-use crate::load::Work;
 
 const ACCOUNTS: usize = 1_000_000;
-const SENDERS: usize = 1_024;
 const TURNS: usize = 3;
 
 /// States a second from an empty folder to a bus that serves; floor: consuming the same records.
@@ -28,18 +26,7 @@ pub(crate) async fn restore(name: &'static str, broker: String) -> Result<Figure
     let bus = engine.start::<Account>().await?;
     bus.ready().await?;
     let partitions = bus.source().partitions;
-    let deposits = Deposits::new(bus, ACCOUNTS);
-    let senders = (0..SENDERS).map(|sender| {
-        let deposits = deposits.clone();
-        tokio::spawn(async move {
-            for place in (sender..ACCOUNTS).step_by(SENDERS) {
-                deposits.once(place).await;
-            }
-        })
-    });
-    for sender in senders.collect::<Vec<_>>() {
-        sender.await?;
-    }
+    Deposits::new(bus, ACCOUNTS).fill(ACCOUNTS).await?;
     engine.shutdown().await;
     let topic = snapshots_topic(&namespace, "account");
     let (mut ours, mut floor) = (vec![], vec![]);

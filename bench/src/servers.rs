@@ -1,19 +1,23 @@
-//! The servers that figures need: those named on the command line, else started when first asked for.
+//! The servers that figures need: those named on the command line, else started when first asked for. And what several
+//! figures share on them.
 
 use es_tests::{Kafka, Postgres};
 
-use crate::Args;
+use crate::takeover::Accounts;
+use crate::{Args, Failure};
 
 pub(crate) struct Servers {
     kafka: Option<String>,
     own_kafka: Option<Kafka>,
     database: Option<String>,
     own_postgres: Option<Postgres>,
+    accounts: Option<Accounts>,
 }
 
 impl Servers {
     pub(crate) fn new(args: &Args) -> Self {
-        Self { kafka: args.kafka.clone(), own_kafka: None, database: args.database.clone(), own_postgres: None }
+        let (kafka, database) = (args.kafka.clone(), args.database.clone());
+        Self { kafka, own_kafka: None, database, own_postgres: None, accounts: None }
     }
 
     /// The broker's address.
@@ -25,6 +29,14 @@ impl Servers {
             self.own_kafka = Some(Kafka::start().await);
         }
         self.own_kafka.as_ref().map(Kafka::bootstrap).expect("started just now")
+    }
+
+    /// A million accounts, the same for every figure.
+    pub(crate) async fn accounts(&mut self) -> Result<&Accounts, Failure> {
+        if self.accounts.is_none() {
+            self.accounts = Some(Accounts::open(self.kafka().await).await?);
+        }
+        Ok(self.accounts.as_ref().expect("opened just now"))
     }
 
     /// Databases, each empty; the one that was named is the only one.

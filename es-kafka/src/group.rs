@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::client::{Journal, blocking, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{code_of, failed};
-use crate::writer::headers;
+use crate::writer::{CONNECTING, headers};
 
 /// How long the thread of a member waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
@@ -33,6 +33,8 @@ const LEAVING_MAX: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(6);
 /// How long the question who is in the group may take before it is asked again.
 const ASKING_MAX: Duration = Duration::from_secs(5);
+/// The same for who leaves it, and then the question is left.
+const ASKING_LAST: Duration = Duration::from_secs(1);
 
 /// Kafka's consumer groups, and a producer for commands and replies. Made by [`KafkaLog::group`](crate::KafkaLog::group).
 pub struct KafkaGroup {
@@ -70,9 +72,12 @@ impl std::fmt::Debug for KafkaGroup {
 #[async_trait]
 impl Group for KafkaGroup {
     async fn join(&self, spec: &GroupSpec) -> Result<Arc<dyn Member>, LogError> {
-        let (config, spec) = (self.config.clone(), spec.clone());
-        let member = blocking(move || KafkaMember::join(&config, spec)).await?;
-        Ok(Arc::new(member))
+        let (config, spec, producer) = (self.config.clone(), spec.clone(), self.producer()?);
+        let member = blocking(move || {
+            get_ready(&producer, &spec.topic, config.deadline());
+            KafkaMember::join(&config, spec)
+        });
+        Ok(Arc::new(member.await?))
     }
 
     async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
@@ -96,6 +101,17 @@ impl Group for KafkaGroup {
                 let error = failed(format!("sending to {topic}/{partition}"), error);
                 Err(if refused { AppendError::Refused(error) } else { AppendError::Unknown(error) })
             }
+        }
+    }
+}
+
+/// Connects now, so that the first command or reply need not wait for it, and for the id that the producer asks for by
+/// a timer: a second, which is longer than taking a partition over. Whatever fails here, sending tries again.
+fn get_ready(producer: &FutureProducer<Journal>, topic: &str, patience: Duration) {
+    for _ in 0..CONNECTING {
+        if let Err(error) = producer.client().fetch_metadata(Some(topic), patience) {
+            tracing::debug!(topic, error = &error as &dyn std::error::Error, "connecting for sending");
+            return;
         }
     }
 }
@@ -225,9 +241,10 @@ impl Member for KafkaMember {
     }
 
     async fn leave(&self) {
-        let consumer = self.consumer();
+        let (seat, consumer) = (Arc::clone(&self.seat), self.consumer());
         // Closing would not tell the group: a member with a name is expected back.
         let left = blocking(move || {
+            let subscribed = consumer.subscription().is_ok_and(|topics| topics.count() > 0);
             let context = consumer.context();
             context.leaving.store(true, Ordering::SeqCst);
             let deferred: Vec<u32> = std::mem::take(&mut *lock(&context.deferred)).into_iter().collect();
@@ -237,6 +254,11 @@ impl Member for KafkaMember {
             consumer.unsubscribe();
             let deadline = Instant::now() + LEAVING_MAX;
             while consumer.assignment().is_ok_and(|assigned| assigned.count() > 0) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // Only now does the client tell the group, and not at all if it is closed before it came to that.
+            let member = subscribed && consumer.client().fatal_error().is_none();
+            while member && Instant::now() < deadline && seat.is_taken(&consumer, ASKING_LAST).unwrap_or(false) {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Ok(())
@@ -323,18 +345,12 @@ impl Seat {
     fn stays_taken(&self, consumer: &BaseConsumer<Rebalances>) -> bool {
         let session_ms = self.client.get("session.timeout.ms").and_then(|session| session.parse().ok());
         let session = session_ms.map_or(SESSION, Duration::from_millis);
-        // How Kafka makes the ids of members that have a name.
-        let named = format!("{}-", self.node);
-        let has_name = |id: &str| id.strip_prefix(&named).is_some_and(|rest| Uuid::try_parse(rest).is_ok());
         let mut taken_since = None;
         while !self.stopped.load(Ordering::Relaxed) {
             let _ = consumer.poll(Duration::ZERO); // for the journal
-            match consumer.fetch_group_list(Some(&self.group), ASKING_MAX) {
-                Ok(list) => {
-                    let mut members = list.groups().iter().flat_map(|group| group.members());
-                    if !members.any(|member| has_name(member.id())) {
-                        return false;
-                    }
+            match self.is_taken(consumer, ASKING_MAX) {
+                Ok(false) => return false,
+                Ok(true) => {
                     // Only from here on: a broker that just starts gives every member a new session.
                     if taken_since.get_or_insert_with(Instant::now).elapsed() > session * 2 + ASKING_MAX {
                         return true;
@@ -348,6 +364,15 @@ impl Seat {
             std::thread::sleep(POLL);
         }
         false
+    }
+
+    /// Whether there is a member under this process's name.
+    fn is_taken(&self, consumer: &BaseConsumer<Rebalances>, patience: Duration) -> Result<bool, KafkaError> {
+        // How Kafka makes the ids of members that have a name.
+        let named = format!("{}-", self.node);
+        let has_name = |id: &str| id.strip_prefix(&named).is_some_and(|rest| Uuid::try_parse(rest).is_ok());
+        let list = consumer.fetch_group_list(Some(&self.group), patience)?;
+        Ok(list.groups().iter().flat_map(|group| group.members()).any(|member| has_name(member.id())))
     }
 }
 

@@ -23,6 +23,10 @@ use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, code_of, failed, next};
 
+/// Questions about a topic after which a new producer usually has its id. It asks for one whenever an answer comes and a
+/// broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses, the second
+/// comes by one of them, the third is for an id that was asked for on the connection left then.
+pub(crate) const CONNECTING: usize = 3;
 /// After this time a new producer asks for its id by itself.
 const ID_TIMER: Duration = Duration::from_millis(600);
 /// Between two questions before that.
@@ -53,11 +57,8 @@ impl KafkaWriter {
         let producer: BaseProducer<Reports> =
             config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;
         let producer = Arc::new(producer);
-        // Connects now, so that the first append need not. A producer asks for its id whenever an answer comes and a
-        // broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses,
-        // the second comes by one of them, the third is for an id that was asked for on the connection left then; and
-        // on a busy machine the serving thread asks on.
-        for _ in 0..3 {
+        // Connects now, so that the first append need not; and on a busy machine the serving thread asks on.
+        for _ in 0..CONNECTING {
             if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
                 producer.poll(Duration::from_millis(20)); // brings the causes to the journal
                 return Err(producer.context().journal.explain(what(), error));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use es_core::log::Record;
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +14,7 @@ use crate::Failure;
 use crate::load::Work;
 
 /// Answers each record's sender when its report comes.
-struct Reports;
+pub(super) struct Reports;
 
 impl ClientContext for Reports {}
 
@@ -28,6 +29,19 @@ impl ProducerContext for Reports {
     }
 }
 
+/// An idempotent producer that sends at once.
+pub(super) fn producer(broker: &str) -> KafkaResult<ThreadedProducer<Reports>> {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", broker)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", "0")
+        .set("queue.buffering.max.messages", "0");
+    config.create_with_context(Reports)
+}
+
 /// An idempotent producer for each partition, as ours has, with the same settings.
 #[derive(Clone)]
 pub(crate) struct Produce {
@@ -38,16 +52,7 @@ pub(crate) struct Produce {
 
 impl Produce {
     pub(crate) fn start(broker: &str, topic: &str, partitions: u32, templates: Vec<Record>) -> Result<Self, Failure> {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", broker)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", "0")
-            .set("message.timeout.ms", "0")
-            .set("queue.buffering.max.messages", "0");
-        let producer = || config.create_with_context::<_, ThreadedProducer<Reports>>(Reports);
-        let producers = (0..partitions).map(|_| producer()).collect::<Result<_, _>>()?;
+        let producers = (0..partitions).map(|_| producer(broker)).collect::<Result<_, _>>()?;
         Ok(Self { topic: topic.into(), producers: Arc::new(producers), templates: Arc::new(templates) })
     }
 
@@ -68,20 +73,32 @@ impl Produce {
 
     fn send(&self, place: usize, partition: usize, answer: oneshot::Sender<()>) {
         let record = &self.templates[place % self.templates.len()];
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record
-            .headers
-            .iter()
-            .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_ref()) }));
-        let produced = BaseRecord::with_opaque_to(&self.topic, Box::new(answer))
-            .partition(i32::try_from(partition).expect("a few partitions"))
-            .key(record.key.as_ref())
-            .payload(record.value.as_deref().unwrap_or_default())
-            .timestamp(record.timestamp_ms)
-            .headers(headers);
-        if let Err((error, _)) = self.producers[partition].send(produced) {
-            panic!("the client takes the floor's records: {error}");
-        }
+        let number = i32::try_from(partition).expect("a few partitions");
+        send(&self.producers[partition], &self.topic, number, record, answer);
+    }
+}
+
+/// Hands a record to a client; `answer` tells when it is reported.
+pub(super) fn send(
+    producer: &ThreadedProducer<Reports>,
+    topic: &str,
+    partition: i32,
+    record: &Record,
+    answer: oneshot::Sender<()>,
+) {
+    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    let headers = record
+        .headers
+        .iter()
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_ref()) }));
+    let produced = BaseRecord::with_opaque_to(topic, Box::new(answer))
+        .partition(partition)
+        .key(record.key.as_ref())
+        .payload(record.value.as_deref().unwrap_or_default())
+        .timestamp(record.timestamp_ms)
+        .headers(headers);
+    if let Err((error, _)) = producer.send(produced) {
+        panic!("the client takes the floor's records: {error}");
     }
 }
 
