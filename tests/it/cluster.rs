@@ -7,7 +7,7 @@ mod crashes;
 mod history;
 mod load;
 mod network;
-mod nodes;
+pub(crate) mod nodes;
 mod random;
 mod truth;
 

@@ -12,6 +12,7 @@ mod kafka_group;
 mod kafka_log;
 mod kafka_snapshots;
 mod kafka_topics;
+mod kcat;
 mod projections;
 mod servers;
 mod write_path;
