@@ -18,7 +18,7 @@ fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().expect("an admin client can be made")
 }
 
-async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
+pub(crate) async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
     let mut new = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
     for (name, value) in settings {
         new = new.set(name, value);
