@@ -184,8 +184,15 @@ impl Asking {
         let Ok(number) = i32::try_from(partition) else {
             return Err(LogError::new(LogErrorKind::Settings, format!("{}: there is no such partition", what())));
         };
-        let ask = |patience| self.consumer.fetch_watermarks(topic, number, patience);
         let again = |code| next(code) == Next::Retry || (known && is_missing(code));
+        let ask = |patience| {
+            let bounds = self.consumer.fetch_watermarks(topic, number, patience);
+            if known && bounds.as_ref().is_err_and(|error| code_of(error).is_some_and(is_missing)) {
+                // librdkafka keeps what it heard of a topic from a broker that did not know it yet, until it is told anew.
+                let _ = self.consumer.fetch_metadata(Some(topic), patience);
+            }
+            bounds
+        };
         let (low, high) = self.retrying(ask, again, what)?;
         match (u64::try_from(low), u64::try_from(high)) {
             (Ok(low), Ok(high)) => Ok(low..high),

@@ -134,6 +134,7 @@ fn await_leaders(asking: &Asking, topic: &str, patience: Duration) -> Result<Sha
 struct Admin {
     client: AdminClient<Journal>,
     options: AdminOptions,
+    patience: Duration,
     runtime: Handle,
 }
 
@@ -143,9 +144,9 @@ impl Admin {
             .for_admin()
             .create_with_context(Journal::default())
             .map_err(|error| failed("creating a Kafka client", error))?;
-        let limit = Some(config.deadline());
-        let options = AdminOptions::new().request_timeout(limit).operation_timeout(limit);
-        Ok(Self { client, options, runtime: Handle::current() })
+        let patience = config.deadline();
+        let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
+        Ok(Self { client, options, patience, runtime: Handle::current() })
     }
 
     fn create(
@@ -181,14 +182,27 @@ impl Admin {
         }
     }
 
+    /// A new topic is known to brokers one after the other. One that does not know it answers with an error, of which
+    /// rdkafka leaves nothing but the lack of settings; so does one that may not tell them.
     fn settings(&self, topic: &str) -> Result<Settings, LogError> {
         let what = || format!("reading the settings of topic {topic} (the right DescribeConfigs is needed)");
-        let asked = [ResourceSpecifier::Topic(topic)];
-        let results = self.runtime.block_on(self.client.describe_configs(&asked, &self.options));
-        let found = results.map_err(|error| failed(what(), error))?.into_iter().next();
-        let found = found.ok_or_else(|| LogError::new(LogErrorKind::Unavailable, format!("{}: no answer", what())))?;
-        let entries = found.map_err(|code| failed(what(), KafkaError::AdminOp(code)))?.entries;
-        Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let asked = [ResourceSpecifier::Topic(topic)];
+            let results = self.runtime.block_on(self.client.describe_configs(&asked, &self.options));
+            let found = results.map_err(|error| failed(what(), error))?.into_iter().next();
+            let entries = match found {
+                Some(found) => found.map_err(|code| failed(what(), KafkaError::AdminOp(code)))?.entries,
+                None => Vec::new(),
+            };
+            if !entries.is_empty() {
+                return Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect());
+            }
+            if Instant::now() >= deadline {
+                return Err(LogError::new(LogErrorKind::Unavailable, format!("{}: no answer", what())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

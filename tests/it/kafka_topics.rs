@@ -4,18 +4,19 @@ use std::collections::HashMap;
 
 use es_core::log::{Log, LogErrorKind, TopicKind, TopicSpec};
 use es_kafka::KafkaConfig;
-use es_tests::Kafka;
+use es_tests::{Kafka, KafkaCluster};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::task::spawn_blocking;
 
-use crate::kafka_log::{connect, connect_with, events, prepared, record};
+use crate::kafka_log::{PATIENCE, connect, connect_with, events, prepared, record};
 
 /// Names and values.
 type Settings<'a> = &'a [(&'a str, &'a str)];
 
-fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().expect("an admin client can be made")
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("an admin client can be made")
 }
 
 pub(crate) async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
@@ -23,13 +24,13 @@ pub(crate) async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
     for (name, value) in settings {
         new = new.set(name, value);
     }
-    let made = admin(kafka).create_topics([&new], &AdminOptions::new()).await.unwrap();
+    let made = admin(&kafka.bootstrap()).create_topics([&new], &AdminOptions::new()).await.unwrap();
     made.into_iter().for_each(|made| drop(made.expect("the topic can be made")));
 }
 
-async fn settings(kafka: &Kafka, topic: &str) -> HashMap<String, String> {
+async fn settings(bootstrap: &str, topic: &str) -> HashMap<String, String> {
     let asked = [ResourceSpecifier::Topic(topic)];
-    let mut told = admin(kafka).describe_configs(&asked, &AdminOptions::new()).await.unwrap();
+    let mut told = admin(bootstrap).describe_configs(&asked, &AdminOptions::new()).await.unwrap();
     let entries = told.remove(0).unwrap().entries;
     entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
@@ -43,7 +44,7 @@ async fn a_missing_topic_is_made_so_that_nothing_is_ever_lost() {
     assert_eq!(log.prepare(&topic).await.unwrap(), 3);
     assert_eq!(log.prepare(&topic).await.unwrap(), 3, "and accepted when it is there");
 
-    let settings = settings(kafka, &topic.name).await;
+    let settings = settings(&kafka.bootstrap(), &topic.name).await;
     let expected = [
         ("cleanup.policy", "compact"),
         ("retention.ms", "-1"),
@@ -67,7 +68,7 @@ async fn a_snapshots_topic_is_made_to_be_compacted_soon_and_refused_where_it_cou
     let snapshots = || TopicSpec { kind: TopicKind::Snapshots, ..events("account") };
     let topic = snapshots();
     log.prepare(&topic).await.unwrap();
-    let settings = settings(kafka, &topic.name).await;
+    let settings = settings(&kafka.bootstrap(), &topic.name).await;
     for (name, value) in [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("segment.bytes", "67108864")] {
         assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
     }
@@ -90,13 +91,39 @@ async fn two_processes_can_make_a_topic_at_the_same_time() {
     assert_eq!((one.unwrap(), other.unwrap()), (8, 8));
 }
 
+/// Shows: where there are three brokers each record is on three and acknowledged by two, and a topic that some of them
+/// do not know yet is waited for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn with_three_brokers_a_topic_has_three_replicas_and_two_must_be_in_sync() {
+    let kafka = KafkaCluster::start().await;
+    let (bootstrap, log) = (kafka.bootstrap(), connect_with(KafkaConfig::new(kafka.bootstrap())).await);
+    for _ in 0..5 {
+        let kinds =
+            [TopicKind::Events, TopicKind::Snapshots, TopicKind::Commands { retention_ms: 1_000 }, TopicKind::Replies];
+        for kind in kinds {
+            let topic = TopicSpec { kind, ..events("account") };
+            log.prepare(&topic).await.unwrap();
+            let settings = settings(&bootstrap, &topic.name).await;
+            assert_eq!(settings.get("min.insync.replicas").map(String::as_str), Some("2"), "{kind:?}");
+            let (name, client) = (topic.name.clone(), admin(&bootstrap));
+            let metadata = spawn_blocking(move || client.inner().fetch_metadata(Some(name.as_str()), PATIENCE))
+                .await
+                .unwrap()
+                .unwrap();
+            let partitions = metadata.topics()[0].partitions();
+            assert!(partitions.iter().all(|partition| partition.replicas().len() == 3), "{kind:?}");
+        }
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs Kafka: run scripts/test"]
 async fn a_client_with_larger_batches_makes_a_topic_that_takes_them() {
     let kafka = Kafka::shared().await;
     let log = connect_with(KafkaConfig::new(kafka.bootstrap()).property("message.max.bytes", "2000000")).await;
     let topic = prepared(&log).await;
-    assert_eq!(settings(kafka, &topic).await["max.message.bytes"], "2000061");
+    assert_eq!(settings(&kafka.bootstrap(), &topic).await["max.message.bytes"], "2000061");
     // The smaller default is refused by name.
     let topic = events("account");
     create(kafka, &topic.name, &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "604800000")]).await;
@@ -160,9 +187,9 @@ async fn another_number_of_partitions_is_refused() {
     assert!(error.to_string().contains("it has 8 partitions, asked for are 4"), "{error}");
     // Remembered from before: somebody added some.
     let more = rdkafka::admin::NewPartitions::new(&topic.name, 9);
-    let changed = admin(kafka).create_partitions([&more], &AdminOptions::new()).await.unwrap();
+    let changed = admin(&kafka.bootstrap()).create_partitions([&more], &AdminOptions::new()).await.unwrap();
     changed.into_iter().for_each(|changed| drop(changed.unwrap()));
-    let error = es_tests::eventually("the new partition", crate::kafka_log::PATIENCE, async || {
+    let error = es_tests::eventually("the new partition", PATIENCE, async || {
         log.prepare(&topic).await.err() // brokers hear of it one after the other
     })
     .await;
@@ -183,7 +210,7 @@ async fn a_topic_whose_first_records_were_deleted_is_refused() {
     log.writer(&topic.name, 1).await.unwrap().append((0..5).map(|n| record(n.to_string())).collect()).await.unwrap();
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&topic.name, 1, Offset::Offset(3)).unwrap();
-    admin(kafka).delete_records(&before, &AdminOptions::new()).await.unwrap();
+    admin(&kafka.bootstrap()).delete_records(&before, &AdminOptions::new()).await.unwrap();
 
     let error = log.prepare(&topic).await.unwrap_err();
     assert_eq!(error.kind(), LogErrorKind::Lost);

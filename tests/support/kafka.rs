@@ -17,6 +17,8 @@ use crate::server::{Handle, Recipe, Server, assert_servers_allowed, complete};
 
 /// Whatever the clients see of a cluster's identity, 16 bytes in Kafka's notation.
 const CLUSTER_ID: &str = "ZXMtdGVzdHMtY2x1c3RlcQ";
+/// Options of Java, with the memory that one broker needs for everything that tests do.
+const JAVA: &[&str] = &["-Xms512m", "-Xmx512m"];
 const SETTINGS: &str = include_str!("kafka.properties");
 const DOWNLOAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/kafka-jars");
 
@@ -54,7 +56,7 @@ impl Kafka {
     /// As [`start`](Self::start).
     pub async fn start_with(settings: &[(&str, &str)]) -> Kafka {
         let settings: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        Kafka::start_on(Port::reserve(), Port::reserve(), settings).await
+        Kafka::start_on(Port::reserve(), Port::reserve(), JAVA, settings).await
     }
 
     /// Starts a broker with a proxy in front of it: who comes through the proxy is told its address, and so stays behind
@@ -71,16 +73,22 @@ impl Kafka {
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=PLAINTEXT\n"
         );
-        let kafka = Kafka::start_on(client, controller, settings).await;
+        let kafka = Kafka::start_on(client, controller, JAVA, settings).await;
         // Kept for the broker until this process ends, as it may be started again.
         std::mem::forget(proxied);
         (kafka, Proxy::start(proxy, behind).await)
     }
 
-    async fn start_on(client: Port, controller: Port, settings: String) -> Kafka {
+    /// Settings that are given here replace ours.
+    pub(crate) async fn start_on(
+        client: Port,
+        controller: Port,
+        java: &'static [&'static str],
+        settings: String,
+    ) -> Kafka {
         assert_servers_allowed("Kafka");
         let port = client.number();
-        let server = Handle::start(move || Broker::prepare(client, controller, &settings)).await;
+        let server = Handle::start(move || Broker::prepare(client, controller, java, &settings)).await;
         Kafka { server, port }
     }
 
@@ -141,20 +149,21 @@ impl Kafka {
 struct Broker {
     libs: PathBuf,
     properties: PathBuf,
+    options: &'static [&'static str],
     /// Both kept, so that no other server gets a port of ours while this one is down.
     client: Port,
     _controller: Port,
 }
 
 impl Broker {
-    fn prepare(client: Port, controller: Port, settings: &str) -> Server<Broker> {
+    fn prepare(client: Port, controller: Port, java: &'static [&'static str], settings: &str) -> Server<Broker> {
         let libs = jars();
         let home = Home::new("kafka");
         let properties = home.path().join("server.properties");
         let places = places(home.path(), client.number(), controller.number());
         // In a properties file the last of several values counts.
         fs::write(&properties, format!("{SETTINGS}{places}{settings}")).expect("a new folder can be written");
-        let broker = Broker { libs, properties, client, _controller: controller };
+        let broker = Broker { libs, properties, options: java, client, _controller: controller };
         broker.format();
         Server::new(broker, home)
     }
@@ -181,7 +190,7 @@ impl Recipe for Broker {
 
     fn command(&self) -> Command {
         let mut java = self.java();
-        java.args(["-Xms512m", "-Xmx512m", "-Djava.awt.headless=true"]);
+        java.args(self.options).arg("-Djava.awt.headless=true");
         // The list of all settings would hide what matters in the tail of the log.
         java.arg("-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn");
         java.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");

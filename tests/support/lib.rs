@@ -26,6 +26,7 @@
 
 mod home;
 mod kafka;
+mod kafka_cluster;
 mod names;
 mod port;
 mod postgres;
@@ -35,6 +36,7 @@ mod server;
 mod wait;
 
 pub use kafka::Kafka;
+pub use kafka_cluster::KafkaCluster;
 pub use names::{bank_binary, topic_prefix, unique_name};
 pub use port::free_port;
 pub use postgres::Postgres;

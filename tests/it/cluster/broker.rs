@@ -1,11 +1,18 @@
 //! A broker that dies, and one that others write to.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use es_core::log::{Log as _, Record};
-use es_tests::{Kafka, eventually};
+use es_tests::{Kafka, KafkaCluster, eventually};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::Metadata;
+use tokio::task::spawn_blocking;
 
-use super::Trial;
-use super::truth;
+use super::nodes::Cluster;
+use super::{Trial, truth};
 use crate::bank::LONG;
 use crate::kafka_log::{read_all, record};
 
@@ -23,6 +30,66 @@ async fn a_killed_broker_loses_and_doubles_nothing() {
         kafka.restart().await;
     }
     trial.finish(what).await;
+}
+
+/// Shows: with three brokers, topics have three replicas, and each broker in turn may be killed under load: the bank goes
+/// on with the other two, and loses and doubles nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn each_of_three_brokers_may_be_killed_while_the_bank_goes_on() {
+    let what = "kills of one in three brokers";
+    let mut kafka = KafkaCluster::start().await;
+    let trial = Trial::start(what, &kafka.bootstrap(), 3).await;
+    for number in 0..3 {
+        in_sync(&trial).await;
+        trial.load.goes_on(100).await;
+        kafka.nodes[number].kill().await;
+        trial.load.goes_on(200).await;
+        kafka.nodes[number].restart().await;
+    }
+    in_sync(&trial).await;
+    trial.finish(what).await;
+}
+
+/// Shows: the same of brokers that freeze, keep their connections and answer nothing, and go on later. How soon a client
+/// gives up a request to such a broker, and hears who took its place, are properties of the client.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn each_of_three_brokers_may_freeze_while_the_bank_goes_on() {
+    let what = "freezes of one in three brokers";
+    let mut kafka = KafkaCluster::start().await;
+    let soon = ["--kafka-property=socket.timeout.ms=3000", "--kafka-property=topic.metadata.refresh.interval.ms=2000"];
+    let trial = Trial::of(what, Cluster::start_with(&kafka.bootstrap(), 3, &soon).await).await;
+    for number in 0..3 {
+        in_sync(&trial).await;
+        trial.load.goes_on(100).await;
+        kafka.nodes[number].pause().await;
+        trial.load.goes_on(200).await;
+        kafka.nodes[number].resume().await;
+    }
+    in_sync(&trial).await;
+    trial.finish(what).await;
+}
+
+/// Waits until all brokers are there and every partition of the bank's topics has three replicas, all in sync.
+async fn in_sync(trial: &Trial) {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &trial.cluster.kafka).create().expect("a client can be made");
+    let client = Arc::new(client);
+    let all_in_sync = |metadata: &Metadata| {
+        let topics = metadata.topics().iter();
+        let ours: Vec<_> = topics.filter(|topic| topic.name().starts_with(&trial.cluster.namespace)).collect();
+        let mut partitions = ours.iter().flat_map(|topic| topic.partitions());
+        let whole = partitions.all(|partition| partition.replicas().len() == 3 && partition.isr().len() == 3);
+        metadata.brokers().len() == 3 && !ours.is_empty() && whole
+    };
+    eventually("three replicas of everything to be in sync", LONG, async || {
+        let client = client.clone();
+        let asked = spawn_blocking(move || client.fetch_metadata(None, Duration::from_secs(5)));
+        let metadata = asked.await.expect("asking does not panic").ok()?;
+        all_in_sync(&metadata).then_some(())
+    })
+    .await;
 }
 
 /// Shows: what others write into the events topic is counted as foreign or void, and changes nothing: rubbish, copies

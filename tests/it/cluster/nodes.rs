@@ -19,6 +19,7 @@ pub(crate) struct Node {
     port: u16,
     kafka: String,
     namespace: String,
+    options: Vec<String>,
     data: PathBuf,
     pub(crate) process: Option<Proc>,
     /// Not to be started again.
@@ -33,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) client: Client,
+    /// What each process is given beside its own.
+    options: Vec<String>,
     dir: TempDir,
 }
 
@@ -44,13 +47,20 @@ impl Cluster {
             namespace: topic_prefix(),
             nodes: Vec::new(),
             client: Client::new(),
+            options: Vec::new(),
             dir: tempfile::tempdir().expect("a temporary folder"),
         }
     }
 
     /// Starts processes and waits until each is ready.
     pub(crate) async fn start(kafka: &str, count: usize) -> Cluster {
-        let mut cluster = Cluster::empty(kafka);
+        Cluster::start_with(kafka, count, &[]).await
+    }
+
+    /// The same with more options for each process.
+    pub(crate) async fn start_with(kafka: &str, count: usize, options: &[&str]) -> Cluster {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut cluster = Cluster { options, ..Cluster::empty(kafka) };
         for _ in 0..count {
             cluster.add(kafka).start();
         }
@@ -71,6 +81,7 @@ impl Cluster {
             port,
             kafka: kafka.into(),
             namespace: self.namespace.clone(),
+            options: self.options.clone(),
             data: self.dir.path().join(self.nodes.len().to_string()),
             process: None,
             retired: false,
@@ -142,6 +153,7 @@ impl Node {
         let mut command = program(&["serve"]);
         command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--node", &self.name]);
         command.args(["--kafka", &self.kafka, "--namespace", &self.namespace]).arg("--data").arg(&self.data);
+        command.args(&self.options);
         // A process that is gone is missed soon, so that a test sees many take-overs.
         for property in ["session.timeout.ms=1500", "heartbeat.interval.ms=300"] {
             command.args(["--kafka-property", property]);
