@@ -6,7 +6,7 @@ use es_core::log::Log;
 use es_tests::{Kafka, eventually};
 use serde_json::{Value, json};
 
-use crate::bank::LONG;
+use crate::bank::{LONG, program};
 use crate::cluster::nodes::Cluster;
 
 const FORMATS: &str = include_str!("../../docs/formats.md");
@@ -109,6 +109,24 @@ async fn a_command_sent_with_kcat_is_answered_and_one_to_the_wrong_partition_is_
             "{account}: {keys:?}"
         );
     }
+
+    // What is no event of ours is shown with its place.
+    let (kafka, namespace) = (&documented.kafka, &documented.namespace);
+    run(&format!("printf rubbish | kcat -P -b {kafka} -t {namespace}.account.events -p 3 -k somebody"));
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let shown = |args: &[&str]| {
+        let mut command = program(args);
+        command.args(["--kafka", kafka, "--namespace", namespace]).arg("--data").arg(elsewhere.path());
+        let output = command.output().expect("the bank runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let told: Value = serde_json::from_str(&shown(&["quarantine", "--json"])).expect("JSON");
+    assert_eq!(told["foreign"].as_array().map(Vec::len), Some(1), "{told}");
+    let record = &told["foreign"][0];
+    assert_eq!((&record["partition"], &record["bytes"]), (&json!(3), &json!("somebodyrubbish".len())), "{told}");
+    let text = shown(&["quarantine"]);
+    assert!(text.contains("account.events/3 offset") && text.contains("1 foreign records, 0 void"), "{text}");
     cluster.nodes[0].stop().await;
 }
 

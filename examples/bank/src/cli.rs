@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, serve};
+use crate::{audit, balances, import, log, quarantine, serve};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Balances(balances::Args),
     /// Show the audit trail
     Audit(audit::Args),
+    /// Show what is on the events topic and does not count: foreign records, and how many void ones there are
+    Quarantine(quarantine::Args),
     /// Rebuild a read model beside the live one, then switch
     Rebuild {
         /// The read model; all of them unless given
@@ -89,6 +91,7 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
         Some(Command::Balances(args)) => balances::run(&options, &args).await,
         Some(Command::Audit(args)) => audit::run(&options, &args).await,
+        Some(Command::Quarantine(args)) => quarantine::run(&options, &args).await,
         Some(Command::Rebuild { .. }) => Err(not_yet("rebuild")),
         Some(Command::Verify) => Err(not_yet("verify")),
     }
