@@ -13,6 +13,7 @@ use crate::Failure;
 use crate::account::{Account, Deposits};
 use crate::embedded::folder;
 use crate::figure::{Figure, detail};
+use crate::load::cpu_seconds;
 
 const ACCOUNTS: usize = 1_000_000;
 const TURNS: usize = 3;
@@ -32,13 +33,14 @@ pub(crate) async fn restore(name: &'static str, broker: String) -> Result<Figure
     let (mut ours, mut floor) = (vec![], vec![]);
     for _ in 0..TURNS {
         let empty = folder()?;
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), cpu_seconds());
         let engine = self::engine(&log, &namespace, empty.path());
         let bus = engine.start::<Account>().await?;
         bus.ready().await?;
+        let cpu = cpu_seconds() - cpu;
         let restored: u64 = bus.status().iter().map(|status| status.restored).sum();
         ours.push(restored as f64 / started.elapsed().as_secs_f64());
-        detail(|| format!("{restored} states in {:?}", started.elapsed()));
+        detail(|| format!("{restored} states in {:?}, {cpu:.2} s of the processor", started.elapsed()));
         engine.shutdown().await;
         let started = Instant::now();
         let engine = self::engine(&log, &namespace, empty.path());

@@ -247,7 +247,10 @@ impl Copier {
         });
         let mut copied = self.piece.split().freeze();
         let key = copied.split_to(key.len());
-        let value = value.map(|value| copied.split_to(value.len()));
+        let value = match value {
+            Some(_) if headers.is_empty() => Some(std::mem::take(&mut copied)),
+            value => value.map(|value| copied.split_to(value.len())),
+        };
         for ((_, value), length) in headers.iter_mut().zip(&self.lengths) {
             *value = copied.split_to(*length);
         }

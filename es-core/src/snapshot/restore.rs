@@ -1,5 +1,7 @@
 //! Filling the local store from the snapshots topic.
 
+mod wire;
+
 use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -237,6 +239,9 @@ impl Found {
     }
 
     fn note(&mut self, stored: &StoredRecord) -> Result<(), Unreadable> {
+        if !stored.record.key.starts_with(b"!") {
+            return Ok(()); // as most
+        }
         let (Some((Subject::Checkpoint, _)), Some(value)) = (parse_key(&stored.record.key), &stored.record.value)
         else {
             return Ok(());
@@ -263,42 +268,6 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
         RuntimeFlavor::CurrentThread => work(),
         _ => tokio::task::block_in_place(work),
     }
-}
-
-/// Of a [`Snapshot`] what tells whether it is wanted. The rest is looked at when it is needed.
-#[derive(Clone, PartialEq, Message)]
-struct SnapshotHead {
-    #[prost(bytes = "bytes", tag = "2")]
-    lineage: Bytes,
-    #[prost(uint64, tag = "3")]
-    version: u64,
-}
-
-/// The same of [`Ids`](super::Ids).
-#[derive(Clone, PartialEq, Message)]
-struct IdsHeads {
-    #[prost(bytes = "bytes", tag = "2")]
-    lineage: Bytes,
-    #[prost(message, repeated, tag = "3")]
-    ids: Vec<IdHead>,
-}
-
-/// The same of an [`IdEntry`](super::IdEntry).
-#[derive(Clone, PartialEq, Message)]
-struct IdHead {
-    #[prost(bytes = "bytes", tag = "1")]
-    aggregate: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    command: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    known: Bytes,
-}
-
-/// The same of a [`Known`](crate::state::Known).
-#[derive(Clone, PartialEq, Message)]
-struct KnownHead {
-    #[prost(int64, tag = "1")]
-    recorded_at_ms: i64,
 }
 
 enum Refused {
@@ -361,15 +330,14 @@ impl<'a> Filling<'a> {
         };
         match subject {
             Subject::Aggregate(aggregate) => {
-                let head = SnapshotHead::decode(value.clone()).map_err(|_| Refused::Record(Unreadable("snapshot")))?;
-                if head.lineage == lineage.0[..] {
+                let head = wire::snapshot(value).ok_or(Refused::Record(Unreadable("snapshot")))?;
+                if head.lineage == lineage.0 {
                     self.take_state(aggregate, epoch, head.version, value);
                 }
             }
             Subject::Ids => {
-                let ids = IdsHeads::decode(value.clone()).map_err(|_| Refused::Record(Unreadable("record of ids")))?;
-                if ids.lineage == lineage.0[..] {
-                    ids.ids.into_iter().try_for_each(|entry| self.take_id(entry))?;
+                if wire::lineage(value).ok_or(Refused::Record(Unreadable("record of ids")))? == lineage.0 {
+                    wire::ids(value).try_for_each(|entry| self.take_id(entry, value))?;
                 }
             }
             Subject::Checkpoint => return Ok(()),
@@ -398,15 +366,14 @@ impl<'a> Filling<'a> {
         self.states.push(Collected { key, version, in_turn, value: value.clone() });
     }
 
-    fn take_id(&mut self, entry: IdHead) -> Result<(), Refused> {
+    fn take_id(&mut self, entry: Option<wire::Id<'_>>, value: &Bytes) -> Result<(), Refused> {
+        let wire::Id { aggregate, command, known, recorded_at_ms } =
+            entry.ok_or(Refused::Record(Unreadable("command id")))?;
         let spans = self.topic.limits.spans;
-        let unreadable = || Refused::Record(Unreadable("command id"));
-        let recorded_at_ms = KnownHead::decode(entry.known.clone()).map_err(|_| unreadable())?.recorded_at_ms;
         if spans.holds(recorded_at_ms, self.now_ms) {
-            let text = |bytes| std::str::from_utf8(bytes).map_err(|_| unreadable());
-            let key = key::id(self.topic.partition, text(&entry.aggregate)?, text(&entry.command)?);
-            self.count(&key, &entry.known);
-            self.ids.entry(spans.table(recorded_at_ms)).or_default().push((key, entry.known));
+            let (key, known) = (key::id(self.topic.partition, aggregate, command), value.slice_ref(known));
+            self.count(&key, &known);
+            self.ids.entry(spans.table(recorded_at_ms)).or_default().push((key, known));
         }
         Ok(())
     }
