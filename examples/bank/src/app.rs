@@ -23,6 +23,8 @@ const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const STANDSTILL: Duration = Duration::from_secs(10);
 /// Projections that another process took over come back when they do not move for this long.
 const SILENCE: Duration = Duration::from_secs(5);
+/// States kept in memory per partition. Small: the whole process is to stay within a few hundred megabytes.
+const STATES_MAX: usize = 2_000;
 /// How long what is under way may keep the database's connections when the process ends.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -51,6 +53,10 @@ pub(crate) struct Options {
     /// The first part of the names of topics and tables
     #[arg(long, value_name = "NAME", default_value = "bank", global = true)]
     pub(crate) namespace: String,
+    /// On Kafka, how many records of a partition may come before its changed states are written to the snapshots topic;
+    /// 0 for no snapshots
+    #[arg(long, value_name = "RECORDS", default_value_t = EngineConfig::default().snapshot_every, global = true)]
+    pub(crate) snapshot_every: u64,
 }
 
 /// The log, the database and the read models that are kept up to date.
@@ -117,9 +123,9 @@ impl Bank {
             node: node.map_or(unnamed.node, str::to_owned),
             state_dir: Some(models.folder.join("state")),
             dedup_retention: DEDUP_RETENTION,
-            // Small: with every partition's share the whole process is to stay within a few hundred megabytes.
-            unwritten_max: 2_000,
-            cached_max: 2_000,
+            snapshot_every: options.snapshot_every,
+            unwritten_max: unwritten_max(options.snapshot_every),
+            cached_max: STATES_MAX,
             standby,
             ..EngineConfig::default()
         };
@@ -169,6 +175,14 @@ async fn open_database(options: &Options, folder: &Folder) -> Result<Database, F
 async fn close(database: &Database) {
     if tokio::time::timeout(CLOSE_MAX, database.close()).await.is_err() {
         tracing::warn!("what the database was asked last is cut off, it takes longer than {CLOSE_MAX:?}");
+    }
+}
+
+/// States and command ids collected before they are written to disk. Snapshots are made of what is written.
+fn unwritten_max(snapshot_every: u64) -> usize {
+    match usize::try_from(snapshot_every) {
+        Ok(0) | Err(_) => STATES_MAX,
+        Ok(every) => every.min(STATES_MAX),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
 
 fn owners(text: &mut String, partitions: &[PartitionStatus]) {
     type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let figures: [Figure; 11] = [
+    let figures: [Figure; 14] = [
         ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
             u64::from(at.state == OwnerState::Serving)
         }),
@@ -33,6 +33,9 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
         ("rejected_commands_total", "counter", "Records on the commands topic that were no command", |at| at.rejected),
         ("misrouted_commands_total", "counter", "Commands that came to the wrong partition", |at| at.misrouted),
         ("expired_commands_total", "counter", "Commands that expired before they were decided", |at| at.expired),
+        ("checkpoints_total", "counter", "Checkpoints written to the snapshots topic", |at| at.checkpoints),
+        ("failed_checkpoints_total", "counter", "Checkpoints that could not be written", |at| at.failed_checkpoints),
+        ("restored_aggregates_total", "counter", "Aggregates whose state came from a snapshot", |at| at.restored),
         ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
     ];
     for (name, kind, help, figure) in figures {
