@@ -3,6 +3,7 @@
 
 mod broker;
 mod checker;
+mod compaction;
 mod crashes;
 mod history;
 mod load;

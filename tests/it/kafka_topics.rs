@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use es_core::log::{Log, LogErrorKind, TopicKind, TopicSpec};
 use es_kafka::KafkaConfig;
 use es_tests::{Kafka, KafkaCluster};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
@@ -13,12 +13,13 @@ use tokio::task::spawn_blocking;
 use crate::kafka_log::{PATIENCE, connect, connect_with, events, prepared, record};
 
 /// Names and values.
-type Settings<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("an admin client can be made")
 }
 
+/// A topic with two partitions.
 pub(crate) async fn create(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
     let mut new = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
     for (name, value) in settings {
@@ -33,6 +34,16 @@ async fn settings(bootstrap: &str, topic: &str) -> HashMap<String, String> {
     let mut told = admin(bootstrap).describe_configs(&asked, &AdminOptions::new()).await.unwrap();
     let entries = told.remove(0).unwrap().entries;
     entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+}
+
+/// These settings and no others, whatever was set before.
+pub(crate) async fn change(kafka: &Kafka, topic: &str, settings: Settings<'_>) {
+    let mut new = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in settings {
+        new = new.set(name, value);
+    }
+    let changed = admin(&kafka.bootstrap()).alter_configs([&new], &AdminOptions::new()).await.unwrap();
+    changed.into_iter().for_each(|changed| drop(changed.expect("the topic can be changed")));
 }
 
 #[tokio::test]

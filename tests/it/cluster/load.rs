@@ -67,6 +67,25 @@ impl Load {
         self.history.calls()
     }
 
+    /// Sends the first commands that were answered once more; the checker holds the answers against those of then.
+    pub(crate) async fn repeat(&self, cluster: &Cluster, commands: usize) {
+        let mut sender = Sender {
+            number: SENDERS,
+            random: fastrand::Rng::new(),
+            processes: cluster.addresses(),
+            client: cluster.client.clone(),
+            history: self.history.clone(),
+            stop: self.stop.clone(),
+            sent: 0,
+        };
+        let calls = self.calls();
+        for call in calls.iter().filter(|call| call.answer.is_definite()).take(commands) {
+            while !sender.call(&call.key, &call.account, call.command).await {
+                sender.pause(100).await;
+            }
+        }
+    }
+
     /// Lets every sender finish its command.
     pub(crate) async fn finish(&mut self) -> Vec<Call> {
         self.stop.store(true, Ordering::Relaxed);

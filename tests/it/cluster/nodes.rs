@@ -34,8 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) client: Client,
-    /// What each process is given beside its own.
-    options: Vec<String>,
+    /// What each process that is added from now on is given beside its own.
+    pub(crate) options: Vec<String>,
     dir: TempDir,
 }
 
@@ -166,6 +166,12 @@ impl Node {
         let Some(mut process) = self.process.take() else { return };
         process.kill9();
         self.bury(&process, "killed");
+    }
+
+    /// `kill -9`, and its folder is gone too, as with a machine that is replaced.
+    pub(crate) fn lose(&mut self) {
+        self.kill();
+        fs::remove_dir_all(&self.data).expect("its folder can be removed");
     }
 
     /// Asks it to end and waits until it has.
