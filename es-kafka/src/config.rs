@@ -282,6 +282,9 @@ impl KafkaConfig {
         // librdkafka's default maximum of 10 s is most of the stall after a broker's restart. And a new client waits
         // for half of the first value before it connects to a broker that it learnt of: small makes opening fast.
         client.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "500");
+        // A broker that freezes keeps its connections: how soon a request to it is given up, and how soon a client hears
+        // who leads in its place. The defaults of 60 s and 5 minutes are how long everybody would wait.
+        client.set("socket.timeout.ms", "5000").set("topic.metadata.refresh.interval.ms", "5000");
         if let Some(protocol) = self.security_protocol() {
             client.set("security.protocol", protocol);
         }

@@ -175,6 +175,13 @@ impl Admin {
             // Somebody was faster: what they made is verified like any other.
             Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
                 tracing::info!(topic, partitions, replicas, "topic created");
+                if replicas < REPLICAS {
+                    tracing::warn!(
+                        topic,
+                        replicas,
+                        "what is acknowledged may be on one broker only: for production have three"
+                    );
+                }
                 Ok(())
             }
             Some(Err((_, code))) => Err(failed(what(), KafkaError::AdminOp(code))),

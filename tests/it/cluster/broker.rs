@@ -11,7 +11,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::Metadata;
 use tokio::task::spawn_blocking;
 
-use super::nodes::Cluster;
 use super::{Trial, truth};
 use crate::bank::LONG;
 use crate::kafka_log::{read_all, record};
@@ -51,15 +50,13 @@ async fn each_of_three_brokers_may_be_killed_while_the_bank_goes_on() {
     trial.finish(what).await;
 }
 
-/// Shows: the same of brokers that freeze, keep their connections and answer nothing, and go on later. How soon a client
-/// gives up a request to such a broker, and hears who took its place, are properties of the client.
+/// Shows: the same of brokers that freeze, keep their connections and answer nothing, and go on later.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka: run scripts/test"]
 async fn each_of_three_brokers_may_freeze_while_the_bank_goes_on() {
     let what = "freezes of one in three brokers";
     let mut kafka = KafkaCluster::start().await;
-    let soon = ["--kafka-property=socket.timeout.ms=3000", "--kafka-property=topic.metadata.refresh.interval.ms=2000"];
-    let trial = Trial::of(what, Cluster::start_with(&kafka.bootstrap(), 3, &soon).await).await;
+    let trial = Trial::start(what, &kafka.bootstrap(), 3).await;
     for number in 0..3 {
         in_sync(&trial).await;
         trial.load.goes_on(100).await;
