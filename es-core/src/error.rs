@@ -60,6 +60,13 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// Whether the program does not know the type at all.
+    pub fn is_unknown_type(&self) -> bool {
+        matches!(self, Self::UnknownType { .. })
+    }
+}
+
 /// Why a command has no receipt. What the caller does next decides the variant.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

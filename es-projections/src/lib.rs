@@ -60,16 +60,24 @@
 //! far each projection is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an
 //! event.
 
+// Lets the derives, which write `::es_projections::…`, be used in this crate's own docs and tests.
+extern crate self as es_projections;
+
 pub mod audit;
 mod checkpoint;
 mod error;
 mod migrations;
+mod model;
 mod projection;
 mod registry;
 mod sql;
 mod worker;
 
 pub use error::{Error, ProjectionError};
+pub use es_derive::{ColumnValue, ReadModel};
+#[doc(hidden)]
+pub use model::derived;
+pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{Handle, PartitionProgress, Status, Worker, WorkerState};

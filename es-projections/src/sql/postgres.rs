@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -173,6 +174,8 @@ pub(super) fn create(table: &Table, name: &str) -> String {
         // JSON keeps the text byte for byte and takes what JSONB refuses, such as \u0000 and huge numbers.
         Kind::Json => "JSON",
         Kind::Time => "TIMESTAMPTZ",
+        Kind::Date => "DATE",
+        Kind::Decimal => "NUMERIC",
         Kind::Uuid => "UUID",
     };
     statement::create(table, name, kind_name, "")
@@ -216,6 +219,8 @@ fn arguments(values: &[Value]) -> Result<Args> {
             Value::Bytes(value) => args.add(value),
             Value::Json(value) => args.add(JsonText(value.clone())),
             Value::Time(value) => args.add(value),
+            Value::Date(value) => args.add(value),
+            Value::Decimal(value) => args.add(value),
             Value::Uuid(value) => args.add(value),
         };
         added.map_err(DriverError::Sql)?;
@@ -253,6 +258,8 @@ fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<Args> {
             Array::Bytes(values) => args.add(values),
             Array::Json(values) => args.add(values),
             Array::Time(values) => args.add(values),
+            Array::Date(values) => args.add(values),
+            Array::Decimal(values) => args.add(values),
             Array::Uuid(values) => args.add(values),
         };
         added.map_err(DriverError::Sql)?;
@@ -267,6 +274,8 @@ enum Array {
     Bytes(Vec<Option<Vec<u8>>>),
     Json(Vec<Option<JsonText>>),
     Time(Vec<Option<DateTime<Utc>>>),
+    Date(Vec<Option<NaiveDate>>),
+    Decimal(Vec<Option<Decimal>>),
     Uuid(Vec<Option<Uuid>>),
 }
 
@@ -279,6 +288,8 @@ impl Array {
             Kind::Bytes => Self::Bytes(Vec::with_capacity(len)),
             Kind::Json => Self::Json(Vec::with_capacity(len)),
             Kind::Time => Self::Time(Vec::with_capacity(len)),
+            Kind::Date => Self::Date(Vec::with_capacity(len)),
+            Kind::Decimal => Self::Decimal(Vec::with_capacity(len)),
             Kind::Uuid => Self::Uuid(Vec::with_capacity(len)),
         }
     }
@@ -291,6 +302,8 @@ impl Array {
             (Self::Bytes(values), Value::Bytes(value)) => values.push(Some(value)),
             (Self::Json(values), Value::Json(value)) => values.push(Some(JsonText(value))),
             (Self::Time(values), Value::Time(value)) => values.push(Some(value)),
+            (Self::Date(values), Value::Date(value)) => values.push(Some(value)),
+            (Self::Decimal(values), Value::Decimal(value)) => values.push(Some(value)),
             (Self::Uuid(values), Value::Uuid(value)) => values.push(Some(value)),
             (array, Value::Null) => array.push_null(),
             (_, value) => unreachable!("rows are checked against the table's kinds, and this is {value:?}"),
@@ -305,6 +318,8 @@ impl Array {
             Self::Bytes(values) => values.push(None),
             Self::Json(values) => values.push(None),
             Self::Time(values) => values.push(None),
+            Self::Date(values) => values.push(None),
+            Self::Decimal(values) => values.push(None),
             Self::Uuid(values) => values.push(None),
         }
     }
@@ -375,7 +390,13 @@ fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
         "JSONB" => value.as_str().map(|text| Value::Json(text[1..].to_owned())),
         "TIMESTAMPTZ" => <DateTime<Utc> as Decode<Postgres>>::decode(value).map(Value::Time),
         "UUID" => <Uuid as Decode<Postgres>>::decode(value).map(Value::Uuid),
-        "NUMERIC" => value.as_bytes().and_then(|bytes| integral(bytes).map(Value::Integer)),
+        "DATE" => <NaiveDate as Decode<Postgres>>::decode(value).map(Value::Date),
+        // What `sum` makes of integers, or a decimal number.
+        "NUMERIC" => match value.as_bytes().map(integral) {
+            Ok(Some(integer)) => Ok(Value::Integer(integer)),
+            Ok(None) => <Decimal as Decode<Postgres>>::decode(value).map(Value::Decimal),
+            Err(error) => Err(error),
+        },
         other => {
             let name = row.column(place).name();
             return Err(DriverError::Invalid(format!("column {name:?} is {other}, which is not read: cast it")));
@@ -384,22 +405,18 @@ fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
     decoded.map_err(DriverError::Sql)
 }
 
-/// A NUMERIC without fraction that fits an integer: what `sum` makes of integers.
-fn integral(bytes: &[u8]) -> std::result::Result<i64, BoxDynError> {
-    let wrong = || BoxDynError::from("a NUMERIC that is not an integer of 64 bits: cast it");
+/// A NUMERIC without a scale that fits an integer.
+fn integral(bytes: &[u8]) -> Option<i64> {
     let words: Vec<i16> = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
-    let [_, weight, sign, _, digits @ ..] = words.as_slice() else { return Err(wrong()) };
+    let [_, weight, sign, 0, digits @ ..] = words.as_slice() else { return None };
     // Digits are of base 10,000; the first counts 10,000 to the power of `weight`.
-    let places = usize::try_from(i32::from(*weight) + 1).unwrap_or(0);
-    if digits.iter().skip(places).any(|&digit| digit != 0) || places > 5 {
-        return Err(wrong());
-    }
+    let places = usize::try_from(i32::from(*weight) + 1).ok().filter(|places| *places <= 5)?;
     let digit = |place| i128::from(digits.get(place).copied().unwrap_or(0));
     let number = (0..places).fold(0, |number, place| number * 10_000 + digit(place));
     match *sign as u16 {
-        0x0000 => i64::try_from(number).map_err(|_| wrong()),
-        0x4000 => i64::try_from(-number).map_err(|_| wrong()),
-        _ => Err(wrong()),
+        0x0000 => i64::try_from(number).ok(),
+        0x4000 => i64::try_from(-number).ok(),
+        _ => None,
     }
 }
 

@@ -202,7 +202,7 @@ impl Tx {
 pub(super) fn create(table: &Table, name: &str) -> String {
     let kind_name = |column: &Column| match column.kind {
         Kind::Integer | Kind::Bool => "INTEGER",
-        Kind::Text | Kind::Json | Kind::Time | Kind::Uuid => "TEXT",
+        Kind::Text | Kind::Json | Kind::Time | Kind::Date | Kind::Decimal | Kind::Uuid => "TEXT",
         Kind::Bytes => "BLOB",
     };
     statement::create(table, name, kind_name, " STRICT")
@@ -255,6 +255,8 @@ fn arguments(values: impl Iterator<Item = Value>) -> Result<SqliteArguments> {
             Value::Bool(value) => args.add(i64::from(value)),
             Value::Bytes(value) => args.add(value),
             Value::Time(value) => args.add(time_text(value)),
+            Value::Date(value) => args.add(value.to_string()),
+            Value::Decimal(value) => args.add(value.to_string()),
             Value::Uuid(value) => args.add(value.hyphenated().to_string()),
         };
         added.map_err(DriverError::Sql)?;
@@ -298,6 +300,8 @@ fn decode_declared(row: &SqliteRow, columns: &[Column]) -> Result<Vec<Value>> {
             (Kind::Bool, Value::Integer(value)) => Value::Bool(value != 0),
             (Kind::Json, Value::Text(text)) => Value::Json(text),
             (Kind::Time, Value::Text(text)) => Value::Time(parse_time(&text).ok_or_else(|| wrong(&text))?),
+            (Kind::Date, Value::Text(text)) => Value::Date(text.parse().map_err(|_| wrong(&text))?),
+            (Kind::Decimal, Value::Text(text)) => Value::Decimal(text.parse().map_err(|_| wrong(&text))?),
             (Kind::Uuid, Value::Text(text)) => Value::Uuid(uuid::Uuid::parse_str(&text).map_err(|_| wrong(&text))?),
             (_, value) => value,
         })

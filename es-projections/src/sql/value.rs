@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, Datelike, SecondsFormat, Utc};
-use es_core::Version;
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
+use es_core::{AggregateKey, Version};
+use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -20,6 +21,8 @@ use crate::error::Error;
 /// | [`Kind::Bytes`] | `BLOB` | `BYTEA` |
 /// | [`Kind::Json`] | `TEXT` | `JSON`, which keeps the text as it was given |
 /// | [`Kind::Time`] | `TEXT`, as `2026-01-31T12:00:00.000000Z` | `TIMESTAMPTZ` |
+/// | [`Kind::Date`] | `TEXT`, as `2026-01-31` | `DATE` |
+/// | [`Kind::Decimal`] | `TEXT`, as `12.50`: it does not sort as the number does | `NUMERIC` |
 /// | [`Kind::Uuid`] | `TEXT`, lower case with hyphens | `UUID` |
 ///
 /// Times are written in full, to the microsecond and in UTC, so that they sort as text, and `recorded_at >=
@@ -38,6 +41,10 @@ pub enum Kind {
     Json,
     /// A point in time, to the microsecond.
     Time,
+    /// A day.
+    Date,
+    /// A decimal number of up to 28 digits, with its scale: `12.50` stays `12.50`.
+    Decimal,
     /// A UUID.
     Uuid,
 }
@@ -59,6 +66,10 @@ pub enum Value {
     Json(String),
     /// A point in time; what is finer than a microsecond is cut off when it is stored.
     Time(DateTime<Utc>),
+    /// A day.
+    Date(NaiveDate),
+    /// A decimal number.
+    Decimal(Decimal),
     /// A UUID.
     Uuid(Uuid),
 }
@@ -87,6 +98,8 @@ impl Value {
             Self::Bytes(_) => Kind::Bytes,
             Self::Json(_) => Kind::Json,
             Self::Time(_) => Kind::Time,
+            Self::Date(_) => Kind::Date,
+            Self::Decimal(_) => Kind::Decimal,
             Self::Uuid(_) => Kind::Uuid,
         })
     }
@@ -98,6 +111,9 @@ impl Value {
             Self::Json(text) if text.contains('\0') => Some("JSON has no zero characters".into()),
             Self::Time(time) if !(0..=9999).contains(&time.year()) => {
                 Some(format!("time {time} is not between the years 0 and 9999"))
+            }
+            Self::Date(date) if !(0..=9999).contains(&date.year()) => {
+                Some(format!("date {date} is not between the years 0 and 9999"))
             }
             _ => None,
         }
@@ -136,6 +152,8 @@ from! {
     &[u8] => |value| Self::Bytes(value.into());
     Bytes => |value| Self::Bytes(value.into());
     DateTime<Utc> => |value| Self::Time(value);
+    NaiveDate => |value| Self::Date(value);
+    Decimal => |value| Self::Decimal(value);
     Uuid => |value| Self::Uuid(value);
     Version => |value| Self::Integer(i64::try_from(value.get()).expect("versions are counted from 1, one by one"));
 }
@@ -174,10 +192,20 @@ from_value! {
     i64, "an integer": Value::Integer(value) => Some(*value);
     u64, "an integer from 0": Value::Integer(value) => u64::try_from(*value).ok();
     u32, "an integer from 0 to 4294967295": Value::Integer(value) => u32::try_from(*value).ok();
+    u16, "an integer from 0 to 65535": Value::Integer(value) => u16::try_from(*value).ok();
+    u8, "an integer from 0 to 255": Value::Integer(value) => u8::try_from(*value).ok();
+    i32, "an integer of 32 bits": Value::Integer(value) => i32::try_from(*value).ok();
+    i16, "an integer of 16 bits": Value::Integer(value) => i16::try_from(*value).ok();
+    i8, "an integer of 8 bits": Value::Integer(value) => i8::try_from(*value).ok();
     bool, "true or false": Value::Bool(value) => Some(*value), Value::Integer(value @ 0..=1) => Some(*value == 1);
     String, "text": Value::Text(value) | Value::Json(value) => Some(value.clone()), Value::Uuid(value) => Some(value.to_string());
     Vec<u8>, "bytes": Value::Bytes(value) => Some(value.clone());
+    Bytes, "bytes": Value::Bytes(value) => Some(value.clone().into());
     DateTime<Utc>, "a time": Value::Time(value) => Some(*value), Value::Text(text) => parse_time(text);
+    NaiveDate, "a date": Value::Date(value) => Some(*value), Value::Text(text) => text.parse().ok();
+    Decimal, "a decimal number": Value::Decimal(value) => Some(*value), Value::Text(text) => text.parse().ok(), Value::Integer(value) => Some((*value).into());
+    AggregateKey, "an aggregate id": Value::Text(text) => AggregateKey::new(text.as_str()).ok();
+    Version, "a version": Value::Integer(value) => u64::try_from(*value).ok().map(Version::new);
     Uuid, "a UUID": Value::Uuid(value) => Some(*value), Value::Text(text) => Uuid::parse_str(text).ok();
     serde_json::Value, "JSON": Value::Json(text) | Value::Text(text) => serde_json::from_str(text).ok();
 }
@@ -206,6 +234,18 @@ impl Row {
         let Some(place) = self.columns.iter().position(|name| name == column) else {
             return Err(Error::invalid(format!("there is no column {column:?} among {:?}", self.columns)));
         };
+        self.read(place, column)
+    }
+
+    /// The value of a column that stands at `place`, or else wherever it is.
+    pub(crate) fn get_at<T: FromValue>(&self, place: usize, column: &str) -> Result<T, Error> {
+        if self.columns.get(place).is_some_and(|name| name == column) {
+            return self.read(place, column);
+        }
+        self.get(column)
+    }
+
+    fn read<T: FromValue>(&self, place: usize, column: &str) -> Result<T, Error> {
         let value = &self.values[place];
         T::from_value(value).ok_or_else(|| {
             let found = value.kind().map_or_else(|| "null".into(), |kind| format!("{kind:?}").to_lowercase());
@@ -247,6 +287,8 @@ impl fmt::Display for Value {
             Self::Bool(value) => value.fmt(f),
             Self::Bytes(value) => write!(f, "{} bytes", value.len()),
             Self::Time(value) => f.write_str(&time_text(*value)),
+            Self::Date(value) => value.fmt(f),
+            Self::Decimal(value) => value.fmt(f),
             Self::Uuid(value) => value.fmt(f),
         }
     }

@@ -1,0 +1,227 @@
+//! Read models whose rows are structs: the user says which rows an event touches, and how.
+
+mod column;
+pub mod derived;
+mod query;
+mod rows;
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use es_core::{Aggregate, DecodeError, Recorded};
+
+use crate::error::{Error, ProjectionError};
+use crate::projection::Projection;
+use crate::sql::{Row, Table, Tx, Value};
+pub use column::ColumnValue;
+pub use query::Lineage;
+pub use rows::Rows;
+use rows::TableOf;
+
+/// A row of a read model: `#[derive(ReadModel)]` on a struct.
+///
+/// [`Fold`] says how events change rows, and a [`Model`] of it is what a worker runs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a row of a read model",
+    note = "write `#[derive(ReadModel)]` on `{Self}`"
+)]
+pub trait ReadModel: Clone + Send + Sync + 'static {
+    /// What tells rows apart: the type of the key field, or a tuple of the types of several.
+    type Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static;
+
+    /// The name of the table, and of the projection that folds into it.
+    const NAME: &'static str;
+    /// Raised whenever the same events would give other rows.
+    const VERSION: u32;
+
+    /// The table, without the columns that say what changed a row last.
+    fn table() -> Table;
+
+    /// The key of this row.
+    fn key(&self) -> Self::Key;
+
+    /// The values of the key columns, in the table's order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that can't be stored.
+    fn key_values(key: &Self::Key) -> Result<Vec<Value>, Error>;
+
+    /// The values of all columns, in the table's order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that can't be stored.
+    fn to_values(&self) -> Result<Vec<Value>, Error>;
+
+    /// The row from what was read, in the table's order or another.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the column that does not hold what the field needs.
+    fn from_row(row: &Row) -> Result<Self, Error>;
+}
+
+/// How the events of an aggregate type change rows.
+///
+/// ```
+/// use es_core::doc::{Account, AccountEvent};
+/// use es_core::{Recorded, Version};
+/// use es_projections::{Fold, ProjectionError, ReadModel, Rows};
+///
+/// #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// #[read_model(name = "accounts")]
+/// struct AccountRow {
+///     #[key]
+///     id: String,
+///     balance: i64,
+/// }
+///
+/// impl Fold<Account> for AccountRow {
+///     fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
+///         let id = recorded.envelope.stream.id.to_string();
+///         let new = || AccountRow { id: id.clone(), balance: 0 };
+///         match *event {
+///             AccountEvent::Deposited { amount } => rows.change_or_insert(&id, new, |row| row.balance += amount as i64),
+///             AccountEvent::Withdrawn { amount } => rows.change(&id, |row: &mut AccountRow| row.balance -= amount as i64),
+///         }
+///     }
+/// }
+/// ```
+pub trait Fold<A: Aggregate>: ReadModel {
+    /// Changes the rows that an event touches, of this type or of others that the [`Model`] has.
+    ///
+    /// It must depend on nothing but its arguments. It may be called more than once for an event, to learn which rows
+    /// it touches; what is done in the closures it gives to [`Rows`] is done once.
+    ///
+    /// # Errors
+    /// Any. The aggregate is parked, with this as the reason.
+    fn fold(event: &A::Event, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError>;
+}
+
+/// The projection of a [`ReadModel`]: loads the rows of a whole batch at once, folds in memory, and writes them back at once.
+///
+/// Each row has three more columns, which say what changed it last: `es_event_id`, `es_version` and `es_position`.
+pub struct Model<R> {
+    tables: Vec<Kind>,
+    followed: Vec<Followed>,
+    ignores_unknown: bool,
+    rows: PhantomData<fn() -> R>,
+}
+
+/// A kind of rows.
+#[derive(Clone)]
+struct Kind {
+    table: Table,
+    empty: fn(Table) -> Box<dyn TableOf>,
+}
+
+/// An aggregate type whose events are folded in.
+struct Followed {
+    category: &'static str,
+    decode: fn(&Recorded) -> Result<Box<dyn Pending>, DecodeError>,
+}
+
+/// An event that was decoded.
+trait Pending: Send + Sync {
+    fn fold(&self, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError>;
+}
+
+struct Decoded<A: Aggregate, R> {
+    event: A::Event,
+    rows: PhantomData<fn() -> R>,
+}
+
+impl<A: Aggregate, R: Fold<A>> Pending for Decoded<A, R> {
+    fn fold(&self, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
+        R::fold(&self.event, recorded, rows)
+    }
+}
+
+fn decode<A: Aggregate, R: Fold<A>>(recorded: &Recorded) -> Result<Box<dyn Pending>, DecodeError> {
+    let event = recorded.envelope.event::<A>()?;
+    Ok(Box::new(Decoded::<A, R> { event, rows: PhantomData }))
+}
+
+impl<R: ReadModel> Model<R> {
+    /// A projection into these rows that follows nothing yet.
+    #[expect(clippy::new_without_default, reason = "without `follow` it does nothing")]
+    pub fn new() -> Self {
+        Self { tables: vec![kind::<R>()], followed: Vec::new(), ignores_unknown: false, rows: PhantomData }
+    }
+
+    /// Folds in the events of an aggregate type.
+    ///
+    /// # Panics
+    /// When it is followed already.
+    #[must_use]
+    pub fn follow<A: Aggregate>(mut self) -> Self
+    where
+        R: Fold<A>,
+    {
+        assert!(self.followed(A::NAME).is_none(), "read model {} follows {} twice", R::NAME, A::NAME);
+        self.followed.push(Followed { category: A::NAME, decode: decode::<A, R> });
+        self
+    }
+
+    /// Gives the folds rows of another type beside those of `R`, in a table of their own: for what an event does not
+    /// tell and an earlier one did.
+    ///
+    /// # Panics
+    /// When there are such rows already.
+    #[must_use]
+    pub fn with_rows<S: ReadModel>(mut self) -> Self {
+        assert!(self.tables.iter().all(|kind| kind.table.name() != S::NAME), "there are rows {} already", S::NAME);
+        self.tables.push(kind::<S>());
+        self
+    }
+
+    /// Passes over event types that the program does not know, rather than to park their aggregates.
+    #[must_use]
+    pub fn ignore_unknown_types(mut self) -> Self {
+        self.ignores_unknown = true;
+        self
+    }
+
+    fn followed(&self, category: &str) -> Option<&Followed> {
+        self.followed.iter().find(|followed| followed.category == category)
+    }
+
+    /// Nothing for an event that is passed over.
+    fn decode(&self, recorded: &Recorded) -> Result<Option<Box<dyn Pending>>, DecodeError> {
+        let Some(followed) = self.followed(&recorded.envelope.stream.category) else { return Ok(None) };
+        match (followed.decode)(recorded) {
+            Err(error) if self.ignores_unknown && error.is_unknown_type() => Ok(None),
+            decoded => decoded.map(Some),
+        }
+    }
+}
+
+fn kind<R: ReadModel>() -> Kind {
+    Kind { table: query::with_lineage(R::table()), empty: rows::empty::<R> }
+}
+
+#[async_trait]
+impl<R: ReadModel> Projection for Model<R> {
+    fn name(&self) -> &str {
+        R::NAME
+    }
+
+    fn version(&self) -> u32 {
+        R::VERSION
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.tables.iter().map(|kind| kind.table.clone()).collect()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        let decoded = events.iter().map(|recorded| self.decode(recorded)).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Rows::new(self.tables.iter().map(|kind| (kind.empty)(kind.table.clone())));
+        // First only to learn what is touched. Where a row to touch depends on another's content, that one is loaded
+        // first, and so on; and where it depends on what this batch does to it, the fold shows it.
+        while !rows.fold(events, &decoded)? {
+            rows.load(tx).await?;
+        }
+        Ok(rows.write(tx, events).await?)
+    }
+}

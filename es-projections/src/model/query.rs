@@ -1,0 +1,82 @@
+//! Asking for rows by their key, or with a condition in SQL.
+
+use es_core::{EventId, Position, Version};
+use uuid::Uuid;
+
+use super::ReadModel;
+use crate::error::Error;
+use crate::sql::{Database, Kind, Row, Table, Value, quoted};
+
+/// What changed a row last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// The event.
+    pub event_id: EventId,
+    /// Its version in its aggregate's stream.
+    pub version: Version,
+    /// Where it is in the log.
+    pub position: Position,
+}
+
+pub(super) const LINEAGE: usize = 3;
+
+/// The table with the columns of [`Lineage`] behind its own.
+pub(super) fn with_lineage(table: Table) -> Table {
+    table.column("es_event_id", Kind::Uuid).column("es_version", Kind::Integer).column("es_position", Kind::Text)
+}
+
+impl Lineage {
+    pub(super) fn into_values(self) -> [Value; LINEAGE] {
+        let id: Uuid = self.event_id.into();
+        [id.into(), self.version.into(), self.position.to_string().into()]
+    }
+
+    /// What changed this row last.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is not a row of a [`ReadModel`].
+    pub fn of(row: &Row) -> Result<Self, Error> {
+        let position: String = row.get("es_position")?;
+        let damaged = |_| Error::invalid(format!("column \"es_position\" holds {position:?}, which is no position"));
+        Ok(Self {
+            event_id: row.get::<Uuid>("es_event_id")?.into(),
+            version: Version::new(row.get("es_version")?),
+            position: position.parse().map_err(damaged)?,
+        })
+    }
+}
+
+impl Database {
+    /// The row of a key, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or [`Error::Sql`] when there is no such read model.
+    pub async fn row<R: ReadModel>(&self, key: &R::Key) -> Result<Option<R>, Error> {
+        self.found::<R>(key).await?.as_ref().map(R::from_row).transpose()
+    }
+
+    /// What changed the row of a key last.
+    ///
+    /// # Errors
+    /// As for [`Database::row`].
+    pub async fn lineage<R: ReadModel>(&self, key: &R::Key) -> Result<Option<Lineage>, Error> {
+        self.found::<R>(key).await?.as_ref().map(Lineage::of).transpose()
+    }
+
+    /// The rows that the rest of a statement selects, for example `WHERE balance > ? ORDER BY id LIMIT 10`.
+    ///
+    /// # Errors
+    /// As for [`Database::row`].
+    pub async fn rows<R: ReadModel>(&self, rest: &str, args: &[Value]) -> Result<Vec<R>, Error> {
+        let sql = format!("SELECT * FROM {} {rest}", self.table_name(R::NAME));
+        self.fetch(&sql, args).await?.iter().map(R::from_row).collect()
+    }
+
+    async fn found<R: ReadModel>(&self, key: &R::Key) -> Result<Option<Row>, Error> {
+        let table = R::table();
+        let equal = table.key_columns().iter().map(|column| format!("{} = ?", quoted(&column.name)));
+        let condition = equal.collect::<Vec<_>>().join(" AND ");
+        let sql = format!("SELECT * FROM {} WHERE {condition}", self.table_name(R::NAME));
+        Ok(self.fetch(&sql, &R::key_values(key)?).await?.into_iter().next())
+    }
+}
