@@ -33,6 +33,7 @@ use crate::error::ProjectionError;
 use crate::projection::Projection;
 use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
+pub(crate) use entry::to_row;
 pub use query::{LIMIT_MAX, Order, Page, Query};
 
 /// The projection that keeps the audit trail.
@@ -74,9 +75,19 @@ impl Projection for AuditTrail {
     }
 }
 
-/// The order of the columns is that of `entry::to_row`.
 fn table() -> Table {
-    Table::new("audit")
+    columns(Table::new("audit"))
+        .index("by_recorded", &["recorded_at"])
+        .index("by_occurred", &["occurred_at"])
+        .index_present("by_actor", &["actor", "recorded_at"])
+        .index_where("by_correlation", &["correlation_id"], query::JOINED_CONVERSATION)
+        .index("by_command", &["command_id"])
+        .index("by_type", &["event_type", "recorded_at"])
+}
+
+/// What holds an event: the key and the other columns, in the order of `entry::to_row`.
+pub(crate) fn columns(table: Table) -> Table {
+    table
         .key("category", Kind::Text)
         .key("aggregate_id", Kind::Text)
         .key("version", Kind::Integer)
@@ -100,10 +111,4 @@ fn table() -> Table {
         .column("topic", Kind::Text)
         .column("topic_partition", Kind::Integer)
         .column("topic_offset", Kind::Integer)
-        .index("by_recorded", &["recorded_at"])
-        .index("by_occurred", &["occurred_at"])
-        .index_present("by_actor", &["actor", "recorded_at"])
-        .index_where("by_correlation", &["correlation_id"], query::JOINED_CONVERSATION)
-        .index("by_command", &["command_id"])
-        .index("by_type", &["event_type", "recorded_at"])
 }

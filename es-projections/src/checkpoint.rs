@@ -8,6 +8,7 @@ use es_core::validity::Current;
 use es_core::{Checkpoint, Epoch, EventId};
 use uuid::Uuid;
 
+use crate::builds::{self, Build};
 use crate::error::Error;
 use crate::sql::{Database, Row, Tx, Value};
 
@@ -21,12 +22,11 @@ pub(crate) struct Place {
     pub(crate) partition: u32,
 }
 
-/// The checkpoint rows of one version of one projection, as the worker that took the fences may move them.
+/// The checkpoint rows of one build of one read model, as the worker that took the fences may move them.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     database: Database,
-    projection: Arc<str>,
-    version: u32,
+    build: Build,
     places: Arc<[Place]>,
     /// The name of this worker in the rows: no other's.
     holder: Arc<str>,
@@ -68,12 +68,11 @@ impl Ledger {
     /// The ledger of a worker that holds no fence yet.
     pub(crate) fn new(
         database: Database,
-        projection: Arc<str>,
-        version: u32,
+        build: Build,
         places: Arc<[Place]>,
         holder: Arc<str>,
     ) -> Self {
-        Self { database, projection, version, places, holder, fences: Vec::new() }
+        Self { database, build, places, holder, fences: Vec::new() }
     }
 
     /// Takes a new fence at each place, which shuts out whoever held the one before, and reads where to go on.
@@ -81,7 +80,7 @@ impl Ledger {
         let mut tx = self.database.begin().await?;
         let table = tx.table_name("es_checkpoints");
         let insert = format!(
-            "INSERT INTO {table} (projection, version, topic, topic_partition, fence, log_id, next_offset, epoch_number, \
+            "INSERT INTO {table} (projection, build, topic, topic_partition, fence, log_id, next_offset, epoch_number, \
              epoch_writer, claim_offset, last_sequence, events, void, quarantined, moved_at) \
              VALUES (?, ?, ?, ?, 0, ?, 0, 0, ?, 0, 0, 0, 0, 0, ?) ON CONFLICT DO NOTHING"
         );
@@ -101,6 +100,11 @@ impl Ledger {
         let mut tx = self.database.begin().await?;
         tx.wait_briefly_for_rows().await?;
         let (fences, saved) = self.take(&mut tx).await?;
+        // Seen only now, when a rebuild that is about to replace it can't any more.
+        let live = builds::find_live(&mut tx, &self.build.projection).await?;
+        if live.is_none_or(|live| live.number != self.build.number) {
+            return tx.rollback().await.map(|()| None);
+        }
         let follows = fences.iter().zip(&seen.fences).all(|(taken, seen)| *taken == seen + 1);
         if !follows || saved != seen.saved {
             return tx.rollback().await.map(|()| None);
@@ -115,7 +119,7 @@ impl Ledger {
         let table = tx.table_name("es_checkpoints");
         let update = format!(
             "UPDATE {table} SET fence = fence + 1, holder = ? \
-             WHERE projection = ? AND version = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
+             WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
         );
         // A fence that went back with the server's last transactions would look like another worker's.
         tx.commit_durably().await?;
@@ -130,13 +134,31 @@ impl Ledger {
         Ok(taken)
     }
 
+    /// Whether this worker still holds all fences; until the end of the transaction nobody can take one.
+    pub(crate) async fn holds(&self, tx: &mut Tx) -> Result<bool, Error> {
+        let table = tx.table_name("es_checkpoints");
+        let update = format!("UPDATE {table} SET holder = ? WHERE projection = ? AND build = ? AND holder = ?");
+        let holder = [self.holder.clone().into()];
+        let held = tx.execute(&update, &[&holder, &self.build.key()[..], &holder].concat()).await?;
+        Ok(held == self.places.len() as u64)
+    }
+
+    pub(crate) fn build(&self) -> &Build {
+        &self.build
+    }
+
+    /// Goes on with another build, of which it holds no fence yet.
+    pub(crate) fn turn_to(&mut self, build: Build) {
+        (self.build, self.fences) = (build, Vec::new());
+    }
+
     /// Tells those that stand by that this worker moves nothing any more.
     pub(crate) async fn release(&self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
         let table = tx.table_name("es_checkpoints");
-        let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND version = ? AND holder = ?");
-        let args = [self.projection.clone().into(), self.version.into(), self.holder.clone().into()];
-        tx.execute(&update, &args).await?;
+        let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND build = ? AND holder = ?");
+        let holder = [self.holder.clone().into()];
+        tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await?;
         tx.commit().await
     }
 
@@ -165,7 +187,7 @@ impl Ledger {
              epoch_writer = m.column10, claim_offset = m.column11, last_sequence = m.column12, last_event_id = m.column13, \
              last_event_offset = CAST(m.column14 AS BIGINT), events = events + m.column15, void = void + m.column16, \
              quarantined = quarantined + m.column17, moved_at = m.column18 \
-             FROM (VALUES {tuples}) AS m WHERE c.projection = m.column1 AND c.version = m.column2 AND c.topic = m.column3 \
+             FROM (VALUES {tuples}) AS m WHERE c.projection = m.column1 AND c.build = m.column2 AND c.topic = m.column3 \
              AND c.topic_partition = m.column4 AND c.fence = m.column5 AND c.next_offset = m.column6"
         );
         let mut args = Vec::with_capacity(moves.len() * WIDTH);
@@ -200,9 +222,9 @@ impl Ledger {
     pub(crate) async fn look(&self) -> Result<Standing, Error> {
         let table = self.database.table_name("es_checkpoints");
         let sql = format!(
-            "SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND version = ?"
+            "SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?"
         );
-        let rows = self.database.fetch(&sql, &[self.projection.clone().into(), self.version.into()]).await?;
+        let rows = self.database.fetch(&sql, &self.build.key()).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
             found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
@@ -219,14 +241,16 @@ impl Ledger {
         Ok(standing)
     }
 
-    fn fenced(&self, place: usize) -> Error {
+    /// That another worker took over.
+    pub(crate) fn fenced(&self, place: usize) -> Error {
         let Place { topic, partition, .. } = &self.places[place];
-        Error::Fenced { projection: self.projection.clone(), place: format!("{topic}/{partition}") }
+        Error::Fenced { projection: self.build.projection.clone(), place: format!("{topic}/{partition}") }
     }
 
     fn key(&self, place: usize) -> Vec<Value> {
         let Place { topic, partition, .. } = &self.places[place];
-        vec![self.projection.clone().into(), self.version.into(), topic.clone().into(), (*partition).into()]
+        let [projection, build] = self.build.key();
+        vec![projection, build, topic.clone().into(), (*partition).into()]
     }
 }
 

@@ -81,6 +81,34 @@ pub enum Error {
         /// How long was waited.
         within: Duration,
     },
+    /// Mend it: the aggregate is parked in this read model, and its event waits. See [`Database::parked`](crate::Database::parked).
+    #[error("{stream} is parked in read model {projection}: {reason}")]
+    Parked {
+        /// The read model.
+        projection: Arc<str>,
+        /// The aggregate's stream.
+        stream: String,
+        /// Why its first waiting event can't be folded in.
+        reason: String,
+    },
+    /// Start a worker of the read model, or wait longer: none has done what it was asked.
+    #[error("no worker of read model {projection} has seen to {stream} within {within:?}: it is asked still")]
+    NoAnswer {
+        /// The read model.
+        projection: Arc<str>,
+        /// The aggregate's stream.
+        stream: String,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// Don't switch: a rebuilt read model differs from the live one, and was to be equal.
+    #[error("the rebuilt read model {projection} differs from the live one, which stays: {difference}")]
+    Differs {
+        /// The read model.
+        projection: Arc<str>,
+        /// The first rows that differ.
+        difference: String,
+    },
     /// Start it again: the worker stopped. The source says why, if it was not asked to.
     #[error("projection {projection} is stopped")]
     Stopped {

@@ -64,20 +64,25 @@
 extern crate self as es_projections;
 
 pub mod audit;
+mod builds;
 mod checkpoint;
+mod cut;
+mod digest;
 mod error;
 mod migrations;
 mod model;
+mod parked;
 mod projection;
-mod registry;
 mod sql;
 mod worker;
 
+pub use digest::Digest;
 pub use error::{Error, ProjectionError};
 pub use es_derive::{ColumnValue, ReadModel};
 #[doc(hidden)]
 pub use model::derived;
 pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
+pub use parked::{Parked, Resumed};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
-pub use worker::{Handle, PartitionProgress, Status, Worker, WorkerState};
+pub use worker::{AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, Status, Worker, WorkerState};

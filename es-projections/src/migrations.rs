@@ -10,6 +10,7 @@ use crate::sql::{Database, Row};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "worker", include_str!("../migrations/0001_worker.sql")),
     (2, "holder", include_str!("../migrations/0002_holder.sql")),
+    (3, "builds", include_str!("../migrations/0003_builds.sql")),
 ];
 
 /// Applies what is missing.

@@ -28,6 +28,14 @@ pub use value::{FromValue, Kind, Row, Value};
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
+    seen: Option<Arc<Seen>>,
+}
+
+/// Tables that have another name in the database than the one they are asked for by.
+#[derive(Debug)]
+struct Seen {
+    tables: Vec<String>,
+    suffix: String,
 }
 
 struct Inner {
@@ -81,7 +89,7 @@ impl Database {
             match Pool::connect(url, &shown, options.connections.max(1)).await {
                 Ok(pool) => {
                     let inner = Inner { pool, namespace: namespace.into(), url: shown };
-                    let database = Self { inner: Arc::new(inner) };
+                    let database = Self { inner: Arc::new(inner), seen: None };
                     migrations::run(&database).await?;
                     return Ok(database);
                 }
@@ -98,7 +106,18 @@ impl Database {
 
     /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
     pub fn table_name(&self, name: &str) -> String {
-        quoted(&format!("{}_{name}", self.inner.namespace))
+        quoted(&self.full_name(name))
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        let seen = self.seen.as_ref().filter(|seen| seen.tables.iter().any(|table| table == name));
+        format!("{}_{name}{}", self.inner.namespace, seen.map_or("", |seen| &seen.suffix))
+    }
+
+    /// The same database, in which these tables' names end so.
+    pub(crate) fn with_tables(&self, tables: &[String], suffix: &str) -> Self {
+        let seen = Seen { tables: tables.to_vec(), suffix: suffix.to_owned() };
+        Self { inner: self.inner.clone(), seen: (!suffix.is_empty()).then(|| Arc::new(seen)) }
     }
 
     /// Runs a query outside a transaction. `?` stands for the arguments in turn.
@@ -112,6 +131,18 @@ impl Database {
             Pool::Postgres(pool) => pool.fetch(sql, args).await,
         };
         rows.map_err(|error| self.error("a query", error))
+    }
+
+    /// The same for the columns of a table, in its order: the values are of the kinds that it declares.
+    pub(crate) async fn fetch_declared(&self, table: &Table, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        let mut rows = self.fetch(sql, args).await?;
+        for row in &mut rows {
+            for (value, column) in row.values.iter_mut().zip(table.columns()) {
+                let wrong = || Error::invalid(format!("column {:?} holds what is no {:?}", column.name, column.kind));
+                *value = column.kind.declared(std::mem::replace(value, Value::Null)).ok_or_else(wrong)?;
+            }
+        }
+        Ok(rows)
     }
 
     /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it: a projection that

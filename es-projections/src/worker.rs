@@ -8,10 +8,13 @@ mod handle;
 mod hopper;
 mod quarantine;
 mod read;
+mod rebuild;
 mod run;
 mod stand_by;
 mod state;
+mod wishes;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +28,12 @@ use uuid::Uuid;
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
 use crate::projection::Projection;
-use crate::registry;
+use crate::builds::{self, Build};
+use crate::parked;
 use crate::sql::Database;
 pub use handle::Handle;
-use run::Run;
+pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};
+use run::{Extent, Run};
 use state::Board;
 pub use state::{PartitionProgress, Status, WorkerState};
 
@@ -40,6 +45,8 @@ pub struct Worker {
     sources: Arc<[EventSource]>,
     limits: hopper::Limits,
     name: Arc<str>,
+    /// How often a batch is tried before the aggregates that make it fail are parked.
+    park_after: u32,
     /// How long the one that shut this one out may be silent.
     stand_by: Option<Duration>,
     shutdown: CancellationToken,
@@ -51,7 +58,7 @@ impl Worker {
         let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
         let name = format!("process {}", std::process::id()).into();
         let shutdown = CancellationToken::new();
-        Self { database, log, sources: sources.into(), limits, name, stand_by: None, shutdown }
+        Self { database, log, sources: sources.into(), limits, name, park_after: 5, stand_by: None, shutdown }
     }
 
     /// The most events of a transaction, save that a command is never split; 2,000 unless given.
@@ -62,6 +69,15 @@ impl Worker {
     pub fn batch_max(mut self, events: usize) -> Self {
         assert!(events > 0, "a batch holds at least one event");
         self.limits.events = events;
+        self
+    }
+
+    /// How often the projection may fail on a batch, with a growing pause between, before those aggregates are parked
+    /// on whose events it fails alone too; 5 unless given. Their later events wait behind, and all others go on:
+    /// [`Database::parked`] lists them. A database that is away or busy is waited for however long it takes.
+    #[must_use]
+    pub fn park_after(mut self, failures: u32) -> Self {
+        self.park_after = failures;
         self
     }
 
@@ -100,21 +116,44 @@ impl Worker {
     pub async fn start(&self, projection: impl Projection) -> Result<Handle, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
-        registry::prepare(&self.database, &*projection).await?;
-        let name: Arc<str> = projection.name().into();
+        let build = builds::live(&self.database, &*projection).await?;
+        self.start_build(projection, build, Extent::ALL).await
+    }
+
+    async fn start_build(
+        &self,
+        projection: Arc<dyn Projection>,
+        build: Build,
+        extent: Extent,
+    ) -> Result<Handle, Error> {
+        let database = build.of(&self.database);
+        let name = build.projection.clone();
         let places = self.places();
-        let holder = format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into();
-        let mut ledger = Ledger::new(self.database.clone(), name.clone(), projection.version(), places.clone(), holder);
+        let mut ledger = Ledger::new(self.database.clone(), build, places.clone(), self.holder());
         let saved = ledger.take_over().await?;
         let board = Arc::new(Board::new(name, places, &saved));
         let shutdown = self.shutdown.child_token();
-        let run = Run { worker: self.clone(), projection, ledger, board: board.clone(), shutdown: shutdown.clone() };
-        if let Err(error) = run.verify(&saved).await {
+        let mut run = Run {
+            worker: self.clone(),
+            projection,
+            database,
+            ledger,
+            board: board.clone(),
+            extent,
+            parked: HashSet::new(),
+            shutdown: shutdown.clone(),
+        };
+        if let Err(error) = run.prepare(&saved).await {
             run.release().await;
             return Err(error);
         }
         tokio::spawn(run.finish(saved));
-        Ok(Handle::new(board, self.log.clone(), shutdown))
+        Ok(Handle::new(board, self.log.clone(), self.database.clone(), shutdown))
+    }
+
+    /// A name that no other worker has.
+    fn holder(&self) -> Arc<str> {
+        format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into()
     }
 
     fn check_sources(&self) -> Result<(), Error> {
@@ -145,6 +184,13 @@ impl Worker {
 }
 
 impl Run {
+    /// Before it goes on from these checkpoints.
+    async fn prepare(&mut self, saved: &[Saved]) -> Result<(), Error> {
+        self.parked = parked::streams(&self.database, self.ledger.build()).await?.into_iter().collect();
+        self.board.parked(self.parked.len());
+        self.verify(saved).await
+    }
+
     /// Compares each checkpoint with the log.
     async fn verify(&self, saved: &[Saved]) -> Result<(), Error> {
         const AT_ONCE: usize = 16;

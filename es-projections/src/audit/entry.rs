@@ -20,7 +20,7 @@ pub struct Entry {
 }
 
 /// The values in the order of the table's columns.
-pub(super) fn to_row(recorded: &Recorded, topic: &Arc<str>) -> Vec<Value> {
+pub(crate) fn to_row(recorded: &Recorded, topic: &Arc<str>) -> Vec<Value> {
     let event = &recorded.envelope;
     let (payload, payload_bytes) = match json_text(event) {
         Some(text) => (Value::Json(text.into()), Value::Null),
@@ -97,7 +97,7 @@ fn depth(text: &str) -> usize {
 }
 
 impl Entry {
-    pub(super) fn from_row(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, Error> {
         let payload = match row.get::<Option<String>>("payload")? {
             Some(text) => text.into_bytes(),
             None => row.get("payload_bytes")?,

@@ -17,7 +17,7 @@ use super::DriverError;
 use super::statement::{self, names, on_conflict_update, same_key};
 use super::table::{Column, Table};
 use super::tx::OnDuplicate;
-use super::value::{Kind, Row, Value, parse_time, time_text};
+use super::value::{Kind, Row, Value, time_text};
 use wal::WalMover;
 
 type Result<T> = std::result::Result<T, DriverError>;
@@ -295,16 +295,8 @@ fn decode_value(row: &SqliteRow, place: usize) -> Result<Value> {
 /// The values of a declared table's columns.
 fn decode_declared(row: &SqliteRow, columns: &[Column]) -> Result<Vec<Value>> {
     let decode = |(place, column): (usize, &Column)| {
-        let wrong = |text: &str| DriverError::Invalid(format!("column {:?} holds {text:?}", column.name));
-        Ok(match (column.kind, decode_value(row, place)?) {
-            (Kind::Bool, Value::Integer(value)) => Value::Bool(value != 0),
-            (Kind::Json, Value::Text(text)) => Value::Json(text),
-            (Kind::Time, Value::Text(text)) => Value::Time(parse_time(&text).ok_or_else(|| wrong(&text))?),
-            (Kind::Date, Value::Text(text)) => Value::Date(text.parse().map_err(|_| wrong(&text))?),
-            (Kind::Decimal, Value::Text(text)) => Value::Decimal(text.parse().map_err(|_| wrong(&text))?),
-            (Kind::Uuid, Value::Text(text)) => Value::Uuid(uuid::Uuid::parse_str(&text).map_err(|_| wrong(&text))?),
-            (_, value) => value,
-        })
+        let wrong = || DriverError::Invalid(format!("column {:?} holds what is no {:?}", column.name, column.kind));
+        column.kind.declared(decode_value(row, place)?).ok_or_else(wrong)
     };
     columns.iter().enumerate().map(decode).collect()
 }

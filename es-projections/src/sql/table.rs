@@ -176,10 +176,11 @@ impl Table {
     }
 }
 
-// PostgreSQL cuts names off at 63 bytes: namespace, table and index name share them, with two underscores between.
+// PostgreSQL cuts names off at 63 bytes: namespace, table, build (`_b1234`) and index name share them, with two
+// underscores between.
 pub(crate) const NAMESPACE_MAX: usize = 16;
 const TABLE_MAX: usize = 24;
-const INDEX_MAX: usize = 20;
+const INDEX_MAX: usize = 14;
 const COLUMN_MAX: usize = 60;
 
 /// Checks a name that becomes part of a statement.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::table::Table;
 use super::value::{Row, Value};
 use super::{Database, DriverError, check_args, postgres, sqlite};
+use crate::builds::Build;
 use crate::error::Error;
 
 /// A transaction of a worker or a tool. Dropping it rolls it back.
@@ -177,10 +178,8 @@ impl Tx {
     pub(crate) async fn migrate(&mut self, name: &str, script: &str) -> Result<(), Error> {
         self.usable()?;
         let done = match &mut self.inner {
-            Inner::Sqlite(tx) => tx.script(&script.replace("{time}", "TEXT").replace("{bytes}", "BLOB")).await,
-            Inner::Postgres(tx) => {
-                tx.script(&script.replace("{time}", "TIMESTAMPTZ").replace("{bytes}", "BYTEA")).await
-            }
+            Inner::Sqlite(tx) => tx.script(&with_types(script, ["TEXT", "BLOB", "TEXT", "TEXT"])).await,
+            Inner::Postgres(tx) => tx.script(&with_types(script, ["TIMESTAMPTZ", "BYTEA", "UUID", "JSON"])).await,
         };
         self.noted(&format!("migration {name}"), done)
     }
@@ -215,8 +214,42 @@ impl Tx {
         self.noted("asking for a durable commit", done)
     }
 
+    /// From here on the tables of this build are meant by their plain names.
+    pub(crate) fn see(&mut self, build: &Build) {
+        self.database = build.of(&self.database);
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.database.inner.namespace
+    }
+
+    /// What follows can be undone by itself.
+    pub(crate) async fn savepoint(&mut self) -> Result<(), Error> {
+        self.script("setting a savepoint", "SAVEPOINT es").await
+    }
+
+    /// Keeps what was done since the savepoint.
+    pub(crate) async fn release(&mut self) -> Result<(), Error> {
+        self.script("releasing a savepoint", "RELEASE SAVEPOINT es").await
+    }
+
+    /// Undoes what was done since the savepoint, whatever failed since then.
+    pub(crate) async fn undo(&mut self) -> Result<(), Error> {
+        self.failed = false;
+        self.script("going back to a savepoint", "ROLLBACK TO SAVEPOINT es; RELEASE SAVEPOINT es").await
+    }
+
+    async fn script(&mut self, doing: &str, sql: &str) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.script(sql).await,
+            Inner::Postgres(tx) => tx.script(sql).await,
+        };
+        self.noted(doing, done)
+    }
+
     fn full_name(&self, table: &Table) -> String {
-        format!("{}_{}", self.database.inner.namespace, table.name())
+        self.database.full_name(table.name())
     }
 
     /// Before a statement: if its future is dropped half way, it counts as failed.
@@ -237,6 +270,11 @@ impl std::fmt::Debug for Tx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tx").field("database", &self.database).finish_non_exhaustive()
     }
+}
+
+fn with_types(script: &str, names: [&str; 4]) -> String {
+    let places = ["{time}", "{bytes}", "{uuid}", "{json}"];
+    places.iter().zip(names).fold(script.to_owned(), |script, (place, name)| script.replace(place, name))
 }
 
 /// A statement can change a row only once, so of the rows with one key only the last goes into it.

@@ -49,6 +49,25 @@ pub enum Kind {
     Uuid,
 }
 
+impl Kind {
+    /// A value of a column of this kind as a database without such a kind, or a statement without declared columns,
+    /// gives it. None for what is not of this kind.
+    pub(crate) fn declared(self, value: Value) -> Option<Value> {
+        Some(match (self, value) {
+            (_, Value::Null) => Value::Null,
+            (Self::Bool, Value::Integer(value @ 0..=1)) => Value::Bool(value == 1),
+            (Self::Json, Value::Text(text)) => Value::Json(text),
+            (Self::Time, Value::Text(text)) => Value::Time(parse_time(&text)?),
+            (Self::Date, Value::Text(text)) => Value::Date(text.parse().ok()?),
+            (Self::Decimal, Value::Text(text)) => Value::Decimal(text.parse().ok()?),
+            (Self::Decimal, Value::Integer(value)) => Value::Decimal(value.into()),
+            (Self::Uuid, Value::Text(text)) => Value::Uuid(Uuid::parse_str(&text).ok()?),
+            (kind, value) if value.kind() == Some(kind) => value,
+            _ => return None,
+        })
+    }
+}
+
 /// A value of a column, or an argument of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {

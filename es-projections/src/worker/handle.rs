@@ -10,6 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::state::{Board, Notice, PartitionProgress, Status, WorkerState};
 use crate::error::Error;
+use crate::parked;
+use crate::sql::Database;
 
 /// How long [`Handle::status`] asks the log.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,14 +23,15 @@ const ASK: Duration = Duration::from_millis(50);
 pub struct Handle {
     board: Arc<Board>,
     log: Arc<dyn Log>,
+    database: Database,
     shutdown: CancellationToken,
     _stop_on_drop: Arc<DropGuard>,
 }
 
 impl Handle {
-    pub(super) fn new(board: Arc<Board>, log: Arc<dyn Log>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(board: Arc<Board>, log: Arc<dyn Log>, database: Database, shutdown: CancellationToken) -> Self {
         let guard = Arc::new(shutdown.clone().drop_guard());
-        Self { board, log, shutdown, _stop_on_drop: guard }
+        Self { board, log, database, shutdown, _stop_on_drop: guard }
     }
 
     /// The projection's name.
@@ -42,7 +45,8 @@ impl Handle {
     /// the other one commits.
     ///
     /// # Errors
-    /// [`Error::Deadline`] with where it is when `within` has passed, [`Error::Stopped`] with its error when the worker
+    /// [`Error::Deadline`] with where it is when `within` has passed, [`Error::Parked`] when the event waits behind one
+    /// that could not be folded in, [`Error::Stopped`] with its error when the worker
     /// stopped, [`Error::Invalid`] for a position in a partition that it does not read.
     ///
     /// # Cancel safety
@@ -53,7 +57,9 @@ impl Handle {
             return Err(Error::invalid(format!("projection {projection} does not read the partition of {position}")));
         };
         if self.wait_until(within, |progress| progress[place].next > position.offset).await? {
-            return Ok(());
+            // Only where something is parked, or another worker would know, is the database asked.
+            let sure = self.board.read(|notice| notice.parked() == 0 && !notice.is_standing_by());
+            return if sure { Ok(()) } else { parked::refuse_waiting(&self.database, self.projection(), position).await };
         }
         Err(self.late(position.clone(), self.board.read(|notice| notice.progress()[place].next), within))
     }
@@ -94,7 +100,7 @@ impl Handle {
     /// How it is doing and how far it is behind the log, which is asked, for at most a second.
     pub async fn status(&self) -> Status {
         let lag = tokio::time::timeout(LAG_TIMEOUT, self.lag()).await.ok().flatten();
-        Status { state: self.state(), lag }
+        Status { state: self.state(), lag, parked: self.board.read(Notice::parked) }
     }
 
     async fn lag(&self) -> Option<u64> {

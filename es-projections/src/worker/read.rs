@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::log::{Batch, Log, LogError, StoredRecord};
-use es_core::{Checkpoint, EventSource, Fed, PartitionReader};
+use es_core::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 
 use super::hopper::{Chunk, Hopper};
 use super::run::Pause;
@@ -33,6 +33,29 @@ pub(super) struct SourceReader {
     pub(super) first_place: usize,
     pub(super) hopper: Arc<Hopper>,
     pub(super) board: Arc<Board>,
+    /// For each partition where to end; none to go on for ever.
+    pub(super) until: Option<Vec<u64>>,
+    pub(super) selection: Selection,
+}
+
+/// Which events are folded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Selection {
+    All,
+    /// Those that were recorded until then.
+    RecordedUntil(DateTime<Utc>),
+    /// Those whose business time is not later.
+    OccurredUntil(DateTime<Utc>),
+}
+
+impl Selection {
+    fn takes(self, event: &Recorded) -> bool {
+        match self {
+            Self::All => true,
+            Self::RecordedUntil(time) => event.envelope.recorded_at <= time,
+            Self::OccurredUntil(time) => event.envelope.occurred_at <= time,
+        }
+    }
 }
 
 impl SourceReader {
@@ -74,28 +97,38 @@ impl SourceReader {
     async fn feed(&self, reader: &mut PartitionReader, batch: Batch) -> Result<(), LogError> {
         let limits = self.hopper.limits();
         let place = self.first_place + batch.partition as usize;
+        let until = self.until.as_ref().map_or(u64::MAX, |until| until[batch.partition as usize]);
+        if reader.next() >= until {
+            return Ok(());
+        }
         let mut chunk = Chunk::at(place, reader.checkpoint());
-        for stored in batch.records {
-            take(&mut chunk, reader, stored)?;
+        for stored in batch.records.into_iter().take_while(|stored| stored.offset < until) {
+            take(&mut chunk, reader, stored, self.selection)?;
             if chunk.weight() >= limits.events || chunk.bytes >= limits.bytes {
                 let full = std::mem::replace(&mut chunk, Chunk::at(place, reader.checkpoint()));
                 self.hopper.push(cut(full, reader)).await;
             }
         }
-        reader.skip_to(batch.next);
+        reader.skip_to(batch.next.min(until));
         self.hopper.push(cut(chunk, reader)).await;
         Ok(())
     }
 }
 
 /// Feeds a record to the reader and adds what comes of it to the chunk.
-fn take(chunk: &mut Chunk, reader: &mut PartitionReader, stored: StoredRecord) -> Result<(), LogError> {
+fn take(
+    chunk: &mut Chunk,
+    reader: &mut PartitionReader,
+    stored: StoredRecord,
+    selection: Selection,
+) -> Result<(), LogError> {
     /// What an event takes in memory beside its payload, roughly.
     const EVENT_BYTES: usize = 600;
     let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
     let (key, value) = (stored.record.key.clone(), stored.record.value.clone());
     match reader.feed(stored)? {
-        Fed::Events(events) => {
+        Fed::Events(mut events) => {
+            events.retain(|event| selection.takes(event));
             chunk.bytes += events.iter().map(|event| event.envelope.payload.len() + EVENT_BYTES).sum::<usize>();
             chunk.events.extend(events);
         }

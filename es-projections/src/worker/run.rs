@@ -1,23 +1,27 @@
 //! The worker's task: one transaction after the other, each of rows and checkpoints.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::log::LogError;
-use es_core::{Cause, Recorded};
+use es_core::{Cause, Recorded, StreamId};
 use futures::FutureExt;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::hopper::{Chunk, Hopper};
 use super::quarantine;
-use super::read::{PAUSE_MAX, SourceReader};
+use super::read::{PAUSE_MAX, Selection, SourceReader};
 use super::state::{Board, Origin};
-use crate::checkpoint::{Ledger, Move, Saved};
+use crate::checkpoint::{Ledger, Move, Place, Saved};
 use crate::error::Error;
+use crate::parked;
 use crate::projection::Projection;
+use crate::sql::{Database, Tx};
 
 /// The longest that one attempt at a batch may take: a statement on a dead connection would wait for minutes.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
@@ -26,13 +30,54 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long giving the fence back may take: without, those that stand by wait longer, and that is all.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
+/// How often an operator's wishes for parked aggregates are looked for.
+const LOOK_ASKED: Duration = Duration::from_millis(200);
+
 /// A worker at work.
 pub(super) struct Run {
     pub(super) worker: Worker,
     pub(super) projection: Arc<dyn Projection>,
+    /// As the projection sees it.
+    pub(super) database: Database,
     pub(super) ledger: Ledger,
     pub(super) board: Arc<Board>,
+    pub(super) extent: Extent,
+    /// The aggregates whose events wait.
+    pub(super) parked: HashSet<StreamId>,
     pub(super) shutdown: CancellationToken,
+}
+
+/// What of the log is folded in.
+#[derive(Debug, Clone)]
+pub(super) struct Extent {
+    /// For each place the offset before which to end; none to go on for ever.
+    pub(super) until: Option<Vec<u64>>,
+    pub(super) selection: Selection,
+}
+
+impl Extent {
+    pub(super) const ALL: Self = Self { until: None, selection: Selection::All };
+}
+
+/// What came of an attempt at a batch.
+enum Attempt {
+    /// It is in the database, and these aggregates are parked now.
+    Done(Vec<StreamId>),
+    /// A checkpoint does not stand where it should.
+    Elsewhere,
+}
+
+/// Why an attempt at a batch failed.
+enum Failed {
+    /// The projection did, not the database: the same events will fail again.
+    OnEvents(Error),
+    Otherwise(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Otherwise(error)
+    }
 }
 
 /// What follows a batch.
@@ -65,7 +110,7 @@ impl Run {
 
     async fn work(&mut self, mut saved: Vec<Saved>) -> Result<(), Error> {
         while let Next::Rewind(stored) = self.follow_or_stand_by(&saved).await? {
-            if !self.verify_patiently(&stored).await? {
+            if !self.prepare_patiently(&stored).await? {
                 break;
             }
             self.board.reset(&stored);
@@ -90,11 +135,11 @@ impl Run {
         }
     }
 
-    /// Compares checkpoints with the log, again and again while it can't be reached. False when asked to stop.
-    async fn verify_patiently(&self, saved: &[Saved]) -> Result<bool, Error> {
+    /// Does [`Run::prepare`] again and again while log or database can't be reached. False when asked to stop.
+    async fn prepare_patiently(&mut self, saved: &[Saved]) -> Result<bool, Error> {
         let mut pause = Pause::new("comparing checkpoints with the log");
         loop {
-            match self.verify(saved).await {
+            match self.prepare(saved).await {
                 Err(error) if error.is_retryable() => {
                     let error = Arc::new(error);
                     self.board.trouble(Origin::Commit, error.clone());
@@ -113,7 +158,8 @@ impl Run {
     async fn follow(&mut self, saved: &[Saved]) -> Result<Next, Error> {
         let hopper = Arc::new(Hopper::new(self.worker.limits));
         let mut readers = self.spawn_readers(&hopper, saved); // aborted when this returns
-        loop {
+        let mut looked = Instant::now();
+        while !self.is_complete() {
             let batch = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return Ok(Next::Stop),
@@ -121,6 +167,11 @@ impl Run {
                     Ok(error) => self.log_error(error),
                     Err(panic) => self.failed("a reader".into(), panic.into()),
                 }),
+                () = tokio::time::sleep_until(looked + LOOK_ASKED), if !self.parked.is_empty() => {
+                    self.see_to_wishes().await?;
+                    looked = Instant::now();
+                    continue;
+                }
                 batch = hopper.take() => batch,
             };
             match self.settle(Batch::new(batch)).await? {
@@ -128,14 +179,21 @@ impl Run {
                 end => return Ok(end),
             }
         }
+        Ok(Next::Stop)
+    }
+
+    /// Whether all has been read that was to be.
+    fn is_complete(&self) -> bool {
+        let Some(until) = &self.extent.until else { return false };
+        self.board.read(|notice| notice.progress().iter().zip(until).all(|(at, until)| at.read >= *until))
     }
 
     fn spawn_readers(&self, hopper: &Arc<Hopper>, saved: &[Saved]) -> JoinSet<LogError> {
         let mut readers = JoinSet::new();
         let mut first_place = 0;
         for (index, source) in self.worker.sources.iter().enumerate() {
-            let until = first_place + source.partitions as usize;
-            let checkpoints = saved[first_place..until].iter().map(|saved| saved.checkpoint.clone()).collect();
+            let after = first_place + source.partitions as usize;
+            let checkpoints = saved[first_place..after].iter().map(|saved| saved.checkpoint.clone()).collect();
             let reader = SourceReader {
                 log: self.worker.log.clone(),
                 source: source.clone(),
@@ -143,24 +201,37 @@ impl Run {
                 first_place,
                 hopper: hopper.clone(),
                 board: self.board.clone(),
+                until: self.extent.until.as_ref().map(|until| until[first_place..after].to_vec()),
+                selection: self.extent.selection,
             };
             readers.spawn(reader.run(checkpoints));
-            first_place = until;
+            first_place = after;
         }
         readers
     }
 
-    /// Tries until the batch is in the database, once.
+    /// Tries until the batch is in the database, once. Events that fail again and again are put aside, with those of
+    /// their aggregates that come later.
     async fn settle(&mut self, batch: Batch) -> Result<Next, Error> {
         let mut pause = Pause::new("a batch");
+        let mut failures = 0;
         loop {
-            let error = match self.attempt_or_stop(&batch).await {
-                Some(Ok(true)) => return Ok(self.settled(&batch)),
-                Some(Ok(false)) => None,
-                Some(Err(error)) => Some(Arc::new(error)),
+            let careful = failures >= self.worker.park_after;
+            let error = match self.attempt_or_stop(&batch, careful).await {
+                Some(Ok(Attempt::Done(parked))) => {
+                    self.parked.extend(parked);
+                    return Ok(self.settled(&batch));
+                }
+                Some(Ok(Attempt::Elsewhere)) => None,
+                Some(Err(Failed::OnEvents(error))) => {
+                    failures += 1;
+                    Some(error)
+                }
+                Some(Err(Failed::Otherwise(error))) => Some(error),
                 None => return Ok(Next::Stop),
             };
             if let Some(error) = error {
+                let error = Arc::new(error);
                 self.board.trouble(Origin::Commit, error.clone());
                 let pause = pause.grow(self.board.projection(), &error);
                 tokio::select! {
@@ -170,7 +241,13 @@ impl Run {
             }
             // Whether a failed commit took place, and who else moved the checkpoint, is what the checkpoint says.
             match self.ledger.load().await {
-                Ok(saved) if batch.is_in(&saved) => return Ok(self.settled(&batch)),
+                Ok(saved) if batch.is_in(&saved) => {
+                    // Which of its aggregates were parked then is not known here.
+                    if let Ok(parked) = parked::streams(&self.database, self.ledger.build()).await {
+                        self.parked = parked.into_iter().collect();
+                        return Ok(self.settled(&batch));
+                    }
+                }
                 Ok(saved) if batch.comes_next(&saved) => tokio::time::sleep(Pause::FIRST).await,
                 Ok(saved) => {
                     tracing::warn!(projection = %self.board.projection(), "the database went back: reading again from there");
@@ -183,8 +260,8 @@ impl Run {
     }
 
     /// One attempt; none when the worker was asked to stop and it did not end soon.
-    async fn attempt_or_stop(&self, batch: &Batch) -> Option<Result<bool, Error>> {
-        let attempt = tokio::time::timeout(ATTEMPT_MAX, self.attempt(batch));
+    async fn attempt_or_stop(&self, batch: &Batch, careful: bool) -> Option<Result<Attempt, Failed>> {
+        let attempt = tokio::time::timeout(ATTEMPT_MAX, self.attempt(batch, careful));
         let stop = async {
             self.shutdown.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -193,32 +270,104 @@ impl Run {
             biased;
             done = attempt => Some(done.unwrap_or_else(|_| {
                 let cause = format!("it took longer than {ATTEMPT_MAX:?}");
-                Err(self.failed(batch.describe(&self.board), cause.into()))
+                Err(self.failed(batch.describe(&self.board), cause.into()).into())
             })),
             () = stop => None,
         }
     }
 
-    /// Rows and checkpoints in one transaction. False when a checkpoint does not stand where it should.
-    async fn attempt(&self, batch: &Batch) -> Result<bool, Error> {
+    /// Rows and checkpoints in one transaction.
+    async fn attempt(&self, batch: &Batch, careful: bool) -> Result<Attempt, Failed> {
         if batch.moves.is_empty() {
-            return Ok(true);
+            return Ok(Attempt::Done(Vec::new()));
         }
-        let mut tx = self.worker.database.begin().await?;
+        let mut tx = self.database.begin().await?;
         if !self.ledger.advance(&mut tx, &batch.moves).await? {
-            return tx.rollback().await.map(|()| false);
+            tx.rollback().await?;
+            return Ok(Attempt::Elsewhere);
         }
         quarantine::insert(&mut tx, self.board.places(), &batch.chunks).await?;
-        if !batch.events.is_empty() {
-            let projected = AssertUnwindSafe(self.projection.project(&mut tx, &batch.events)).catch_unwind().await;
-            projected
-                .unwrap_or_else(|panic| Err(panicked(&*panic)))
-                .map_err(|source| self.failed(batch.describe(&self.board), source))?;
+        let parked = match careful {
+            true => self.fold_one_by_one(&mut tx, batch).await?,
+            false => self.fold_at_once(&mut tx, batch).await.map(|()| Vec::new())?,
+        };
+        tx.commit().await?;
+        for stream in &parked {
+            let projection = self.board.projection();
+            tracing::error!(%projection, %stream, "parked: its events wait until it is seen to, others go on");
         }
-        tx.commit().await.map(|()| true)
+        Ok(Attempt::Done(parked))
+    }
+
+    async fn fold_at_once(&self, tx: &mut Tx, batch: &Batch) -> Result<(), Failed> {
+        let all = &batch.events;
+        let waits = |event: &Recorded| self.parked.contains(&event.envelope.stream);
+        if self.parked.is_empty() || !all.iter().any(waits) {
+            return self.project(tx, all).await.map_err(|cause| self.sorted(batch.describe(&self.board), cause));
+        }
+        let (waiting, going): (Vec<Recorded>, Vec<Recorded>) = all.iter().cloned().partition(waits);
+        self.put_aside(tx, &waiting).await?;
+        self.project(tx, &going).await.map_err(|cause| self.sorted(batch.describe(&self.board), cause))
+    }
+
+    /// Command by command, and parks the aggregates of those that fail.
+    async fn fold_one_by_one(&self, tx: &mut Tx, batch: &Batch) -> Result<Vec<StreamId>, Failed> {
+        let mut parked: Vec<StreamId> = Vec::new();
+        for command in commands(&batch.events) {
+            let stream = &command[0].envelope.stream;
+            if !self.parked.contains(stream) && !parked.contains(stream) {
+                let Some(reason) = self.fold_command(tx, command).await? else { continue };
+                let attempts = self.worker.park_after + 1;
+                parked::park(tx, self.ledger.build(), stream, &reason, attempts).await?;
+                parked.push(stream.clone());
+            }
+            self.put_aside(tx, command).await?;
+        }
+        Ok(parked)
+    }
+
+    /// Folds in the events of one command, or none of them: then tells why.
+    pub(super) async fn fold_command(&self, tx: &mut Tx, command: &[Recorded]) -> Result<Option<Cause>, Error> {
+        tx.savepoint().await?;
+        match self.project(tx, command).await {
+            Ok(()) => tx.release().await.map(|()| None),
+            Err(cause) => match self.sorted(describe(command), cause) {
+                Failed::Otherwise(error) => Err(error),
+                Failed::OnEvents(Error::Projection { source, .. }) => tx.undo().await.map(|()| Some(source)),
+                Failed::OnEvents(error) => tx.undo().await.map(|()| Some(error.into())),
+            },
+        }
+    }
+
+    async fn put_aside(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
+        let topic = |event: &Recorded| {
+            let of_it = |place: &&Place| place.category == event.envelope.stream.category;
+            let place = self.board.places().iter().find(of_it);
+            place.expect("an event comes from one of the places").topic.clone()
+        };
+        let events: Vec<_> = events.iter().map(|event| (event, topic(event))).collect();
+        parked::wait(tx, self.ledger.build(), &events).await
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Cause> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let projected = AssertUnwindSafe(self.projection.project(tx, events)).catch_unwind().await;
+        projected.unwrap_or_else(|panic| Err(panicked(&*panic)))
+    }
+
+    /// A projection's error, unless it comes from a database that is away or busy.
+    fn sorted(&self, events: String, cause: Cause) -> Failed {
+        let first = &*cause as &(dyn std::error::Error + 'static);
+        let passes = std::iter::successors(Some(first), |error| error.source())
+            .any(|error| error.downcast_ref().is_some_and(Error::is_retryable));
+        let error = self.failed(events, cause);
+        if passes { Failed::Otherwise(error) } else { Failed::OnEvents(error) }
     }
 
     fn settled(&self, batch: &Batch) -> Next {
+        self.board.parked(self.parked.len());
         self.board.moved(|progress| {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];
@@ -240,9 +389,22 @@ impl Run {
         Error::Log { projection: self.board.projection().clone(), source }
     }
 
-    fn failed(&self, events: String, source: Cause) -> Error {
+    pub(super) fn failed(&self, events: String, source: Cause) -> Error {
         Error::Projection { projection: self.board.projection().clone(), events, source }
     }
+}
+
+/// The events of one command after the other.
+pub(super) fn commands(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]> {
+    events.chunk_by(|one, next| {
+        let (one, next) = (&one.envelope, &next.envelope);
+        one.command_id == next.command_id && one.stream == next.stream
+    })
+}
+
+fn describe(command: &[Recorded]) -> String {
+    let event = &command[0].envelope;
+    format!("{} events of {} from version {} on", command.len(), event.stream, event.version)
 }
 
 /// What goes into one transaction.

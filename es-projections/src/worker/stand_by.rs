@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::run::{Next, Pause, Run};
 use super::state::{Origin, PartitionProgress};
+use crate::builds;
 use crate::checkpoint::{Saved, Standing};
 use crate::error::Error;
 
@@ -61,6 +62,7 @@ impl Run {
 
     /// Shows what is saved, and takes over if its holder is gone: then tells where to go on.
     async fn look(&mut self, silence: &mut Silence, silence_max: Duration) -> Result<Option<Vec<Saved>>, Error> {
+        self.turn_to_live().await?;
         let standing = self.ledger.look().await?;
         self.board.stands_by(&standing);
         if silence.seen.as_ref() != Some(&standing) {
@@ -81,6 +83,19 @@ impl Run {
             }
             taken => taken,
         }
+    }
+
+    /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
+    /// version.
+    async fn turn_to_live(&mut self) -> Result<(), Error> {
+        let ours = self.ledger.build();
+        let live = builds::look_for_live(&self.worker.database, &ours.projection).await?;
+        if live.as_ref().is_some_and(|live| live.number != ours.number) {
+            let build = builds::live(&self.worker.database, &*self.projection).await?;
+            self.database = build.of(&self.worker.database);
+            self.ledger.turn_to(build);
+        }
+        Ok(())
     }
 
     /// Whether there is anything behind the checkpoints. What this worker itself has read from there on, and could

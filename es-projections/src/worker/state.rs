@@ -60,6 +60,8 @@ pub struct Status {
     pub state: WorkerState,
     /// The number of records that it has not handled yet; none when the log can't be asked.
     pub lag: Option<u64>,
+    /// The number of aggregates whose events wait: see [`Database::parked`](crate::Database::parked).
+    pub parked: usize,
 }
 
 /// How far a worker is in one partition.
@@ -103,6 +105,8 @@ pub(super) struct Notice {
     troubles: BTreeMap<Origin, Trouble>,
     /// Who has the fence, and since when.
     standing_by: Option<(Arc<str>, DateTime<Utc>)>,
+    /// How many aggregates are parked.
+    parked: usize,
     stopped: Option<Option<Arc<Error>>>,
 }
 
@@ -211,6 +215,11 @@ impl Board {
         });
     }
 
+    /// Shows how many aggregates are parked.
+    pub(super) fn parked(&self, parked: usize) {
+        self.sender.send_if_modified(|notice| std::mem::replace(&mut notice.parked, parked) != parked);
+    }
+
     pub(super) fn trouble(&self, origin: Origin, error: Arc<Error>) {
         self.sender.send_modify(|notice| {
             let new = Trouble { error: error.clone(), since: Utc::now(), attempts: 0 };
@@ -232,6 +241,14 @@ impl Board {
 impl Notice {
     pub(super) fn progress(&self) -> &[PartitionProgress] {
         &self.progress
+    }
+
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    pub(super) fn is_standing_by(&self) -> bool {
+        self.standing_by.is_some()
     }
 
     /// Whether the worker stopped, and why.

@@ -1,0 +1,366 @@
+//! Which build of which read model there is, made by which version of its projection, and in which tables.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use crate::error::Error;
+use crate::projection::Projection;
+use crate::sql::{Database, Row, Table, Tx, Value, check_name, quoted};
+
+const PROJECTION_NAME_MAX: usize = 40;
+/// More would make the names of tables too long.
+const BUILDS_MAX: i64 = 9_999;
+
+/// One build of a read model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Build {
+    pub(crate) projection: Arc<str>,
+    pub(crate) number: i64,
+    pub(crate) state: State,
+    /// The version of the projection that built it.
+    pub(crate) version: u32,
+    /// What it is as of, where it is frozen.
+    pub(crate) as_of: Option<String>,
+    tables: Vec<String>,
+    shape: String,
+}
+
+/// What a build is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is the read model.
+    Live,
+    /// It is to become that.
+    Building,
+    /// It was that.
+    Replaced,
+    /// It is as of some time or place.
+    Frozen,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Building => "building",
+            Self::Replaced => "replaced",
+            Self::Frozen => "frozen",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Error> {
+        let all = [Self::Live, Self::Building, Self::Replaced, Self::Frozen];
+        let found = all.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| Error::invalid(format!("a build of a read model is {text:?}, which no release knows")))
+    }
+}
+
+impl Build {
+    /// A name for messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("build {} of read model {}", self.number, self.projection)
+    }
+
+    /// The database as this build's projection sees it: with this build's tables under their plain names.
+    pub(crate) fn of(&self, database: &Database) -> Database {
+        database.with_tables(&self.tables, &self.suffix())
+    }
+
+    /// The values that its rows in the framework's tables begin with.
+    pub(crate) fn key(&self) -> [Value; 2] {
+        [self.projection.clone().into(), self.number.into()]
+    }
+
+    pub(crate) fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    pub(crate) fn is_of(&self, projection: &dyn Projection) -> bool {
+        self.version == projection.version() && self.shape == shape(projection)
+    }
+
+    fn suffix(&self) -> String {
+        match self.state {
+            State::Live => String::new(),
+            _ => format!("_b{}", self.number),
+        }
+    }
+
+    fn read(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            projection: row.get::<String>("projection")?.into(),
+            number: row.get("build")?,
+            state: State::parse(&row.get::<String>("state")?)?,
+            version: row.get("version")?,
+            as_of: row.get("as_of")?,
+            tables: row.get::<String>("tables")?.split_whitespace().map(str::to_owned).collect(),
+            shape: row.get("shape")?,
+        })
+    }
+}
+
+fn shape(projection: &dyn Projection) -> String {
+    projection.tables().iter().map(Table::shape).collect::<Vec<_>>().join("\n")
+}
+
+/// Makes the read model where there is none, or checks that the one that is there was built by the same version.
+pub(crate) async fn live(database: &Database, projection: &dyn Projection) -> Result<Build, Error> {
+    let mut tx = begin(database, projection).await?;
+    let found = of_projection(&mut tx, projection.name()).await?;
+    let build = match found.iter().find(|build| build.state == State::Live) {
+        Some(build) => {
+            check(database, projection, build)?;
+            build.clone()
+        }
+        None => add(&mut tx, projection, &found, State::Live, None).await?,
+    };
+    finish(tx, projection, &build).await?;
+    Ok(build)
+}
+
+/// A build to replace the read model: one that was begun before by the same version, or a new one.
+pub(crate) async fn beside(database: &Database, projection: &dyn Projection) -> Result<Build, Error> {
+    let mut tx = begin(database, projection).await?;
+    let found = of_projection(&mut tx, projection.name()).await?;
+    if !found.iter().any(|build| build.state == State::Live) {
+        let name = projection.name();
+        return Err(Error::invalid(format!("there is no read model {name} to be rebuilt: start a worker of it")));
+    }
+    let mut begun = None;
+    for build in found.iter().filter(|build| build.state == State::Building) {
+        match build.is_of(projection) {
+            true => begun = Some(build.clone()),
+            false => drop_build(&mut tx, build).await?,
+        }
+    }
+    let build = match begun {
+        Some(build) => build,
+        None => add(&mut tx, projection, &found, State::Building, None).await?,
+    };
+    finish(tx, projection, &build).await?;
+    Ok(build)
+}
+
+/// A build that stays as it is once it is complete: one of the same version and label, or a new one.
+pub(crate) async fn frozen(
+    database: &Database,
+    projection: &dyn Projection,
+    label: &str,
+    as_of: &str,
+) -> Result<Build, Error> {
+    let mut tx = begin(database, projection).await?;
+    let found = of_projection(&mut tx, projection.name()).await?;
+    let same = |build: &&Build| build.state == State::Frozen && build.is_of(projection);
+    let sql = format!("SELECT build FROM {} WHERE projection = ? AND label = ?", tx.table_name("es_builds"));
+    let labelled = tx.fetch(&sql, &[projection.name().into(), label.into()]).await?;
+    let number = labelled.first().map(|row| row.get::<i64>("build")).transpose()?;
+    let build = match number.and_then(|number| found.iter().filter(same).find(|build| build.number == number)) {
+        Some(build) if build.as_of.as_deref() == Some(as_of) => build.clone(),
+        Some(build) => {
+            let was = build.as_of.as_deref().unwrap_or_default();
+            let name = projection.name();
+            return Err(Error::invalid(format!(
+                "{label:?} is read model {name} as of {was} already: remove it, or give this one another name"
+            )));
+        }
+        None => {
+            for build in found.iter().filter(|build| Some(build.number) == number) {
+                drop_build(&mut tx, build).await?; // of another version
+            }
+            add(&mut tx, projection, &found, State::Frozen, Some((label, as_of))).await?
+        }
+    };
+    finish(tx, projection, &build).await?;
+    Ok(build)
+}
+
+async fn begin(database: &Database, projection: &dyn Projection) -> Result<Tx, Error> {
+    check_name("projection", projection.name(), PROJECTION_NAME_MAX)?;
+    let mut tx = database.begin().await?;
+    tx.lock_schema().await?;
+    refuse_shared_tables(&mut tx, projection).await?;
+    Ok(tx)
+}
+
+/// Makes the build's tables where they are missing, and commits.
+async fn finish(mut tx: Tx, projection: &dyn Projection, build: &Build) -> Result<(), Error> {
+    tx.see(build);
+    for table in &projection.tables() {
+        tx.create(table).await?;
+    }
+    if build.state == State::Live {
+        setup(&mut tx, projection).await?;
+    }
+    tx.commit().await
+}
+
+async fn setup(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
+    projection.setup(tx).await.map_err(|source| Error::Projection {
+        projection: projection.name().into(),
+        events: "its setup".into(),
+        source,
+    })
+}
+
+async fn refuse_shared_tables(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
+    let (tables, name) = (projection.tables(), projection.name());
+    let sql = format!("SELECT * FROM {} WHERE projection <> ? AND state = 'live'", tx.table_name("es_builds"));
+    for row in tx.fetch(&sql, &[name.into()]).await? {
+        let other = Build::read(&row)?;
+        if let Some(table) = tables.iter().find(|table| other.tables.iter().any(|theirs| theirs == table.name())) {
+            let (table, owner) = (table.name(), &other.projection);
+            return Err(Error::invalid(format!("projection {name} has table {table:?}, which is projection {owner}'s")));
+        }
+    }
+    Ok(())
+}
+
+async fn of_projection(tx: &mut Tx, projection: &str) -> Result<Vec<Build>, Error> {
+    let sql = format!("SELECT * FROM {} WHERE projection = ? ORDER BY build", tx.table_name("es_builds"));
+    tx.fetch(&sql, &[projection.into()]).await?.iter().map(Build::read).collect()
+}
+
+async fn add(
+    tx: &mut Tx,
+    projection: &dyn Projection,
+    others: &[Build],
+    state: State,
+    label: Option<(&str, &str)>,
+) -> Result<Build, Error> {
+    let number = others.last().map_or(1, |last| last.number + 1);
+    if number > BUILDS_MAX {
+        let name = projection.name();
+        return Err(Error::invalid(format!("read model {name} was built {BUILDS_MAX} times: give it another name")));
+    }
+    let build = Build {
+        projection: projection.name().into(),
+        number,
+        state,
+        version: projection.version(),
+        as_of: label.map(|(_, as_of)| as_of.to_owned()),
+        tables: projection.tables().iter().map(|table| table.name().to_owned()).collect(),
+        shape: shape(projection),
+    };
+    let columns = "(projection, build, version, state, label, as_of, tables, shape, created_at)";
+    let insert = format!("INSERT INTO {} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tx.table_name("es_builds"));
+    let row = [
+        build.version.into(),
+        state.as_str().into(),
+        label.map(|(label, _)| label).into(),
+        build.as_of.clone().into(),
+        build.tables.join(" ").into(),
+        build.shape.clone().into(),
+        Utc::now().into(),
+    ];
+    tx.execute(&insert, &[&build.key()[..], &row].concat()).await?;
+    Ok(build)
+}
+
+fn check(database: &Database, projection: &dyn Projection, build: &Build) -> Result<(), Error> {
+    let (name, version, stored) = (projection.name(), projection.version(), build.version);
+    let remedy = format!(
+        "build it anew beside it with `Worker::rebuild`, or remove it with `Database::remove_projection({name:?})`"
+    );
+    let read_model = format!("the read model of projection {name} in namespace {}", database.namespace());
+    if stored != version {
+        return Err(Error::OtherVersion(format!(
+            "{read_model} was built by version {stored}, this program has version {version}: run the program that has \
+             version {stored}, or {remedy}"
+        )));
+    }
+    if build.shape != shape(projection) {
+        return Err(Error::OtherVersion(format!(
+            "{read_model} has other columns than this program declares, and both say version {version}: raise \
+             `Projection::version`, and {remedy}"
+        )));
+    }
+    Ok(())
+}
+
+/// Makes one build the read model in place of another. The checkpoints of both are locked by the caller.
+pub(crate) async fn switch(tx: &mut Tx, projection: &dyn Projection, from: &Build, to: &Build) -> Result<(), Error> {
+    let namespace = tx.namespace().to_owned();
+    let rename = |table: &str, from: &str, to: &str| {
+        let name = |suffix: &str| quoted(&format!("{namespace}_{table}{suffix}"));
+        format!("ALTER TABLE {} RENAME TO {}", name(from), name(to))
+    };
+    for table in from.tables() {
+        tx.execute(&rename(table, "", &format!("_b{}", from.number)), &[]).await?;
+    }
+    for table in to.tables() {
+        tx.execute(&rename(table, &to.suffix(), ""), &[]).await?;
+    }
+    let update = format!("UPDATE {} SET state = ? WHERE projection = ? AND build = ?", tx.table_name("es_builds"));
+    for (build, state) in [(from, State::Replaced), (to, State::Live)] {
+        tx.execute(&update, &[&[state.as_str().into()][..], &build.key()].concat()).await?;
+    }
+    // Views follow a table that is renamed, and are wanted on the one that has its name now.
+    setup(tx, projection).await
+}
+
+/// The build that is the read model now.
+pub(crate) async fn find_live(tx: &mut Tx, projection: &str) -> Result<Option<Build>, Error> {
+    Ok(of_projection(tx, projection).await?.into_iter().find(|build| build.state == State::Live))
+}
+
+/// The same, outside a transaction.
+pub(crate) async fn look_for_live(database: &Database, projection: &str) -> Result<Option<Build>, Error> {
+    let sql = format!("SELECT * FROM {} WHERE projection = ? AND state = 'live'", database.table_name("es_builds"));
+    database.fetch(&sql, &[projection.into()]).await?.first().map(Build::read).transpose()
+}
+
+async fn drop_build(tx: &mut Tx, build: &Build) -> Result<(), Error> {
+    // First the checkpoints: a running worker holds its own while it writes, and can't move it any more.
+    for table in ["es_checkpoints", "es_parked", "es_waiting", "es_skipped", "es_builds"] {
+        let delete = format!("DELETE FROM {} WHERE projection = ? AND build = ?", tx.table_name(table));
+        tx.execute(&delete, &build.key()).await?;
+    }
+    for table in &build.tables {
+        let table = quoted(&format!("{}_{table}{}", tx.namespace(), build.suffix()));
+        tx.execute(&format!("DROP TABLE IF EXISTS {table}"), &[]).await?;
+    }
+    Ok(())
+}
+
+impl Database {
+    /// Drops all builds of a projection's read model: its next worker builds it anew from the log. A worker that
+    /// runs is shut out. False when there is no such projection.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], or [`Error::Sql`] when something of one's own depends on the tables.
+    pub async fn remove_projection(&self, name: &str) -> Result<bool, Error> {
+        self.remove_builds(name, |_| true).await
+    }
+
+    /// Drops what a rebuild replaced, and what one began that was not finished. False when there is nothing of it.
+    ///
+    /// # Errors
+    /// As for [`Database::remove_projection`].
+    pub async fn remove_replaced(&self, projection: &str) -> Result<bool, Error> {
+        self.remove_builds(projection, |build| matches!(build.state, State::Replaced | State::Building)).await
+    }
+
+    async fn remove_builds(&self, projection: &str, which: impl Fn(&Build) -> bool) -> Result<bool, Error> {
+        let mut tx = self.begin().await?;
+        tx.lock_schema().await?;
+        let mut builds = of_projection(&mut tx, projection).await?;
+        builds.retain(which);
+        for build in &builds {
+            drop_build(&mut tx, build).await?;
+        }
+        tx.commit().await?;
+        Ok(!builds.is_empty())
+    }
+
+    /// Drops a read model as of some time or place. False when there is none of this name.
+    ///
+    /// # Errors
+    /// As for [`Database::remove_projection`].
+    pub async fn remove_as_of(&self, projection: &str, name: &str) -> Result<bool, Error> {
+        let sql = format!("SELECT build FROM {} WHERE projection = ? AND label = ?", self.table_name("es_builds"));
+        let found = self.fetch(&sql, &[projection.into(), name.into()]).await?;
+        let numbers = found.iter().map(|row| row.get::<i64>("build")).collect::<Result<Vec<_>, _>>()?;
+        self.remove_builds(projection, |build| numbers.contains(&build.number)).await
+    }
+}

@@ -1,0 +1,49 @@
+//! Cuts: a place in the log, the offset of each partition, saved under a name.
+
+use std::collections::HashMap;
+
+use chrono::Utc;
+
+use crate::checkpoint::Place;
+use crate::error::Error;
+use crate::sql::{Database, Value};
+
+/// Saves a cut. One that is there stays: a name stands for one place for ever.
+pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offsets: &[u64]) -> Result<(), Error> {
+    if find(database, name, places).await?.is_some_and(|saved| saved != offsets) {
+        return Err(Error::invalid(format!("cut {name:?} is saved already, at another place: give this one another name")));
+    }
+    let mut tx = database.begin().await?;
+    let table = tx.table_name("es_cuts");
+    let insert = format!(
+        "INSERT INTO {table} (name, topic, topic_partition, next_offset, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    );
+    for (place, offset) in places.iter().zip(offsets) {
+        let (topic, partition) = (place.topic.clone().into(), place.partition.into());
+        let row = [name.into(), topic, partition, Value::Integer(*offset as i64), Utc::now().into()];
+        tx.execute(&insert, &row).await?;
+    }
+    tx.commit().await
+}
+
+/// The offset of each place.
+pub(crate) async fn load(database: &Database, name: &str, places: &[Place]) -> Result<Vec<u64>, Error> {
+    let found = find(database, name, places).await?;
+    found.ok_or_else(|| Error::invalid(format!("there is no cut {name:?}: save one with `Worker::save_cut`")))
+}
+
+/// The same; none where no cut has that name.
+pub(crate) async fn find(database: &Database, name: &str, places: &[Place]) -> Result<Option<Vec<u64>>, Error> {
+    let table = database.table_name("es_cuts");
+    let sql = format!("SELECT topic, topic_partition, next_offset FROM {table} WHERE name = ?");
+    let mut found = HashMap::new();
+    for row in database.fetch(&sql, &[name.into()]).await? {
+        found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row.get::<u64>("next_offset")?);
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    // Partitions that are not in it are those of a topic that was not read when it was saved.
+    let offset = |place: &Place| found.get(&(place.topic.to_string(), place.partition)).copied().unwrap_or(0);
+    Ok(Some(places.iter().map(offset).collect()))
+}

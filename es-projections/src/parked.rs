@@ -1,0 +1,367 @@
+//! Aggregates that a read model could not fold in: what waits, why, and what an operator has them do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use es_core::{Cause, Position, Recorded, StreamId};
+
+use crate::audit::Entry;
+use crate::builds::{self, Build};
+use crate::error::Error;
+use crate::sql::{Database, OnDuplicate, Row, Table, Tx, Value};
+
+/// How often the answer to an operator is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An aggregate whose events wait, since one of them could not be folded in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// The read model.
+    pub projection: String,
+    /// The aggregate's type and id.
+    pub category: String,
+    /// Its id.
+    pub aggregate_id: String,
+    /// Why the first of its waiting events can't be folded in.
+    pub reason: String,
+    /// How often that was tried.
+    pub attempts: u64,
+    /// When it was tried last.
+    pub tried_at: DateTime<Utc>,
+    /// Since when its events wait.
+    pub parked_at: DateTime<Utc>,
+    /// How many events wait.
+    pub waiting: u64,
+}
+
+/// What became of an aggregate that was to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// All its events are folded in.
+    Done,
+    /// It is parked still: its next waiting event failed.
+    Parked(Parked),
+}
+
+/// What an operator may ask the worker to do with a parked aggregate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Fold its waiting events in.
+    Retry,
+    /// The same without those of the first command.
+    Skip { by: String, why: String },
+}
+
+impl Database {
+    /// The parked aggregates of a read model, those that wait longest first; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn parked(&self, projection: &str, limit: u32) -> Result<Vec<Parked>, Error> {
+        let condition = "b.projection = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
+        self.select_parked(condition, &[projection.into(), limit.into()]).await
+    }
+
+    /// The events of a parked aggregate that wait, in order; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn waiting(&self, projection: &str, stream: &StreamId, limit: u32) -> Result<Vec<Entry>, Error> {
+        let (waiting, builds) = (self.table_name("es_waiting"), self.table_name("es_builds"));
+        let sql = format!(
+            "SELECT w.* FROM {waiting} AS w JOIN {builds} AS b ON b.projection = w.projection AND b.build = w.build \
+             WHERE b.state = 'live' AND b.projection = ? AND w.category = ? AND w.aggregate_id = ? ORDER BY w.version LIMIT ?"
+        );
+        let args = [projection.into(), stream.category.clone().into(), stream.id.as_str().into(), limit.into()];
+        self.fetch(&sql, &args).await?.iter().map(Entry::from_row).collect()
+    }
+
+    /// Has the worker of a read model fold in the waiting events of an aggregate, and waits until it has.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the aggregate is not parked; [`Error::NoAnswer`] when no worker has done it within
+    /// `within`: it is asked still, and does it when it runs.
+    pub async fn retry_parked(&self, projection: &str, stream: &StreamId, within: Duration) -> Result<Resumed, Error> {
+        self.ask(projection, stream, &Asked::Retry, within).await
+    }
+
+    /// Leaves the events of the first waiting command out of a read model for good, which is recorded with who did it and
+    /// why, and has the worker fold in what waits behind.
+    ///
+    /// # Errors
+    /// As for [`Database::retry_parked`]; [`Error::Invalid`] without a name or a reason.
+    pub async fn skip_parked(
+        &self,
+        projection: &str,
+        stream: &StreamId,
+        by: &str,
+        why: &str,
+        within: Duration,
+    ) -> Result<Resumed, Error> {
+        if by.trim().is_empty() || why.trim().is_empty() {
+            return Err(Error::invalid("an event is left out only with the name of who says so, and a reason"));
+        }
+        self.ask(projection, stream, &Asked::Skip { by: by.into(), why: why.into() }, within).await
+    }
+
+    async fn ask(
+        &self,
+        projection: &str,
+        stream: &StreamId,
+        asked: &Asked,
+        within: Duration,
+    ) -> Result<Resumed, Error> {
+        let mut tx = self.begin().await?;
+        let missing = || Error::invalid(format!("{stream} is not parked in read model {projection}"));
+        let live = builds::find_live(&mut tx, projection).await?.ok_or_else(missing)?;
+        let table = tx.table_name("es_parked");
+        let update = format!("UPDATE {table} SET asked = ?, asked_by = ?, asked_why = ? WHERE {KEY}");
+        let asked = match asked {
+            Asked::Retry => ["retry".into(), Value::Null, Value::Null],
+            Asked::Skip { by, why } => ["skip".into(), by.into(), why.into()],
+        };
+        if tx.execute(&update, &[&asked[..], &key(&live, stream)].concat()).await? == 0 {
+            return Err(missing());
+        }
+        tx.commit().await?;
+        let select = format!("SELECT asked FROM {} WHERE {KEY}", self.table_name("es_parked"));
+        let answered = async {
+            loop {
+                match self.fetch(&select, &key(&live, stream)).await?.first() {
+                    None => return Ok(Resumed::Done),
+                    Some(row) if row.get::<Option<String>>("asked")?.is_none() => {
+                        let parked = self.parked_of(&live, stream).await?;
+                        return Ok(parked.map_or(Resumed::Done, Resumed::Parked));
+                    }
+                    Some(_) => tokio::time::sleep(LOOK).await,
+                }
+            }
+        };
+        tokio::time::timeout(within, answered).await.unwrap_or_else(|_| {
+            Err(Error::NoAnswer { projection: projection.into(), stream: stream.to_string(), within })
+        })
+    }
+
+    async fn parked_of(&self, build: &Build, stream: &StreamId) -> Result<Option<Parked>, Error> {
+        let condition = "p.projection = ? AND p.build = ? AND p.category = ? AND p.aggregate_id = ?";
+        Ok(self.select_parked(condition, &key(build, stream)).await?.into_iter().next())
+    }
+
+    async fn select_parked(&self, condition: &str, args: &[Value]) -> Result<Vec<Parked>, Error> {
+        let (parked, builds) = (self.table_name("es_parked"), self.table_name("es_builds"));
+        let waiting = self.table_name("es_waiting");
+        let sql = format!(
+            "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE w.projection = p.projection AND w.build = p.build \
+             AND w.category = p.category AND w.aggregate_id = p.aggregate_id) AS waiting \
+             FROM {parked} AS p JOIN {builds} AS b ON b.projection = p.projection AND b.build = p.build \
+             WHERE b.state = 'live' AND {condition}"
+        );
+        self.fetch(&sql, args).await?.iter().map(Parked::read).collect()
+    }
+}
+
+impl Parked {
+    fn read(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            projection: row.get("projection")?,
+            category: row.get("category")?,
+            aggregate_id: row.get("aggregate_id")?,
+            reason: row.get("reason")?,
+            attempts: row.get("attempts")?,
+            tried_at: row.get("tried_at")?,
+            parked_at: row.get("parked_at")?,
+            waiting: row.get("waiting")?,
+        })
+    }
+}
+
+const KEY: &str = "projection = ? AND build = ? AND category = ? AND aggregate_id = ?";
+
+fn key(build: &Build, stream: &StreamId) -> Vec<Value> {
+    let [projection, number] = build.key();
+    vec![projection, number, stream.category.clone().into(), stream.id.as_str().into()]
+}
+
+/// Refuses the position of an event that waits.
+pub(crate) async fn refuse_waiting(database: &Database, projection: &str, position: &Position) -> Result<(), Error> {
+    let (waiting, builds) = (database.table_name("es_waiting"), database.table_name("es_builds"));
+    let parked = database.table_name("es_parked");
+    let sql = format!(
+        "SELECT p.category, p.aggregate_id, p.reason FROM {waiting} AS w \
+         JOIN {builds} AS b ON b.projection = w.projection AND b.build = w.build AND b.state = 'live' \
+         JOIN {parked} AS p ON p.projection = w.projection AND p.build = w.build AND p.category = w.category \
+         AND p.aggregate_id = w.aggregate_id \
+         WHERE w.projection = ? AND w.category = ? AND w.topic_partition = ? AND w.topic_offset = ?"
+    );
+    let Position { category, partition, offset } = position;
+    let args = [projection.into(), category.clone().into(), (*partition).into(), Value::Integer(*offset as i64)];
+    match database.fetch(&sql, &args).await?.first() {
+        None => Ok(()),
+        Some(row) => Err(Error::Parked {
+            projection: projection.into(),
+            stream: stream_of(row)?.to_string(),
+            reason: row.get("reason")?,
+        }),
+    }
+}
+
+/// The streams that are parked in a build.
+pub(crate) async fn streams(database: &Database, build: &Build) -> Result<Vec<StreamId>, Error> {
+    let sql = format!("SELECT category, aggregate_id FROM {} WHERE projection = ? AND build = ?", database.table_name("es_parked"));
+    database.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
+}
+
+/// What operators ask, with how often the first event was tried already.
+pub(crate) async fn asked(database: &Database, build: &Build) -> Result<Vec<(StreamId, Asked)>, Error> {
+    let table = database.table_name("es_parked");
+    let sql = format!("SELECT * FROM {table} WHERE projection = ? AND build = ? AND asked IS NOT NULL");
+    let read = |row: &Row| {
+        let asked = match row.get::<String>("asked")?.as_str() {
+            "retry" => Asked::Retry,
+            "skip" => Asked::Skip { by: row.get("asked_by")?, why: row.get("asked_why")? },
+            other => return Err(Error::invalid(format!("a parked aggregate is asked to {other:?}, which no release knows"))),
+        };
+        Ok((stream_of(row)?, asked))
+    };
+    database.fetch(&sql, &build.key()).await?.iter().map(read).collect()
+}
+
+fn stream_of(row: &Row) -> Result<StreamId, Error> {
+    let (category, id): (String, es_core::AggregateKey) = (row.get("category")?, row.get("aggregate_id")?);
+    Ok(StreamId { category: category.into(), id })
+}
+
+/// Parks an aggregate. Its events are put behind by [`wait`].
+pub(crate) async fn park(tx: &mut Tx, build: &Build, stream: &StreamId, reason: &Cause, attempts: u32) -> Result<(), Error> {
+    let table = tx.table_name("es_parked");
+    let columns = "(projection, build, category, aggregate_id, reason, attempts, tried_at, parked_at)";
+    let insert = format!("INSERT INTO {table} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    let now = Utc::now();
+    let rest = [told(reason).into(), attempts.into(), now.into(), now.into()];
+    tx.execute(&insert, &[&key(build, stream)[..], &rest].concat()).await.map(drop)
+}
+
+/// After another attempt at the first waiting event.
+pub(crate) async fn failed_again(tx: &mut Tx, build: &Build, stream: &StreamId, reason: &Cause) -> Result<(), Error> {
+    let table = tx.table_name("es_parked");
+    let update = format!(
+        "UPDATE {table} SET reason = ?, attempts = attempts + 1, tried_at = ?, asked = NULL, asked_by = NULL, \
+         asked_why = NULL WHERE {KEY}"
+    );
+    let start = [told(reason).into(), Utc::now().into()];
+    tx.execute(&update, &[&start[..], &key(build, stream)].concat()).await.map(drop)
+}
+
+/// What was asked is half done: the rest is to fold in what waits.
+pub(crate) async fn go_on(tx: &mut Tx, build: &Build, stream: &StreamId) -> Result<(), Error> {
+    let table = tx.table_name("es_parked");
+    let update = format!("UPDATE {table} SET asked = 'retry', asked_by = NULL, asked_why = NULL WHERE {KEY}");
+    tx.execute(&update, &key(build, stream)).await.map(drop)
+}
+
+/// The aggregate waits no more.
+pub(crate) async fn unpark(tx: &mut Tx, build: &Build, stream: &StreamId) -> Result<(), Error> {
+    let table = tx.table_name("es_parked");
+    tx.execute(&format!("DELETE FROM {table} WHERE {KEY}"), &key(build, stream)).await.map(drop)
+}
+
+/// Has events wait, each behind those of its aggregate that wait already.
+pub(crate) async fn wait(tx: &mut Tx, build: &Build, events: &[(&Recorded, Arc<str>)]) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let row = |(recorded, topic): &(&Recorded, Arc<str>)| {
+        let mut row = build.key().to_vec();
+        row.extend(crate::audit::to_row(recorded, topic));
+        row
+    };
+    tx.insert(&waiting_table(), events.iter().map(row).collect(), OnDuplicate::Fail).await.map(drop)
+}
+
+/// The first waiting events of an aggregate: whole commands, and at least `limit` events if so many wait.
+pub(crate) async fn first_waiting(
+    tx: &mut Tx,
+    build: &Build,
+    stream: &StreamId,
+    limit: u32,
+) -> Result<Vec<Entry>, Error> {
+    let table = tx.table_name("es_waiting");
+    let sql = format!("SELECT * FROM {table} WHERE {KEY} ORDER BY version LIMIT ?");
+    let rows = tx.fetch(&sql, &[&key(build, stream)[..], &[limit.into()]].concat()).await?;
+    let mut entries = rows.iter().map(Entry::from_row).collect::<Result<Vec<_>, _>>()?;
+    if let Some(last) = entries.last().map(|entry| entry.recorded.envelope.clone()) {
+        let rest = format!("SELECT * FROM {table} WHERE {KEY} AND version > ? AND command_id = ? ORDER BY version");
+        let behind = [last.version.into(), last.command_id.as_str().into()];
+        for row in tx.fetch(&rest, &[&key(build, stream)[..], &behind].concat()).await? {
+            entries.push(Entry::from_row(&row)?);
+        }
+    }
+    Ok(entries)
+}
+
+/// These events wait no more.
+pub(crate) async fn done(tx: &mut Tx, build: &Build, events: &[Recorded]) -> Result<(), Error> {
+    let keys = events.iter().map(|event| {
+        let mut row = key(build, &event.envelope.stream);
+        row.push(event.envelope.version.into());
+        row
+    });
+    tx.delete(&waiting_table(), keys.collect()).await.map(drop)
+}
+
+/// Records that events are left out.
+pub(crate) async fn skip(
+    tx: &mut Tx,
+    build: &Build,
+    events: &[Entry],
+    by: &str,
+    why: &str,
+) -> Result<(), Error> {
+    let select = format!("SELECT reason FROM {} WHERE {KEY}", tx.table_name("es_parked"));
+    let table = tx.table_name("es_skipped");
+    let columns = "(projection, build, category, aggregate_id, version, event_id, event_type, topic, topic_partition, \
+                   topic_offset, reason, skipped_by, skipped_why, skipped_at)";
+    let insert = format!("INSERT INTO {table} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    for Entry { topic, recorded } in events {
+        let envelope = &recorded.envelope;
+        let parked = tx.fetch(&select, &key(build, &envelope.stream)).await?;
+        let reason: String = parked.first().map(|row| row.get("reason")).transpose()?.unwrap_or_default();
+        let rest = [
+            envelope.version.into(),
+            envelope.event_id.get().into(),
+            clean(&envelope.event_type).into(),
+            topic.clone().into(),
+            recorded.partition.into(),
+            Value::Integer(recorded.offset as i64),
+            reason.into(),
+            clean(by).into(),
+            clean(why).into(),
+            Utc::now().into(),
+        ];
+        tx.execute(&insert, &[&key(build, &envelope.stream)[..], &rest].concat()).await?;
+    }
+    Ok(())
+}
+
+/// As the migration makes it: the audit trail's columns behind those of the build.
+fn waiting_table() -> Table {
+    use crate::sql::Kind;
+    let table = Table::new("es_waiting").key("projection", Kind::Text).key("build", Kind::Integer);
+    crate::audit::columns(table)
+}
+
+/// An error with its causes, in a line.
+fn told(reason: &Cause) -> String {
+    let mut text = reason.to_string();
+    let mut source = reason.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    clean(&text)
+}
+
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

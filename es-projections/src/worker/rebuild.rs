@@ -1,0 +1,296 @@
+//! Building a read model anew beside the one that serves, or as of some time or place.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::read::Selection;
+use super::run::Extent;
+use super::{Handle, Worker};
+use crate::builds::{self, Build};
+use crate::checkpoint::{Ledger, Place, Saved};
+use crate::cut;
+use crate::digest::{self, Digest};
+use crate::error::Error;
+use crate::projection::Projection;
+use crate::sql::{Database, Table};
+
+/// How often progress is reported.
+const REPORT: Duration = Duration::from_millis(200);
+/// A build that is so close behind that it catches up within this time is made the read model.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// What must hold before a rebuilt read model replaces the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: the new version is meant to give other rows.
+    Nothing,
+    /// Both hold the same rows, those of the columns included that say what changed a row last.
+    Equal,
+}
+
+/// How far a rebuild is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RebuildProgress {
+    /// Records of the log that were handled, those before a stop included.
+    pub done: u64,
+    /// Records that are to be handled, as far as is known by now.
+    pub total: u64,
+    /// Records a second since this process began.
+    pub per_second: f64,
+}
+
+/// What a read model is built as of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AsOf {
+    /// Everything that was recorded until then, inclusive.
+    Recorded(DateTime<Utc>),
+    /// Everything that took place until then by its business time, inclusive, as far as it is in the log now.
+    Occurred(DateTime<Utc>),
+    /// Everything before a place in the log that was [saved](Worker::save_cut) under this name.
+    Cut(String),
+}
+
+/// A read model as of some time or place. It stays as it is until it is removed with [`Database::remove_as_of`].
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    database: Database,
+    tables: Vec<Table>,
+}
+
+impl Frozen {
+    /// The database in which the read model's tables are those of then: for queries.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// A digest over all rows: equal for equal rows.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn digest(&self) -> Result<Digest, Error> {
+        digest::of(&self.database, &self.tables).await
+    }
+}
+
+impl Worker {
+    /// Builds a read model anew, in tables of its own, while the live one serves; then makes it the live one, in one transaction.
+    /// What it replaced is kept until [`Database::remove_replaced`].
+    ///
+    /// For another version of the projection, or for the same one to be sure of the rows. Stopped half way, by dropping the
+    /// future or killing the process, it goes on from there when it is called again. Workers that keep up the live one
+    /// must [stand by](Worker::stand_by): for the moment of the switch this one takes their fence, and those of the same
+    /// version go on with the new build. `report` is called a few times a second.
+    ///
+    /// # Errors
+    /// [`Error::Differs`] when they were to be equal and are not: the live one stays, and so does the new one, to be looked
+    /// at. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
+    pub async fn rebuild(
+        &self,
+        projection: impl Projection,
+        check: Check,
+        mut report: impl FnMut(RebuildProgress) + Send,
+    ) -> Result<(), Error> {
+        let projection: Arc<dyn Projection> = Arc::new(projection);
+        self.check_sources()?;
+        let build = builds::beside(&self.database, &*projection).await?;
+        let mut pace = Pace { started: Instant::now(), first: None };
+        let live = loop {
+            let live = builds::look_for_live(&self.database, projection.name()).await?;
+            let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
+            let reached = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder()).look().await?;
+            let began = Instant::now();
+            self.build_until(&projection, &build, &reached.saved, Selection::All, &mut pace, &mut report).await?;
+            if began.elapsed() < CLOSE {
+                break live;
+            }
+        };
+        // From here on the live one stands still.
+        let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());
+        let stands = ledger.take_over().await?;
+        let switched = async {
+            self.build_until(&projection, &build, &stands, Selection::All, &mut pace, &mut report).await?;
+            if check == Check::Equal {
+                self.compare(&*projection, &live, &build).await?;
+            }
+            let mut tx = self.database.begin().await?;
+            tx.lock_schema().await?;
+            tx.commit_durably().await?;
+            if !ledger.holds(&mut tx).await? {
+                return Err(ledger.fenced(0));
+            }
+            builds::switch(&mut tx, &*projection, &live, &build).await?;
+            tx.commit().await
+        };
+        let switched = switched.await;
+        // Whoever stands by takes the fence of whichever is live now.
+        if let Err(error) = ledger.release().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "giving the fence back failed");
+        }
+        if switched.is_ok() {
+            tracing::info!(projection = projection.name(), build = build.number, "the rebuilt read model is live");
+        }
+        switched
+    }
+
+    /// Builds a read model as of some time or place, in tables of its own; the one of this name, where it is there already. The
+    /// same again gives the same rows.
+    ///
+    /// Business time may be given to events later: what is built is as of the log of now, which is saved as a cut.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when this name stands for another time or place, for a cut that was not saved, and for a time that
+    /// is not over yet. Else as for [`Worker::start`].
+    pub async fn as_of(
+        &self,
+        projection: impl Projection,
+        as_of: &AsOf,
+        name: &str,
+        mut report: impl FnMut(RebuildProgress) + Send,
+    ) -> Result<Frozen, Error> {
+        let projection: Arc<dyn Projection> = Arc::new(projection);
+        self.check_sources()?;
+        let selection = match as_of {
+            AsOf::Recorded(time) => Selection::RecordedUntil(*time),
+            AsOf::Occurred(time) => Selection::OccurredUntil(*time),
+            AsOf::Cut(_) => Selection::All,
+        };
+        if let AsOf::Recorded(time) = as_of
+            && *time > Utc::now()
+        {
+            return Err(Error::invalid(format!("{time} is not over yet: what is recorded until then is not known")));
+        }
+        let places = self.places();
+        let until = match as_of {
+            AsOf::Cut(cut) => cut::load(&self.database, cut, &places).await?,
+            _ => {
+                let own = format!("{} as of {name}", projection.name());
+                match cut::find(&self.database, &own, &places).await? {
+                    Some(until) => until,
+                    None => {
+                        let ends = self.ends(&places).await?;
+                        cut::save(&self.database, &own, &places, &ends).await?;
+                        ends
+                    }
+                }
+            }
+        };
+        for ((place, until), end) in places.iter().zip(&until).zip(self.ends(&places).await?) {
+            if end < *until {
+                let Place { topic, partition, .. } = place;
+                return Err(Error::invalid(format!("{topic}/{partition} ends at offset {end}, {name:?} is as of {until}")));
+            }
+        }
+        let build = builds::frozen(&self.database, &*projection, name, &as_of.to_string()).await?;
+        let mut pace = Pace { started: Instant::now(), first: None };
+        let extent = Extent { until: Some(until), selection };
+        self.build(&projection, &build, extent, &mut pace, &mut report).await?;
+        Ok(Frozen { database: build.of(&self.database), tables: projection.tables() })
+    }
+
+    /// Saves the end of the log, as it is now, under a name for [`AsOf::Cut`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name stands for another place; [`Error::Log`] when the log can't be reached.
+    pub async fn save_cut(&self, name: &str) -> Result<(), Error> {
+        let places = self.places();
+        cut::save(&self.database, name, &places, &self.ends(&places).await?).await
+    }
+
+    async fn build_until(
+        &self,
+        projection: &Arc<dyn Projection>,
+        build: &Build,
+        saved: &[Saved],
+        selection: Selection,
+        pace: &mut Pace,
+        report: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<(), Error> {
+        let until = saved.iter().map(|saved| saved.checkpoint.next).collect();
+        self.build(projection, build, Extent { until: Some(until), selection }, pace, report).await
+    }
+
+    /// Runs a worker of the build until all of the extent is in it.
+    async fn build(
+        &self,
+        projection: &Arc<dyn Projection>,
+        build: &Build,
+        extent: Extent,
+        pace: &mut Pace,
+        report: &mut (dyn FnMut(RebuildProgress) + Send),
+    ) -> Result<(), Error> {
+        let until = extent.until.clone().unwrap_or_default();
+        // Another one that is at it keeps the fence.
+        let worker = Self { stand_by: None, ..self.clone() };
+        let handle = worker.start_build(projection.clone(), build.clone(), extent).await?;
+        let ended = async {
+            loop {
+                match tokio::time::timeout(REPORT, handle.stopped()).await {
+                    Ok(ended) => return ended,
+                    Err(_) => report(pace.at(&handle, &until)),
+                }
+            }
+        };
+        ended.await?;
+        report(pace.at(&handle, &until));
+        let complete = handle.progress().iter().zip(&until).all(|(at, until)| at.read >= *until);
+        if complete {
+            return Ok(());
+        }
+        Err(Error::Stopped { projection: build.projection.clone(), source: None }) // it was asked to
+    }
+
+    /// Where the log ends.
+    async fn ends(&self, places: &[Place]) -> Result<Vec<u64>, Error> {
+        let mut ends = Vec::with_capacity(places.len());
+        for place in places {
+            let bounds = self.log.bounds(&place.topic, place.partition).await;
+            ends.push(bounds.map_err(|source| Error::Log { projection: place.category.clone(), source })?.end);
+        }
+        Ok(ends)
+    }
+
+    async fn compare(&self, projection: &dyn Projection, live: &Build, build: &Build) -> Result<(), Error> {
+        let (one, other) = (live.of(&self.database), build.of(&self.database));
+        let tables = projection.tables();
+        if digest::of(&one, &tables).await? == digest::of(&other, &tables).await? {
+            return Ok(());
+        }
+        let mut difference = String::new();
+        for table in &tables {
+            for line in digest::differences(&one, &other, table).await? {
+                let _ = write!(difference, "{}{line}", if difference.is_empty() { "" } else { "; " });
+            }
+        }
+        Err(Error::Differs { projection: build.projection.clone(), difference })
+    }
+}
+
+impl std::fmt::Display for AsOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Recorded(time) => write!(f, "recorded {}", time.to_rfc3339()),
+            Self::Occurred(time) => write!(f, "occurred {}", time.to_rfc3339()),
+            Self::Cut(name) => write!(f, "cut {name}"),
+        }
+    }
+}
+
+/// How fast a build goes.
+struct Pace {
+    started: Instant,
+    /// What was done when it was looked at first.
+    first: Option<u64>,
+}
+
+impl Pace {
+    fn at(&mut self, handle: &Handle, until: &[u64]) -> RebuildProgress {
+        let done = handle.progress().iter().zip(until).map(|(at, until)| at.read.min(*until)).sum();
+        let first = *self.first.get_or_insert(done);
+        let per_second = done.saturating_sub(first) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        RebuildProgress { done, total: until.iter().sum(), per_second }
+    }
+}
