@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Fields, Type};
 
 use crate::attr::{Attrs, Place, Takes};
+use crate::names;
 use crate::refusals::{self, Refusals};
 use crate::text;
 
@@ -39,7 +40,7 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
         refusals.add(refusals::missing_keys(input, attrs.span, &missing));
     }
     for name in ["context", "name"].into_iter().filter_map(|key| attrs.name(key)) {
-        refusals::check_name(name, refusals::TOPIC_EXTRA, &mut refusals);
+        refusals::check_name(name, &names::TOPIC, &mut refusals);
     }
     refusals::check_lifetimes(input, &mut refusals);
     for field in &data.fields {

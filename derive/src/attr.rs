@@ -1,4 +1,4 @@
-//! Reads `#[event(…)]`, `#[command(…)]` and `#[aggregate(…)]`: keys with values of known kinds.
+//! Reads the attributes of the derives, such as `#[event(…)]`: keys with values of known kinds.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::parse::discouraged::Speculative;
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Attribute, Expr, Ident, Lit, LitStr, Meta, Token, Type};
+use syn::{Attribute, Expr, Ident, Lit, LitStr, Meta, Token, Type, bracketed, parenthesized, token};
 
 use crate::refusals::{self, Refusals};
 
@@ -29,6 +29,16 @@ pub(crate) enum Takes {
     Version,
     /// A Rust type.
     Type,
+    /// Nothing: it stands alone.
+    Nothing,
+    /// Indexes, each a name and the fields that it is over. It may be given any number of times.
+    Indexes,
+}
+
+/// An index as it is written: `by_owner = [owner, opened_at]`.
+pub(crate) struct Index {
+    pub(crate) name: Ident,
+    pub(crate) fields: Vec<Ident>,
 }
 
 /// What one attribute says, or all of its name on the same item.
@@ -42,6 +52,8 @@ pub(crate) struct Attrs {
 
 struct Given {
     key: &'static str,
+    /// The key as it is written.
+    at: Ident,
     value: Option<Value>,
 }
 
@@ -49,6 +61,8 @@ enum Value {
     Name(LitStr),
     Version(u32),
     Type(Box<Type>),
+    Nothing,
+    Indexes(Vec<Index>),
 }
 
 impl Attrs {
@@ -96,6 +110,23 @@ impl Attrs {
         }
     }
 
+    pub(crate) fn indexes(&self) -> impl Iterator<Item = &Index> {
+        self.given.iter().flat_map(|given| match &given.value {
+            Some(Value::Indexes(indexes)) => indexes.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// Where a key that stands alone is given.
+    pub(crate) fn given(&self, key: &str) -> Option<&Ident> {
+        self.given.iter().find(|given| given.key == key).map(|given| &given.at)
+    }
+
+    /// Where the last of these keys is given.
+    pub(crate) fn last_given(&self, keys: &[&str]) -> Option<&Ident> {
+        self.given.iter().rfind(|given| keys.contains(&given.key)).map(|given| &given.at)
+    }
+
     /// Whether a key is missing for sure: not given, and not hidden by a mistake that was already refused.
     pub(crate) fn lacks(&self, key: &str) -> bool {
         !self.broken && !self.given.iter().any(|given| given.key == key)
@@ -126,23 +157,26 @@ impl Attrs {
         };
         let Some(&(name, takes)) = place.keys.iter().find(|(name, _)| key == name) else {
             // Who misspells a key has not forgotten it.
-            let meant = refusals::nearest(&key, place);
-            self.given.extend(meant.map(|key| Given { key, value: None }));
+            let meant = refusals::nearest(&key, place.keys.iter().map(|(known, _)| *known));
+            self.given.extend(meant.map(|meant| Given { key: meant, at: key.clone(), value: None }));
             return Err(refusals::unknown_key(&key, place, meant));
         };
-        let repeated = self.given.iter().any(|given| given.key == name);
+        let repeated = takes != Takes::Indexes && self.given.iter().any(|given| given.key == name);
         let index = self.given.len();
-        self.given.push(Given { key: name, value: None });
+        self.given.push(Given { key: name, at: key.clone(), value: None });
         if repeated {
             return Err(refusals::repeated_key(&key));
         }
-        if input.parse::<Token![=]>().is_err() {
+        let has_value = !matches!(takes, Takes::Nothing | Takes::Indexes);
+        if has_value && input.parse::<Token![=]>().is_err() {
             return Err(refusals::missing_value(&key, takes));
         }
         let value = match takes {
             Takes::Name => Value::Name(name_literal(&key, input)?),
             Takes::Version => Value::Version(version_literal(&key, input)?),
             Takes::Type => Value::Type(Box::new(a_type(&key, input)?)),
+            Takes::Nothing => nothing(&key, input, place)?,
+            Takes::Indexes => Value::Indexes(indexes(&key, input)?),
         };
         self.given[index].value = Some(value);
         Ok(())
@@ -199,6 +233,60 @@ fn a_type(key: &Ident, input: ParseStream<'_>) -> syn::Result<Type> {
     };
     input.advance_to(&value);
     Ok(ty)
+}
+
+fn nothing(key: &Ident, input: ParseStream<'_>, place: &Place) -> syn::Result<Value> {
+    match input.is_empty() || input.peek(Token![,]) || input.peek(Ident::peek_any) {
+        true => Ok(Value::Nothing),
+        false => Err(refusals::unwanted_value(key, &rest_to_comma(input), place)),
+    }
+}
+
+fn indexes(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Index>> {
+    if !input.peek(token::Paren) {
+        return Err(refusals::missing_value(key, Takes::Indexes));
+    }
+    let entries;
+    parenthesized!(entries in input);
+    let mut indexes = Vec::new();
+    while !entries.is_empty() {
+        indexes.push(index(&entries)?);
+        if !entries.is_empty() && entries.parse::<Token![,]>().is_err() {
+            return Err(refusals::missing_comma(&entries));
+        }
+    }
+    if indexes.is_empty() {
+        return Err(refusals::missing_value(key, Takes::Indexes));
+    }
+    Ok(indexes)
+}
+
+fn index(input: ParseStream<'_>) -> syn::Result<Index> {
+    let Ok(name) = input.call(Ident::parse_any) else {
+        return Err(refusals::not_an_index(input));
+    };
+    if input.parse::<Token![=]>().is_err() || input.is_empty() {
+        return Err(refusals::index_without_fields(&name, name.to_token_stream()));
+    }
+    if !input.peek(token::Bracket) {
+        return Err(refusals::index_without_fields(&name, rest_to_comma(input)));
+    }
+    let fields;
+    let brackets = bracketed!(fields in input);
+    if fields.is_empty() {
+        return Err(refusals::index_over_nothing(&name, brackets.span.join()));
+    }
+    let mut names = Vec::new();
+    while !fields.is_empty() {
+        let Ok(field) = fields.call(Ident::parse_any) else {
+            return Err(refusals::not_a_field(&rest_to_comma(&fields)));
+        };
+        names.push(field);
+        if !fields.is_empty() && fields.parse::<Token![,]>().is_err() {
+            return Err(refusals::not_a_field(&rest_to_comma(&fields)));
+        }
+    }
+    Ok(Index { name, fields: names })
 }
 
 /// Passes over everything up to the next comma of this level.

@@ -6,6 +6,7 @@ use syn::DeriveInput;
 
 use crate::attr::{Attrs, Place, Takes};
 use crate::message::{self, DefaultName};
+use crate::names;
 use crate::refusals::{self, Refusals};
 
 const ENUM: Place = Place { attribute: "event", on: "the enum", keys: &[("aggregate", Takes::Name)] };
@@ -39,7 +40,7 @@ fn aggregate(input: &DeriveInput, refusals: &mut Refusals) -> String {
         refusals.add(refusals::missing_aggregate(input));
     }
     let Some(name) = attrs.name("aggregate") else { return String::new() };
-    refusals::check_name(name, refusals::TOPIC_EXTRA, refusals);
+    refusals::check_name(name, &names::TOPIC, refusals);
     name.value()
 }
 

@@ -1,16 +1,20 @@
-//! The derive macros of `es-core`: `Event`, `Command` and `Aggregate`.
+//! The derive macros of `es-core`, which are `Event`, `Command` and `Aggregate`, and of `es-projections`: `ReadModel`
+//! and `ColumnValue`.
 //!
-//! Use them through `es_core`, whose feature `derive` (on by default) re-exports them beside the traits of the same
-//! names. Each derive reads its attributes (`attr`), collects what it refuses (`refusals`) and writes the
+//! Use them through these crates, which re-export them beside the traits of the same names (`es_core` by its feature
+//! `derive`, on by default). Each derive reads its attributes (`attr`), collects what it refuses (`refusals`) and writes the
 //! implementation; `message` is what events and commands have in common.
 
 mod aggregate;
 #[cfg(test)]
 mod any_input;
 mod attr;
+mod column_value;
 mod command;
 mod event;
 mod message;
+mod names;
+mod read_model;
 mod refusals;
 mod text;
 
@@ -167,4 +171,118 @@ pub fn command(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Aggregate, attributes(aggregate))]
 pub fn aggregate(input: TokenStream) -> TokenStream {
     aggregate::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
+/// Derives `es_projections::ReadModel` for a struct: a row of a table, a column per field.
+///
+/// The struct has named fields that own their data, no parameters, and also derives or implements `Clone`. How events
+/// change its rows is in `Fold`, and a `Model` of it is what a worker runs.
+///
+/// | on | attribute | says |
+/// |---|---|---|
+/// | the struct | `#[read_model(name = "accounts")]` | the name of the table and of its projection; required |
+/// | the struct | `#[read_model(version = 2)]` | raised whenever the same events would give other rows; 1 unless given |
+/// | the struct | `#[read_model(index(by_owner = [owner, id]))]` | an index over the columns of these fields; any number of them |
+/// | a field | `#[key]` | it is the key, by which rows are told apart, or a part of it; required on one field or more |
+/// | a field | `#[column(name = "holder")]` | the name of its column; the field's unless given |
+/// | a field | `#[column(json)]` | it is kept as JSON, by serde's `Serialize` and `Deserialize` |
+/// | a field | `#[column(text)]` | it is kept as text, by `Display` and `FromStr` |
+///
+/// A field that is kept neither as JSON nor as text has a type that is a `ColumnValue`: integers, `String`, `bool`, bytes,
+/// decimals, UUIDs, times, dates, newtypes that derive it, and an `Option` of each. Where a field that is kept as JSON or as
+/// text is written `Option<…>`, `None` is no value rather than a text.
+///
+/// Names are lower case letters, digits and `_`, a letter first: at most 24 for the table, 60 for a column, 14 for an index.
+/// Those of tables and columns don't begin with `es_`.
+///
+/// # Example: a key, an index, and how fields are kept
+/// ```
+/// use es_projections::{Kind, ReadModel};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// pub struct Address { city: String }
+///
+/// #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// #[read_model(name = "accounts", version = 2, index(by_balance = [balance, id]), index(by_owner = [owner]))]
+/// pub struct AccountRow {
+///     #[key]
+///     id: String,
+///     #[column(name = "holder")]
+///     owner: String,
+///     balance: i64,
+///     #[column(json)]
+///     address: Option<Address>,
+///     #[column(text)]
+///     last_seen_from: std::net::IpAddr,
+/// }
+///
+/// let table = AccountRow::table();
+/// let columns: Vec<_> = table.columns().iter().map(|column| (column.name.as_str(), column.kind, column.optional)).collect();
+/// assert_eq!(columns, [
+///     ("id", Kind::Text, false),
+///     ("holder", Kind::Text, false),
+///     ("balance", Kind::Integer, false),
+///     ("address", Kind::Json, true),
+///     ("last_seen_from", Kind::Text, false),
+/// ]);
+/// ```
+///
+/// # Example: a key of several fields
+/// The key is a tuple of their types, in the order of the fields; their columns come first in the table.
+/// ```
+/// use es_projections::ReadModel;
+///
+/// #[derive(Debug, Clone, ReadModel)]
+/// #[read_model(name = "monthly_turnover")]
+/// pub struct Turnover {
+///     #[key]
+///     account: String,
+///     amount: i64,
+///     #[key]
+///     month: u32,
+/// }
+///
+/// let row = Turnover { account: "1".into(), amount: 5, month: 202611 };
+/// assert_eq!(row.key(), ("1".to_owned(), 202611));
+/// assert_eq!(Turnover::table().columns()[1].name, "month");
+/// ```
+#[proc_macro_derive(ReadModel, attributes(read_model, key, column))]
+pub fn read_model(input: TokenStream) -> TokenStream {
+    read_model::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
+/// Derives `es_projections::ColumnValue` for a newtype, a struct with one field: a column holds it as what is inside.
+///
+/// It derives `FromValue` too, so that the newtype can be read from a row of one's own SQL. There are no attributes, and
+/// the struct has no parameters. A column is read without a check, so implement both by hand where not every value of the
+/// inner type is one of the newtype.
+///
+/// # Example
+/// ```
+/// use es_projections::{ColumnValue, Kind, ReadModel, Value};
+///
+/// #[derive(Debug, Clone, PartialEq, Eq, Hash, ColumnValue)]
+/// pub struct AccountId(String);
+///
+/// #[derive(Debug, Clone, Copy, PartialEq, ColumnValue)]
+/// pub struct Cents { amount: i64 }
+///
+/// #[derive(Debug, Clone, PartialEq, ReadModel)]
+/// #[read_model(name = "accounts")]
+/// pub struct AccountRow {
+///     #[key]
+///     id: AccountId,
+///     balance: Cents,
+///     overdraft: Option<Cents>,
+/// }
+///
+/// let row = AccountRow { id: AccountId("1".into()), balance: Cents { amount: 5 }, overdraft: None };
+/// assert_eq!(row.to_values()?, [Value::Text("1".into()), Value::Integer(5), Value::Null]);
+/// assert_eq!(Cents::KIND, Kind::Integer);
+/// # Ok::<(), es_projections::Error>(())
+/// ```
+#[proc_macro_derive(ColumnValue)]
+pub fn column_value(input: TokenStream) -> TokenStream {
+    column_value::expand(&parse_macro_input!(input as DeriveInput)).into()
 }

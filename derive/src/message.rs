@@ -9,11 +9,9 @@ use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Ident, Variant};
 
 use crate::attr::{Attrs, Place};
+use crate::names;
 use crate::refusals::{self, Refusals};
 use crate::text;
-
-/// What a message's stored name may have besides lower case letters and digits.
-const NAME_EXTRA: &str = "_-.";
 
 /// A variant and how it is stored.
 pub(crate) struct MessageType {
@@ -90,18 +88,18 @@ fn stored_name(
     refusals: &mut Refusals,
 ) -> Option<(String, TokenStream)> {
     if let Some(name) = attrs.name("name") {
-        refusals::check_name(name, NAME_EXTRA, refusals);
+        refusals::check_name(name, &names::MESSAGE, refusals);
         return Some((name.value(), name.to_token_stream()));
     }
     if !attrs.lacks("name") {
         return None;
     }
     if default == DefaultName::None {
-        refusals.add(refusals::missing_name(variant, NAME_EXTRA));
+        refusals.add(refusals::missing_name(variant, &names::MESSAGE));
         return None;
     }
     let name = variant.ident.unraw().to_string().to_snake_case();
-    refusals::check_default_name(variant, &name, NAME_EXTRA, refusals);
+    refusals::check_default_name(variant, &name, &names::MESSAGE, refusals);
     Some((name, variant.ident.to_token_stream()))
 }
 

@@ -2,21 +2,17 @@
 //!
 //! One mistake gives one message, at its token; several mistakes in one item are all told at once.
 
-use heck::ToSnakeCase;
+pub(crate) mod read_model;
+
 use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitInt, LitStr, Type, Variant};
 
 use crate::attr::{Place, Takes};
+use crate::names::{self, Names};
 use crate::text;
-
-/// The longest stored name, in characters. Names stand in every record and in topic names, which end at 249.
-const NAME_MAX: usize = 100;
-
-/// What the names of contexts and aggregates may have besides lower case letters and digits. No dot: it separates the
-/// parts of a topic's name.
-pub(crate) const TOPIC_EXTRA: &str = "_-";
 
 /// The mistakes of one item, in the order in which they were found.
 #[derive(Default)]
@@ -134,10 +130,15 @@ pub(crate) fn check_fields(variant: &Variant, refusals: &mut Refusals) {
     }
 }
 
-/// Refuses `&'static T`: serde reads it only from data that lives for ever. Other lifetimes the compiler refuses itself.
-fn check_owned(field: &Field, refusals: &mut Refusals) {
-    let Type::Reference(reference) = &field.ty else { return };
-    let is_static = reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static");
+/// Whether the field is a `&'static T`. Other lifetimes the compiler refuses itself.
+pub(crate) fn is_static_reference(ty: &Type) -> bool {
+    let Type::Reference(reference) = ty else { return false };
+    reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static")
+}
+
+/// Refuses `&'static T`: serde reads it only from data that lives for ever.
+pub(crate) fn check_owned(field: &Field, refusals: &mut Refusals) {
+    let is_static = is_static_reference(&field.ty);
     let read_otherwise = has_serde(field, &["with", "deserialize_with", "skip", "skip_deserializing"]);
     if is_static && !read_otherwise {
         refusals.add(Error::new_spanned(
@@ -151,76 +152,34 @@ fn check_owned(field: &Field, refusals: &mut Refusals) {
     }
 }
 
-// Stored names.
+// Names.
 
-/// Refuses a name that can't be stored. `extra` are the characters allowed besides lower case letters and digits.
-pub(crate) fn check_name(name: &LitStr, extra: &str, refusals: &mut Refusals) {
+/// Refuses a name that is not one of its kind.
+pub(crate) fn check_name(name: &LitStr, names: &Names, refusals: &mut Refusals) {
     let value = name.value();
-    let message = match wrong_with(&value, extra) {
-        None => return,
-        Some(Wrong::Length(length)) => format!(
-            "a stored name has at most {NAME_MAX} characters, this one has {length}: it stands in every record, so keep it short"
-        ),
-        Some(Wrong::Text(problem)) => {
-            let example = valid_like(&value, extra).map(|valid| format!(", for example {valid:?}")).unwrap_or_default();
-            format!("a stored name can't {problem}: use {}{example}", characters(extra))
-        }
-    };
-    refusals.add(Error::new_spanned(name, message));
+    if let Some(wrong) = names.wrong_with(&value) {
+        let instead = names.instead(&value, &wrong);
+        refusals.add(Error::new_spanned(name, format!("{} {wrong}{instead}", names.what)));
+    }
 }
 
 /// Refuses a variant whose own name in snake case can't be stored.
-pub(crate) fn check_default_name(variant: &Variant, name: &str, extra: &str, refusals: &mut Refusals) {
-    if wrong_with(name, extra).is_some() {
+pub(crate) fn check_default_name(variant: &Variant, name: &str, names: &Names, refusals: &mut Refusals) {
+    if names.wrong_with(name).is_some() {
         refusals.add(Error::new_spanned(
             &variant.ident,
             format!(
                 "`{}` makes no stored name, which has {}: give one, `#[command(name = \"…\")]`",
                 variant.ident.unraw(),
-                characters(extra)
+                names.characters()
             ),
         ));
     }
 }
 
-/// What is wrong with a stored name.
-enum Wrong {
-    Length(usize),
-    Text(String),
-}
-
-fn wrong_with(name: &str, extra: &str) -> Option<Wrong> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || extra.contains(c);
-    let length = name.chars().count();
-    if length > NAME_MAX {
-        return Some(Wrong::Length(length));
-    }
-    if let Some(wrong) = name.chars().find(|&c| !allowed(c)) {
-        return Some(Wrong::Text(format!("have {wrong:?}")));
-    }
-    match name.chars().next() {
-        None => Some(Wrong::Text("be empty".into())),
-        Some(first) if !first.is_ascii_lowercase() => Some(Wrong::Text(format!("begin with {first:?}"))),
-        Some(_) => None,
-    }
-}
-
-fn characters(extra: &str) -> String {
-    let mut all = vec!["lower case letters".to_owned(), "digits".into()];
-    all.extend(extra.chars().map(|c| format!("`{c}`")));
-    let last = all.pop().unwrap_or_default();
-    format!("{} and {last}, a letter first", all.join(", "))
-}
-
-/// A name like this one that is allowed, where there is one.
-fn valid_like(name: &str, extra: &str) -> Option<String> {
-    let snake = name.to_snake_case();
-    wrong_with(&snake, extra).is_none().then_some(snake)
-}
-
-pub(crate) fn missing_name(variant: &Variant, extra: &str) -> Error {
+pub(crate) fn missing_name(variant: &Variant, names: &Names) -> Error {
     let ident = variant.ident.unraw();
-    let name = valid_like(&ident.to_string(), extra).unwrap_or_else(|| "…".into());
+    let name = names.valid_like(&ident.to_string()).unwrap_or_else(|| "…".into());
     Error::new_spanned(
         &variant.ident,
         format!(
@@ -243,16 +202,23 @@ pub(crate) fn repeated_name(at: &TokenStream, name: &str, first: &Ident) -> Erro
 
 /// What the attribute looks like in this place.
 fn form(place: &Place) -> String {
-    let keys: Vec<_> = place.keys.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
+    // Of those that stand alone only the first, since they exclude each other.
+    let alone = place.keys.iter().filter(|(_, takes)| *takes == Takes::Nothing).skip(1).map(|(key, _)| key);
+    let alone: Vec<_> = alone.collect();
+    let keys = place.keys.iter().filter(|(key, _)| !alone.contains(&key));
+    let keys: Vec<_> = keys.map(|(key, takes)| takes.form(key)).collect();
     format!("`#[{}({})]`", place.attribute, keys.join(", "))
 }
 
 impl Takes {
-    fn example(self) -> &'static str {
+    /// What a key of this kind looks like.
+    fn form(self, key: &str) -> String {
         match self {
-            Takes::Name => "\"…\"",
-            Takes::Version => "2",
-            Takes::Type => "…",
+            Takes::Name => format!("{key} = \"…\""),
+            Takes::Version => format!("{key} = 2"),
+            Takes::Type => format!("{key} = …"),
+            Takes::Nothing => key.to_owned(),
+            Takes::Indexes => format!("{key}(by_field = [field])"),
         }
     }
 }
@@ -285,10 +251,10 @@ pub(crate) fn unknown_key(key: &Ident, place: &Place, meant: Option<&str>) -> Er
     )
 }
 
-/// The known key that was probably meant.
-pub(crate) fn nearest(key: &Ident, place: &Place) -> Option<&'static str> {
-    let key = key.unraw().to_string();
-    let by_likeness = place.keys.iter().map(|&(known, _)| (strsim::jaro_winkler(&key, known), known));
+/// The known word that was probably meant.
+pub(crate) fn nearest<S: AsRef<str>>(word: &Ident, known: impl Iterator<Item = S>) -> Option<S> {
+    let word = word.unraw().to_string();
+    let by_likeness = known.map(|known| (strsim::jaro_winkler(&word, known.as_ref()), known));
     by_likeness.filter(|(likeness, _)| *likeness > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
@@ -297,7 +263,12 @@ pub(crate) fn repeated_key(key: &Ident) -> Error {
 }
 
 pub(crate) fn missing_value(key: &Ident, takes: Takes) -> Error {
-    Error::new_spanned(key, format!("`{key}` needs a value: write `{key} = {}`", takes.example()))
+    let form = takes.form(&key.to_string());
+    Error::new_spanned(key, format!("`{key}` needs a value: write `{form}`"))
+}
+
+pub(crate) fn unwanted_value(key: &Ident, value: &TokenStream, place: &Place) -> Error {
+    Error::new_spanned(value, format!("`{key}` takes no value: write `#[{}({key})]`", place.attribute))
 }
 
 pub(crate) fn missing_comma(input: ParseStream<'_>) -> Error {
@@ -332,7 +303,7 @@ pub(crate) fn not_a_type(key: &Ident, value: &TokenStream) -> Error {
 
 pub(crate) fn missing_aggregate(input: &DeriveInput) -> Error {
     let name = input.ident.unraw().to_string();
-    let name = valid_like(name.strip_suffix("Event").unwrap_or(&name), TOPIC_EXTRA).unwrap_or_else(|| "…".into());
+    let name = names::TOPIC.valid_like(name.strip_suffix("Event").unwrap_or(&name)).unwrap_or_else(|| "…".into());
     Error::new_spanned(
         &input.ident,
         format!(
@@ -344,7 +315,7 @@ pub(crate) fn missing_aggregate(input: &DeriveInput) -> Error {
 
 /// The keys that are missing in the attribute at `at`, or else the whole attribute.
 pub(crate) fn missing_keys(input: &DeriveInput, at: Option<Span>, missing: &[(&str, Takes)]) -> Error {
-    let entries: Vec<_> = missing.iter().map(|(key, takes)| format!("{key} = {}", takes.example())).collect();
+    let entries: Vec<_> = missing.iter().map(|(key, takes)| takes.form(key)).collect();
     let entries = entries.join(", ");
     match at {
         Some(attribute) => Error::new(attribute, format!("`#[aggregate]` must say more: add `{entries}`")),
@@ -356,6 +327,39 @@ pub(crate) fn missing_keys(input: &DeriveInput, at: Option<Span>, missing: &[(&s
             ),
         ),
     }
+}
+
+// Indexes.
+
+pub(crate) fn not_an_index(input: ParseStream<'_>) -> Error {
+    Error::new(input.span(), "expected the name of an index and its fields: write `index(by_field = [field])`")
+}
+
+pub(crate) fn index_without_fields(name: &Ident, at: TokenStream) -> Error {
+    let written = text::of(&at);
+    let fields = match syn::parse_str::<Ident>(&written) {
+        Ok(field) if field != *name => written,
+        _ => "…".into(),
+    };
+    let at = if at.is_empty() { name.to_token_stream() } else { at };
+    Error::new_spanned(
+        at,
+        format!("index `{name}` needs the fields that it is over, in brackets: write `{name} = [{fields}]`"),
+    )
+}
+
+pub(crate) fn index_over_nothing(name: &Ident, at: Span) -> Error {
+    Error::new(at, format!("index `{name}` is over no field: name some, or remove it"))
+}
+
+pub(crate) fn not_a_field(at: &TokenStream) -> Error {
+    let written = text::of(at);
+    let field = written.trim_matches('"');
+    let field = if syn::parse_str::<Ident>(field).is_ok() { field } else { "field" };
+    Error::new_spanned(
+        at,
+        format!("an index is over fields, written without quotes and with commas between: write `{field}`"),
+    )
 }
 
 // Serde's attributes.

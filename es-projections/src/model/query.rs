@@ -27,8 +27,7 @@ pub(super) fn with_lineage(table: Table) -> Table {
 
 impl Lineage {
     pub(super) fn into_values(self) -> [Value; LINEAGE] {
-        let id: Uuid = self.event_id.into();
-        [id.into(), self.version.into(), self.position.to_string().into()]
+        [self.event_id.get().into(), self.version.into(), self.position.to_string().into()]
     }
 
     /// What changed this row last.

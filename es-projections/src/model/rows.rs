@@ -2,7 +2,6 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::mem;
 
 use async_trait::async_trait;
 use es_core::{Position, Recorded};
@@ -256,7 +255,14 @@ impl<R: ReadModel> Held<R> {
             return place;
         }
         self.index.insert(key.clone(), self.slots.len());
-        self.slots.push(Slot { key: key.clone(), stored: None, row: None, wanted: false, made: false, changed_by: None });
+        self.slots.push(Slot {
+            key: key.clone(),
+            stored: None,
+            row: None,
+            wanted: false,
+            made: false,
+            changed_by: None,
+        });
         self.slots.len() - 1
     }
 
@@ -309,7 +315,8 @@ impl<R: ReadModel> TableOf for Held<R> {
 
     async fn load(&mut self, tx: &mut Tx) -> Result<bool, Error> {
         let mut keys = Vec::new();
-        for slot in self.slots.iter_mut().filter(|slot| mem::take(&mut slot.wanted)) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.wanted) {
+            slot.wanted = false;
             keys.push(R::key_values(&slot.key)?);
             slot.stored = Some(Stored::Absent);
         }
@@ -356,8 +363,7 @@ impl<R: ReadModel> TableOf for Held<R> {
 /// The row with what changed it last.
 fn values<R: ReadModel>(row: &R, by: &Recorded) -> Result<Vec<Value>, Error> {
     let envelope = &by.envelope;
-    let position =
-        Position { category: envelope.stream.category.clone(), partition: by.partition, offset: by.offset };
+    let position = Position { category: envelope.stream.category.clone(), partition: by.partition, offset: by.offset };
     let lineage = Lineage { event_id: envelope.event_id, version: envelope.version, position };
     let mut values = row.to_values()?;
     values.reserve_exact(LINEAGE);
