@@ -57,11 +57,6 @@ impl State {
 }
 
 impl Build {
-    /// A name for messages.
-    pub(crate) fn describe(&self) -> String {
-        format!("build {} of read model {}", self.number, self.projection)
-    }
-
     /// The database as this build's projection sees it: with this build's tables under their plain names.
     pub(crate) fn of(&self, database: &Database) -> Database {
         database.with_tables(&self.tables, &self.suffix())
@@ -210,7 +205,9 @@ async fn refuse_shared_tables(tx: &mut Tx, projection: &dyn Projection) -> Resul
         let other = Build::read(&row)?;
         if let Some(table) = tables.iter().find(|table| other.tables.iter().any(|theirs| theirs == table.name())) {
             let (table, owner) = (table.name(), &other.projection);
-            return Err(Error::invalid(format!("projection {name} has table {table:?}, which is projection {owner}'s")));
+            return Err(Error::invalid(format!(
+                "projection {name} has table {table:?}, which is projection {owner}'s"
+            )));
         }
     }
     Ok(())

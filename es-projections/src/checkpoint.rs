@@ -66,12 +66,7 @@ pub(crate) struct Saved {
 
 impl Ledger {
     /// The ledger of a worker that holds no fence yet.
-    pub(crate) fn new(
-        database: Database,
-        build: Build,
-        places: Arc<[Place]>,
-        holder: Arc<str>,
-    ) -> Self {
+    pub(crate) fn new(database: Database, build: Build, places: Arc<[Place]>, holder: Arc<str>) -> Self {
         Self { database, build, places, holder, fences: Vec::new() }
     }
 
@@ -221,9 +216,8 @@ impl Ledger {
     /// [`Error::Fenced`] when one of them is gone.
     pub(crate) async fn look(&self) -> Result<Standing, Error> {
         let table = self.database.table_name("es_checkpoints");
-        let sql = format!(
-            "SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?"
-        );
+        let sql =
+            format!("SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?");
         let rows = self.database.fetch(&sql, &self.build.key()).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {

@@ -11,7 +11,9 @@ use crate::sql::{Database, Value};
 /// Saves a cut. One that is there stays: a name stands for one place for ever.
 pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offsets: &[u64]) -> Result<(), Error> {
     if find(database, name, places).await?.is_some_and(|saved| saved != offsets) {
-        return Err(Error::invalid(format!("cut {name:?} is saved already, at another place: give this one another name")));
+        return Err(Error::invalid(format!(
+            "cut {name:?} is saved already, at another place: give this one another name"
+        )));
     }
     let mut tx = database.begin().await?;
     let table = tx.table_name("es_cuts");

@@ -208,7 +208,10 @@ pub(crate) async fn refuse_waiting(database: &Database, projection: &str, positi
 
 /// The streams that are parked in a build.
 pub(crate) async fn streams(database: &Database, build: &Build) -> Result<Vec<StreamId>, Error> {
-    let sql = format!("SELECT category, aggregate_id FROM {} WHERE projection = ? AND build = ?", database.table_name("es_parked"));
+    let sql = format!(
+        "SELECT category, aggregate_id FROM {} WHERE projection = ? AND build = ?",
+        database.table_name("es_parked")
+    );
     database.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
 }
 
@@ -220,7 +223,9 @@ pub(crate) async fn asked(database: &Database, build: &Build) -> Result<Vec<(Str
         let asked = match row.get::<String>("asked")?.as_str() {
             "retry" => Asked::Retry,
             "skip" => Asked::Skip { by: row.get("asked_by")?, why: row.get("asked_why")? },
-            other => return Err(Error::invalid(format!("a parked aggregate is asked to {other:?}, which no release knows"))),
+            other => {
+                return Err(Error::invalid(format!("a parked aggregate is asked to {other:?}, which no release knows")));
+            }
         };
         Ok((stream_of(row)?, asked))
     };
@@ -233,7 +238,13 @@ fn stream_of(row: &Row) -> Result<StreamId, Error> {
 }
 
 /// Parks an aggregate. Its events are put behind by [`wait`].
-pub(crate) async fn park(tx: &mut Tx, build: &Build, stream: &StreamId, reason: &Cause, attempts: u32) -> Result<(), Error> {
+pub(crate) async fn park(
+    tx: &mut Tx,
+    build: &Build,
+    stream: &StreamId,
+    reason: &Cause,
+    attempts: u32,
+) -> Result<(), Error> {
     let table = tx.table_name("es_parked");
     let columns = "(projection, build, category, aggregate_id, reason, attempts, tried_at, parked_at)";
     let insert = format!("INSERT INTO {table} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
@@ -311,13 +322,7 @@ pub(crate) async fn done(tx: &mut Tx, build: &Build, events: &[Recorded]) -> Res
 }
 
 /// Records that events are left out.
-pub(crate) async fn skip(
-    tx: &mut Tx,
-    build: &Build,
-    events: &[Entry],
-    by: &str,
-    why: &str,
-) -> Result<(), Error> {
+pub(crate) async fn skip(tx: &mut Tx, build: &Build, events: &[Entry], by: &str, why: &str) -> Result<(), Error> {
     let select = format!("SELECT reason FROM {} WHERE {KEY}", tx.table_name("es_parked"));
     let table = tx.table_name("es_skipped");
     let columns = "(projection, build, category, aggregate_id, version, event_id, event_type, topic, topic_partition, \

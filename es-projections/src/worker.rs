@@ -25,11 +25,11 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
-use crate::projection::Projection;
-use crate::builds::{self, Build};
 use crate::parked;
+use crate::projection::Projection;
 use crate::sql::Database;
 pub use handle::Handle;
 pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};

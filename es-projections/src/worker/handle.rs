@@ -59,7 +59,11 @@ impl Handle {
         if self.wait_until(within, |progress| progress[place].next > position.offset).await? {
             // Only where something is parked, or another worker would know, is the database asked.
             let sure = self.board.read(|notice| notice.parked() == 0 && !notice.is_standing_by());
-            return if sure { Ok(()) } else { parked::refuse_waiting(&self.database, self.projection(), position).await };
+            return if sure {
+                Ok(())
+            } else {
+                parked::refuse_waiting(&self.database, self.projection(), position).await
+            };
         }
         Err(self.late(position.clone(), self.board.read(|notice| notice.progress()[place].next), within))
     }

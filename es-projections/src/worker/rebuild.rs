@@ -181,7 +181,9 @@ impl Worker {
         for ((place, until), end) in places.iter().zip(&until).zip(self.ends(&places).await?) {
             if end < *until {
                 let Place { topic, partition, .. } = place;
-                return Err(Error::invalid(format!("{topic}/{partition} ends at offset {end}, {name:?} is as of {until}")));
+                return Err(Error::invalid(format!(
+                    "{topic}/{partition} ends at offset {end}, {name:?} is as of {until}"
+                )));
             }
         }
         let build = builds::frozen(&self.database, &*projection, name, &as_of.to_string()).await?;

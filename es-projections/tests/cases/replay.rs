@@ -184,8 +184,8 @@ pub async fn a_read_model_of_another_version_is_refused_and_can_be_removed(url: 
     assert_eq!(
         error.to_string(),
         "the read model of projection balances in namespace bank was built by version 1, this program has version 2: \
-         run the program that has version 1, or remove it with `Database::remove_projection(\"balances\")` to build it \
-         anew from the log"
+         run the program that has version 1, or build it anew beside it with `Worker::rebuild`, or remove it with \
+         `Database::remove_projection(\"balances\")`"
     );
     let error = events.worker(&database).start(Balances::default().with_column("note")).await.unwrap_err();
     assert!(error.to_string().contains("both say version 1: raise `Projection::version`"), "{error}");
