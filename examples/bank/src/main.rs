@@ -13,9 +13,11 @@ mod folder;
 mod http;
 mod import;
 mod log;
+
 mod progress;
 mod quarantine;
 mod read_model;
+
 mod serve;
 mod time;
 
