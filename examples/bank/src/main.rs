@@ -13,11 +13,10 @@ mod folder;
 mod http;
 mod import;
 mod log;
-
 mod progress;
 mod quarantine;
 mod read_model;
-
+mod rebuild;
 mod serve;
 mod time;
 
