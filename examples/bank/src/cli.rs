@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, quarantine, rebuild, serve};
+use crate::{audit, balances, import, log, parked, quarantine, rebuild, serve};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ enum Command {
     Quarantine(quarantine::Args),
     /// Rebuild a read model beside the live one, then switch
     Rebuild(rebuild::Args),
+    /// Show the accounts whose events wait since one could not be folded into a read model, and see to them
+    Parked(parked::Args),
     /// Recompute balances and hash chain from the log and compare them with the read models
     Verify,
 }
@@ -90,6 +92,7 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Audit(args)) => audit::run(&options, &args).await,
         Some(Command::Quarantine(args)) => quarantine::run(&options, &args).await,
         Some(Command::Rebuild(args)) => rebuild::run(&options, &args).await,
+        Some(Command::Parked(args)) => parked::run(&options, &args).await,
         Some(Command::Verify) => Err(not_yet("verify")),
     }
 }

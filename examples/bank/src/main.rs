@@ -13,6 +13,7 @@ mod folder;
 mod http;
 mod import;
 mod log;
+mod parked;
 mod progress;
 mod quarantine;
 mod read_model;
