@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use es_projections::Database;
 use es_tests::{Kafka, Postgres, Proc, bank_binary, eventually, topic_prefix};
 use tempfile::TempDir;
 
@@ -81,6 +82,14 @@ impl Bank {
             (fields[0].to_owned(), (fields[1].parse().expect("a balance"), fields[2].parse().expect("a version")))
         };
         lines.map(row).collect()
+    }
+
+    /// The database of its read models, to ask in SQL. An embedded one while no process has it.
+    pub(crate) async fn database(&self) -> Database {
+        let option = |name: &str| self.options.iter().skip_while(|option| *option != name).nth(1).cloned();
+        let url = option("--database").unwrap_or_else(|| format!("sqlite://{}", self.data().join("bank.db").display()));
+        let namespace = option("--namespace").unwrap_or_else(|| "bank".into());
+        Database::connect(&url, &namespace).await.expect("the bank's database")
     }
 
     /// Serves on a free port, and gives the process and its address once it says that it listens.
