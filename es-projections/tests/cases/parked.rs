@@ -162,7 +162,8 @@ pub async fn a_projection_that_fails_on_all_parks_none(url: &str) {
     for number in 0..30 {
         events.add(&format!("a{number}"), &[1]);
     }
-    let worker = events.worker(&database).park_after(1).start(Balances::failing(|_| Some(Trouble::Error))).await.unwrap();
+    let worker =
+        events.worker(&database).park_after(1).start(Balances::failing(|_| Some(Trouble::Error))).await.unwrap();
     let failing = || matches!(worker.state(), WorkerState::Retrying { attempts: 4.., .. });
     eventually("it failed often", failing).await;
     assert_eq!(database.parked("balances", 10).await.unwrap(), []);
