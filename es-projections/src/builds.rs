@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
+use crate::cut;
 use crate::error::Error;
 use crate::projection::Projection;
 use crate::sql::{Database, Row, Table, Tx, Value, check_name, quoted};
@@ -358,6 +359,7 @@ impl Database {
         let sql = format!("SELECT build FROM {} WHERE projection = ? AND label = ?", self.table_name("es_builds"));
         let found = self.fetch(&sql, &[projection.into(), name.into()]).await?;
         let numbers = found.iter().map(|row| row.get::<i64>("build")).collect::<Result<Vec<_>, _>>()?;
+        cut::remove(self, &cut::of_as_of(projection, name)).await?;
         self.remove_builds(projection, |build| numbers.contains(&build.number)).await
     }
 }

@@ -28,6 +28,19 @@ pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offs
     tx.commit().await
 }
 
+/// The cut at which a read model as of some time was built.
+pub(crate) fn of_as_of(projection: &str, name: &str) -> String {
+    format!("{projection} as of {name}")
+}
+
+/// Forgets a cut, if there is one of that name.
+pub(crate) async fn remove(database: &Database, name: &str) -> Result<(), Error> {
+    let mut tx = database.begin().await?;
+    let delete = format!("DELETE FROM {} WHERE name = ?", tx.table_name("es_cuts"));
+    tx.execute(&delete, &[name.into()]).await?;
+    tx.commit().await
+}
+
 /// The offset of each place.
 pub(crate) async fn load(database: &Database, name: &str, places: &[Place]) -> Result<Vec<u64>, Error> {
     let found = find(database, name, places).await?;

@@ -167,7 +167,7 @@ impl Worker {
         let until = match as_of {
             AsOf::Cut(cut) => cut::load(&self.database, cut, &places).await?,
             _ => {
-                let own = format!("{} as of {name}", projection.name());
+                let own = cut::of_as_of(projection.name(), name);
                 match cut::find(&self.database, &own, &places).await? {
                     Some(until) => until,
                     None => {

@@ -10,12 +10,13 @@ use es_core::log::{Log, TopicKind, TopicSpec};
 use es_core::{Aggregate, Bus, Engine, EngineConfig, EventSource, events_topic};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
-use es_projections::{ConnectOptions, Database, Handle, Worker, WorkerState};
+use es_projections::{ConnectOptions, Database, Error, Handle, Projection, Worker, WorkerState};
+use futures::future::{join_all, try_join_all};
 
 use crate::domain::Account;
 use crate::failure::Failure;
 use crate::folder::Folder;
-use crate::read_model::Accounts;
+use crate::read_model;
 
 /// Importing a file again changes nothing, however late: so command ids are remembered for ten years, on disk.
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -59,16 +60,22 @@ pub(crate) struct Options {
     pub(crate) snapshot_every: u64,
 }
 
-/// The log, the database and the read models that are kept up to date.
-pub(crate) struct ReadModels {
+/// The log and the database.
+pub(crate) struct Store {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) source: EventSource,
     pub(crate) database: Database,
-    pub(crate) accounts: Handle,
-    pub(crate) audit: Handle,
     /// The other processes on the same Kafka; none where the log is embedded.
     group: Option<Arc<dyn Group>>,
     folder: Folder,
+}
+
+/// Log and database, and the read models that are kept up to date.
+pub(crate) struct ReadModels {
+    pub(crate) store: Store,
+    pub(crate) accounts: Handle,
+    pub(crate) statements: Handle,
+    pub(crate) audit: Handle,
 }
 
 /// Read models and command owners: the whole bank.
@@ -78,38 +85,89 @@ pub(crate) struct Bank {
     engine: Engine,
 }
 
-impl ReadModels {
-    /// Opens log and database, and starts the projections. Where another process of this bank runs them already, that
-    /// one stands by from now on until this one has stopped. `node` is what it calls this one.
-    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
+impl Store {
+    pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
         let folder = Folder::open(&options.data)?;
         let ((log, group), database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
         let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
         let partitions = log.prepare(&topic).await?;
         let source = EventSource::of::<Account>(&options.namespace, partitions);
-        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]).stand_by(SILENCE);
+        Ok(Self { log, source, database, group, folder })
+    }
+
+    /// What runs projections. Where another process of this bank does so already, that one stands by from then on until
+    /// this one has stopped.
+    pub(crate) fn worker(&self) -> Worker {
+        Worker::builder(self.database.clone(), self.log.clone(), vec![self.source.clone()]).stand_by(SILENCE)
+    }
+
+    pub(crate) fn audit_trail(&self) -> AuditTrail {
+        AuditTrail::new(std::slice::from_ref(&self.source))
+    }
+
+    /// Closes the connections; those of a query that does not end are left to the end of the process.
+    pub(crate) async fn close(&self) {
+        close(&self.database).await;
+    }
+}
+
+impl ReadModels {
+    /// Opens log and database, and starts the projections. `node` is what those of other processes call these.
+    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
+        let store = Store::open(options).await?;
+        let worker = store.worker();
         let worker = match node {
             Some(node) => worker.name(node),
             None => worker,
         };
-        let accounts = worker.start(Accounts::new()).await?;
-        let audit = worker.start(AuditTrail::new(std::slice::from_ref(&source))).await?;
-        Ok(Self { log, source, database, accounts, audit, group, folder })
+        let accounts = start(&worker, read_model::accounts()).await?;
+        let statements = start(&worker, read_model::statements()).await?;
+        let audit = start(&worker, store.audit_trail()).await?;
+        Ok(Self { store, accounts, statements, audit })
     }
 
-    /// Waits until the read models contain everything that is in the log now.
+    pub(crate) fn all(&self) -> [&Handle; 3] {
+        [&self.accounts, &self.statements, &self.audit]
+    }
+
+    /// Waits until the read models contain everything that is in the log now, save what is parked.
+    pub(crate) async fn settle(&self) -> Result<(), Failure> {
+        try_join_all(self.all().map(catch_up)).await.map(drop)
+    }
+
+    /// The same, and tells where something is parked: what is shown next lacks it.
     pub(crate) async fn catch_up(&self) -> Result<(), Failure> {
-        tokio::try_join!(catch_up(&self.accounts), catch_up(&self.audit))?;
+        self.settle().await?;
+        for model in self.all() {
+            let parked = model.status().await.parked;
+            if parked > 0 {
+                let name = model.projection();
+                eprintln!(
+                    "bank: read model {name} lacks events of {parked} accounts, which are parked: see `bank parked`"
+                );
+            }
+        }
         Ok(())
     }
 
     /// Stops the projections, each at the end of its batch.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
-        let (accounts, audit) = tokio::join!(self.accounts.stop(), self.audit.stop());
-        close(&self.database).await;
-        accounts?;
-        Ok(audit?)
+        let stopped = join_all(self.all().map(Handle::stop)).await;
+        self.store.close().await;
+        Ok(stopped.into_iter().collect::<Result<_, _>>()?)
     }
+}
+
+/// Starts a projection, or tells what to do where its tables are of another release.
+async fn start(worker: &Worker, projection: impl Projection) -> Result<Handle, Failure> {
+    let name = projection.name().to_owned();
+    worker.start(projection).await.map_err(|error| match error {
+        Error::OtherVersion(_) => Failure::new(format!(
+            "read model {name} was built by another release of the bank: run `bank rebuild {name}` with the same options, \
+             which builds it anew, or go on with that release"
+        )),
+        error => error.into(),
+    })
 }
 
 impl Bank {
@@ -121,7 +179,7 @@ impl Bank {
         let config = EngineConfig {
             namespace: Some(options.namespace.clone()),
             node: node.map_or(unnamed.node, str::to_owned),
-            state_dir: Some(models.folder.join("state")),
+            state_dir: Some(models.store.folder.join("state")),
             dedup_retention: DEDUP_RETENTION,
             snapshot_every: options.snapshot_every,
             unwritten_max: unwritten_max(options.snapshot_every),
@@ -129,9 +187,9 @@ impl Bank {
             standby,
             ..EngineConfig::default()
         };
-        let engine = match &models.group {
-            Some(group) => Engine::shared(models.log.clone(), group.clone(), config),
-            None => Engine::new(models.log.clone(), config),
+        let engine = match &models.store.group {
+            Some(group) => Engine::shared(models.store.log.clone(), group.clone(), config),
+            None => Engine::new(models.store.log.clone(), config),
         };
         let bus = engine.start::<Account>().await?;
         Ok(Self { bus, models, engine })
@@ -171,7 +229,6 @@ async fn open_database(options: &Options, folder: &Folder) -> Result<Database, F
     Ok(Database::connect_with(&url, &options.namespace, connect).await?)
 }
 
-/// Closes the connections; those of a query that does not end are left to the end of the process.
 async fn close(database: &Database) {
     if tokio::time::timeout(CLOSE_MAX, database.close()).await.is_err() {
         tracing::warn!("what the database was asked last is cut off, it takes longer than {CLOSE_MAX:?}");
@@ -187,19 +244,19 @@ fn unwritten_max(snapshot_every: u64) -> usize {
 }
 
 /// Waits for one projection as long as it moves.
-async fn catch_up(projection: &Handle) -> Result<(), Failure> {
+pub(crate) async fn catch_up(projection: &Handle) -> Result<(), Failure> {
     loop {
         let before = projection.progress();
         match projection.catch_up(STANDSTILL).await {
             Ok(()) => return Ok(()),
-            Err(es_projections::Error::Deadline { .. }) if projection.progress() != before => {}
+            Err(Error::Deadline { .. }) if projection.progress() != before => {}
             Err(error) => return Err(stuck(projection, &error)),
         }
     }
 }
 
 /// What keeps a projection from going on says more than that it is late.
-fn stuck(projection: &Handle, error: &es_projections::Error) -> Failure {
+fn stuck(projection: &Handle, error: &Error) -> Failure {
     match projection.state() {
         WorkerState::Retrying { error, .. } => {
             Failure::because(format!("projection {} can't go on", projection.projection()), &*error)

@@ -2,18 +2,17 @@
 
 use std::io::{self, BufWriter, Write};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use es_core::{Actor, Aggregate, AggregateKey, CorrelationId, Json, Position, StreamId, codec};
+use chrono::{DateTime, Utc};
+use es_core::{Actor, Aggregate, AggregateKey, CorrelationId, Position, StreamId};
 use es_projections::audit::{Entry, LIMIT_MAX, Order, Query};
-use es_projections::{Database, Error};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::app::{Options, ReadModels};
 use crate::cli::wrong_usage;
-use crate::domain::{Account, AccountEvent};
+use crate::domain::Account;
 use crate::failure::Failure;
-use crate::time::{end_of, start_of};
+use crate::time::{end_of, shown, start_of};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -63,7 +62,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut before = "{\"items\":[";
     loop {
-        let page = query.run(&models.database).await?;
+        let page = query.run(&models.store.database).await?;
         for entry in &page.entries {
             if args.json {
                 write!(out, "{before}{}", serde_json::to_string(&Shown::of(entry))?)?;
@@ -86,9 +85,10 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     models.stop().await
 }
 
-fn print_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+/// An event in a line.
+pub(crate) fn print_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
     let event = &entry.recorded.envelope;
-    let (occurred, recorded) = (time(event.occurred_at), time(event.recorded_at));
+    let (occurred, recorded) = (shown(event.occurred_at), shown(event.recorded_at));
     let (account, version, kind) = (&event.stream.id, event.version, &event.event_type);
     let payload = String::from_utf8_lossy(&event.payload);
     let actor = event.actor.as_ref().map_or("-", Actor::as_str);
@@ -97,10 +97,6 @@ fn print_line(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
         "{occurred} {account} {version} {kind} {payload} by {actor} in {} recorded {recorded}",
         event.correlation_id
     )
-}
-
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// The stream of an account.
@@ -144,8 +140,8 @@ impl<'a> Shown<'a> {
             event_type: &event.event_type,
             schema_version: event.schema_version,
             data: serde_json::from_slice(&event.payload).ok(),
-            occurred_at: time(event.occurred_at),
-            recorded_at: time(event.recorded_at),
+            occurred_at: shown(event.occurred_at),
+            recorded_at: shown(event.recorded_at),
             event_id: event.event_id.to_string(),
             command_id: event.command_id.as_str(),
             correlation_id: event.correlation_id.as_str(),
@@ -163,36 +159,4 @@ impl Shown<'_> {
     pub(crate) fn position(&self) -> &str {
         &self.position
     }
-}
-
-/// An event of an account, without its metadata.
-pub(crate) struct AccountChange {
-    pub(crate) account: String,
-    pub(crate) version: u64,
-    pub(crate) event: AccountEvent,
-}
-
-/// At most `limit` events that occurred before a time, in the order of account and version, from behind `after` on.
-pub(crate) async fn changes_before(
-    database: &Database,
-    after: &(String, u64),
-    before: DateTime<Utc>,
-    limit: u32,
-) -> Result<Vec<AccountChange>, Failure> {
-    let sql = format!(
-        "SELECT aggregate_id, version, event_type, schema_version, payload FROM {} \
-         WHERE category = ? AND (aggregate_id, version) > (?, ?) AND occurred_at < ? \
-         ORDER BY aggregate_id, version LIMIT ?",
-        database.table_name("audit")
-    );
-    let (account, version) = (after.0.as_str().into(), i64::try_from(after.1)?.into());
-    let rows = database.fetch(&sql, &[Account::NAME.into(), account, version, before.into(), limit.into()]).await?;
-    let change = |row: &es_projections::Row| {
-        let (account, version): (String, u64) = (row.get("aggregate_id")?, row.get("version")?);
-        let (name, payload): (String, String) = (row.get("event_type")?, row.get("payload")?);
-        let event = codec::decode_event::<Json, AccountEvent>(&name, row.get("schema_version")?, payload.as_bytes());
-        let event = event.map_err(|error| Error::Invalid(format!("event {version} of account {account}: {error}")))?;
-        Ok(AccountChange { account, version, event })
-    };
-    Ok(rows.iter().map(change).collect::<Result<_, Error>>()?)
 }

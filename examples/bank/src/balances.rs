@@ -2,22 +2,25 @@
 
 use std::io::{self, BufWriter, Write};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use es_projections::{AsOf, Database, Frozen, ReadModel};
+use uuid::Uuid;
 
-use crate::app::{Options, ReadModels};
-use crate::audit::{AccountChange, changes_before};
+use crate::app::{Options, ReadModels, Store};
 use crate::failure::Failure;
-use crate::read_model::accounts;
-use crate::time::end_of;
-use es_projections::Database;
+use crate::progress::OfBuild;
+use crate::read_model::{self, BalanceRow, accounts_after, balances_after};
+use crate::time::{last_of, shown};
 
 /// Rows of one query.
 const PAGE: u32 = 2_000;
+/// Longer than anybody prints.
+const LEFT_BEHIND: TimeDelta = TimeDelta::days(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The balances at a business time: RFC 3339, or a date for its end
-    #[arg(long, value_name = "TIME", value_parser = end_of)]
+    #[arg(long, value_name = "TIME", value_parser = last_of)]
     at: Option<DateTime<Utc>>,
     /// Print as CSV
     #[arg(long)]
@@ -30,24 +33,28 @@ struct Balance {
     version: u64,
 }
 
-/// Brings the read models up to date and prints the balances.
+/// Prints the balances: those of now after the read models are up to date.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
+    let mut out = Printer { out: BufWriter::new(io::stdout().lock()), csv: args.csv };
+    if let Some(time) = args.at {
+        let store = Store::open(options).await?;
+        print_at(&store, time, &mut out).await?;
+        out.out.flush()?;
+        store.close().await;
+        return Ok(());
+    }
     let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
-    let mut out = Printer { out: BufWriter::new(io::stdout().lock()), csv: args.csv };
-    out.header()?;
-    match args.at {
-        None => print_now(&models.database, &mut out).await?,
-        Some(before) => print_before(&models.database, before, &mut out).await?,
-    }
+    print_now(&models.store.database, &mut out).await?;
     out.out.flush()?;
     models.stop().await
 }
 
 async fn print_now(database: &Database, out: &mut Printer<impl Write>) -> Result<(), Failure> {
     let mut after = None;
+    out.header()?;
     loop {
-        let page = accounts(database, after.as_deref(), PAGE).await?;
+        let page = accounts_after(database, after.as_deref(), PAGE).await?;
         for row in &page {
             out.row(&Balance { account: row.id.clone(), balance: row.balance.get(), version: row.version.get() })?;
         }
@@ -58,32 +65,67 @@ async fn print_now(database: &Database, out: &mut Printer<impl Write>) -> Result
     }
 }
 
-/// The sum of each account's events that occurred before; an account without any is left out. One account is held at
-/// a time, since the audit trail is read in the order of its key.
-async fn print_before(
-    database: &Database,
-    before: DateTime<Utc>,
-    out: &mut Printer<impl Write>,
-) -> Result<(), Failure> {
-    let mut current: Option<Balance> = None;
-    let mut after = (String::new(), 0);
+/// Builds the balances of then in tables of their own, and removes them again. No read model that is kept up is touched:
+/// what is in the log now counts, whether it is in them or not.
+async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer<impl Write>) -> Result<(), Failure> {
+    remove_left_behind(&store.database).await?;
+    let name = format!("{} {}", shown(Utc::now()), Uuid::new_v4());
+    let (worker, until, bar) = (store.worker(), AsOf::Occurred(time), OfBuild::new(BalanceRow::NAME));
+    let built = worker.as_of(read_model::balances(), &until, &name, |progress| bar.show(progress)).await;
+    bar.clear();
+    let printed = match built {
+        Ok(balances) => {
+            tell_left_out(&store.database, &name).await?;
+            print_built(&balances, out).await
+        }
+        Err(error) => Err(Failure::because(format!("building the balances at {}", shown(time)), &error)),
+    };
+    store.database.remove_as_of(BalanceRow::NAME, &name).await?;
+    printed
+}
+
+async fn print_built(balances: &Frozen, out: &mut Printer<impl Write>) -> Result<(), Failure> {
+    let database = balances.database();
+    let mut after = None;
+    out.header()?;
     loop {
-        let page = changes_before(database, &after, before, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = (last.account.clone(), last.version);
-        for AccountChange { account, version, event } in page {
-            if current.as_ref().is_none_or(|current| current.account != account)
-                && let Some(done) = current.replace(Balance { account, balance: 0, version: 0 })
-            {
-                out.row(&done)?;
-            }
-            if let Some(current) = &mut current {
-                current.balance += event.balance_change();
-                current.version = version;
-            }
+        let page = balances_after(database, after.as_deref(), PAGE).await?;
+        for row in &page {
+            out.row(&Balance { account: row.account.clone(), balance: row.balance, version: row.version.get() })?;
+        }
+        match page.into_iter().next_back() {
+            Some(last) => after = Some(last.account),
+            None => return Ok(()),
         }
     }
-    current.map_or(Ok(()), |done| out.row(&done))
+}
+
+/// Accounts whose events could not be folded in are parked in what was built, as they are in the read models.
+async fn tell_left_out(database: &Database, name: &str) -> Result<(), Failure> {
+    let sql = format!(
+        "SELECT p.aggregate_id, p.reason FROM {} AS p JOIN {} AS b ON b.projection = p.projection AND b.build = p.build \
+         WHERE b.projection = ? AND b.label = ? ORDER BY p.aggregate_id",
+        database.table_name("es_parked"),
+        database.table_name("es_builds")
+    );
+    for row in database.fetch(&sql, &[BalanceRow::NAME.into(), name.into()]).await? {
+        let (account, reason) = (row.get::<String>("aggregate_id")?, row.get::<String>("reason")?);
+        eprintln!("bank: account {account} lacks events, since they can't be folded in: {reason}");
+    }
+    Ok(())
+}
+
+/// What processes left behind that were killed while they printed.
+async fn remove_left_behind(database: &Database) -> Result<(), Failure> {
+    let sql = format!(
+        "SELECT label FROM {} WHERE projection = ? AND state = 'frozen' AND created_at < ?",
+        database.table_name("es_builds")
+    );
+    let long_ago = Utc::now() - LEFT_BEHIND;
+    for row in database.fetch(&sql, &[BalanceRow::NAME.into(), long_ago.into()]).await? {
+        database.remove_as_of(BalanceRow::NAME, &row.get::<String>("label")?).await?;
+    }
+    Ok(())
 }
 
 struct Printer<W> {

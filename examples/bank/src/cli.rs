@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, quarantine, serve};
+use crate::{audit, balances, import, log, parked, quarantine, rebuild, serve};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -38,10 +38,9 @@ enum Command {
     /// Show what is on the events topic and does not count: foreign records, and how many void ones there are
     Quarantine(quarantine::Args),
     /// Rebuild a read model beside the live one, then switch
-    Rebuild {
-        /// The read model; all of them unless given
-        read_model: Option<String>,
-    },
+    Rebuild(rebuild::Args),
+    /// Show the accounts whose events wait since one could not be folded into a read model, and see to them
+    Parked(parked::Args),
     /// Recompute balances and hash chain from the log and compare them with the read models
     Verify,
 }
@@ -92,7 +91,8 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Balances(args)) => balances::run(&options, &args).await,
         Some(Command::Audit(args)) => audit::run(&options, &args).await,
         Some(Command::Quarantine(args)) => quarantine::run(&options, &args).await,
-        Some(Command::Rebuild { .. }) => Err(not_yet("rebuild")),
+        Some(Command::Rebuild(args)) => rebuild::run(&options, &args).await,
+        Some(Command::Parked(args)) => parked::run(&options, &args).await,
         Some(Command::Verify) => Err(not_yet("verify")),
     }
 }

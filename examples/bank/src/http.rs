@@ -38,6 +38,7 @@ struct App {
     database: Database,
     accounts: Handle,
     audit: Handle,
+    projections: Arc<[Handle]>,
     live: Arc<Live>,
 }
 
@@ -46,9 +47,10 @@ pub(crate) fn serve(listener: TcpListener, bank: &Bank, stop: CancellationToken)
     let models = &bank.models;
     let app = App {
         bus: bank.bus.clone(),
-        database: models.database.clone(),
+        database: models.store.database.clone(),
         accounts: models.accounts.clone(),
         audit: models.audit.clone(),
+        projections: models.all().into_iter().cloned().collect(),
         live: Arc::new(Live::new(models, stop.clone())),
     };
     let router = router(app);

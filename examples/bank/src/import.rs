@@ -5,7 +5,7 @@ mod lanes;
 mod pkdd99;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use report::Report;
 pub(crate) struct Args {
     /// The transactions, as in trans.asc
     trans: PathBuf,
-    /// Open these accounts first, as in account.asc
+    /// Open these accounts first, as in account.asc, with their districts as branches
     #[arg(long, value_name = "FILE")]
     accounts: Option<PathBuf>,
     /// Leave out what was before this day
@@ -46,7 +46,8 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let started = Instant::now();
     // Both are looked at before anything is opened, so that a wrong name or header changes nothing.
     let transactions = pkdd99::Transactions::open(&args.trans)?;
-    let accounts = args.accounts.as_deref().map(pkdd99::Accounts::open).transpose()?;
+    let open = |path: &PathBuf| pkdd99::Accounts::open(path).map(|accounts| (path.clone(), accounts));
+    let accounts = args.accounts.as_ref().map(open).transpose()?;
     let bank = Bank::open(options, None, false).await?;
     bank.bus.ready().await.map_err(|error| Failure::because("taking over the accounts", &error))?;
 
@@ -56,8 +57,8 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let selection = Selection { from: args.from, to: args.to };
     let (sender, told) = (lanes.sender(), report.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        if let Some(accounts) = accounts {
-            read_accounts(accounts, selection, &sender, &told)?;
+        if let Some((path, accounts)) = accounts {
+            read_accounts(accounts, &path, selection, &sender, &told)?;
         }
         read_transactions(transactions, selection, &sender, &told)
     });
@@ -89,6 +90,7 @@ impl Selection {
 
 fn read_accounts(
     accounts: pkdd99::Accounts,
+    path: &Path,
     selection: Selection,
     lanes: &lanes::Sender,
     report: &Report,
@@ -98,7 +100,7 @@ fn read_accounts(
             Ok(opening) if selection.is_over(opening.date) => {}
             Ok(opening) if lanes.send(Item::Open(opening)) => {}
             Ok(_) => return Ok(()), // a lane failed, and says why
-            Err(refused) => report.note(&format!("accounts file, {refused}")),
+            Err(refused) => report.note(&format!("{}, {refused}", path.display())),
         }
     }
     Ok(())
@@ -131,7 +133,7 @@ fn read_transactions(
 }
 
 /// The file's name, cut so that it fits in a correlation id.
-fn file_name(path: &std::path::Path) -> String {
+fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.chars().filter(|c| !c.is_control()).take(40).collect()
 }

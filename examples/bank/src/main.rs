@@ -13,8 +13,11 @@ mod folder;
 mod http;
 mod import;
 mod log;
+mod parked;
+mod progress;
 mod quarantine;
 mod read_model;
+mod rebuild;
 mod serve;
 mod time;
 

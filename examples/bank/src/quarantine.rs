@@ -25,7 +25,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let void: u64 = models.accounts.progress().iter().map(|partition| partition.void).sum();
-    let database = &models.database;
+    let database = &models.store.database;
     let sql = format!(
         "SELECT topic, topic_partition, topic_offset, reason, recorded_at, record_size FROM {} \
          WHERE topic = $1 AND (topic_partition > $2 OR (topic_partition = $2 AND topic_offset > $3)) \
@@ -38,7 +38,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         write!(out, "{{\"void\":{void},\"foreign\":[")?;
     }
     loop {
-        let topic = Value::from(models.source.topic.to_string());
+        let topic = Value::from(models.store.source.topic.to_string());
         let rows = database.fetch(&sql, &[topic, partition.into(), offset.into(), PAGE.into()]).await?;
         for row in &rows {
             (partition, offset) = (row.get("topic_partition")?, row.get("topic_offset")?);

@@ -1,6 +1,6 @@
 //! Times on the command line and in queries: RFC 3339, or a date.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
 /// The first moment of what `text` names.
 pub(crate) fn start_of(text: &str) -> Result<DateTime<Utc>, String> {
@@ -20,6 +20,16 @@ pub(crate) fn end_of(text: &str) -> Result<DateTime<Utc>, String> {
     after?.ok_or_else(|| format!("{text:?} is out of range"))
 }
 
+/// The last moment of what `text` names: a date is meant to its end.
+pub(crate) fn last_of(text: &str) -> Result<DateTime<Utc>, String> {
+    end_of(text).map(|end| end - TimeDelta::microseconds(1))
+}
+
+/// A time as it is printed.
+pub(crate) fn shown(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
 /// The begin of a day in UTC.
 pub(crate) fn midnight(day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc()
@@ -34,6 +44,9 @@ pub(crate) fn yymmdd(text: &str) -> Result<NaiveDate, String> {
     NaiveDate::parse_from_str(&format!("19{text}"), "%Y%m%d").map_err(|_| wrong())
 }
 
+/// Times without a zone, which is nobody's to guess.
+const NAIVE: [&str; 4] = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+
 enum Named {
     Moment(DateTime<Utc>),
     Day(NaiveDate),
@@ -43,9 +56,14 @@ fn parse(text: &str) -> Result<Named, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(Named::Moment(time.with_timezone(&Utc)));
     }
-    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d");
-    day.map(Named::Day)
-        .map_err(|_| format!("{text:?} is neither a date as 1993-12-31 nor a time as 1993-12-31T12:00:00Z"))
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return Ok(Named::Day(day));
+    }
+    let naive = NAIVE.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    if let Some(time) = naive.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.f")) {
+        return Err(format!("{text:?} has no time zone: write {time}Z for UTC, or {time}+01:00 with its offset"));
+    }
+    Err(format!("{text:?} is neither a date as 1993-12-31 nor a time as 1993-12-31T12:00:00Z"))
 }
 
 #[cfg(test)]
@@ -62,6 +80,22 @@ mod tests {
         for wrong in ["", "yesterday", "1993-02-30", "1993-12-31T12:00", "931231"] {
             assert!(start_of(wrong).is_err() && end_of(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(last_of("1993-12-31").unwrap().to_rfc3339(), "1993-12-31T23:59:59.999999+00:00");
+        assert_eq!(last_of(noon), start_of(noon));
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_refused_with_the_remedy() {
+        for (text, remedy) in [
+            ("1993-12-31T12:00:00", "1993-12-31T12:00:00Z"),
+            ("1993-12-31 12:00:00.5", "1993-12-31T12:00:00.500Z"),
+            ("1993-12-31T12:00", "1993-12-31T12:00:00Z"),
+        ] {
+            let error = last_of(text).unwrap_err();
+            assert!(error.contains("has no time zone") && error.contains(&format!("write {remedy} ")), "{error}");
+            assert!(last_of(remedy).is_ok());
+        }
+        assert!(last_of("31.12.1993").unwrap_err().contains("is neither a date as"));
     }
 
     #[test]

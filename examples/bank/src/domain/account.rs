@@ -13,7 +13,13 @@ use super::money::Money;
 #[event(aggregate = "account")]
 pub(crate) enum AccountEvent {
     #[event(name = "opened")]
-    Opened { owner: String, overdraft_limit: Money },
+    Opened {
+        owner: String,
+        overdraft_limit: Money,
+        /// Events of before there were branches have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<String>,
+    },
     #[event(name = "deposited")]
     Deposited {
         amount: Money,
@@ -43,6 +49,9 @@ pub(crate) enum AccountCommand {
     Open {
         owner: String,
         overdraft_limit: Money,
+        /// Left out where there is none, so that such a command is the same, to its hash, as before there were branches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<String>,
     },
     Deposit {
         amount: Money,
@@ -105,14 +114,14 @@ impl Account {
     pub(super) fn decide(&self, command: AccountCommand) -> Result<Option<AccountEvent>, AccountError> {
         let event = match command {
             AccountCommand::Reserve { .. } => return Ok(None),
-            AccountCommand::Open { owner, overdraft_limit } => {
+            AccountCommand::Open { owner, overdraft_limit, branch } => {
                 if self.status != Status::Absent {
                     return Err(AccountError::AlreadyOpen);
                 }
                 if overdraft_limit < Money::ZERO {
                     return Err(AccountError::OverdraftNegative { limit: overdraft_limit });
                 }
-                AccountEvent::Opened { owner, overdraft_limit }
+                AccountEvent::Opened { owner, overdraft_limit, branch }
             }
             AccountCommand::Deposit { amount, reference } => {
                 self.must_be_open()?;
@@ -191,6 +200,25 @@ impl Status {
             Self::Open => "open",
             Self::Closed => "closed",
         }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text is no status.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("it is none of absent, open and closed")]
+pub(crate) struct UnknownStatus;
+
+impl FromStr for Status {
+    type Err = UnknownStatus;
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        let all = [Self::Absent, Self::Open, Self::Closed];
+        all.into_iter().find(|status| status.as_str() == text).ok_or(UnknownStatus)
     }
 }
 

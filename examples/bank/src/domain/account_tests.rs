@@ -11,7 +11,7 @@ fn money(minor_units: i64) -> Money {
 }
 
 fn opened(overdraft_limit: i64) -> Event {
-    Event::Opened { owner: "Ada".into(), overdraft_limit: money(overdraft_limit) }
+    Event::Opened { owner: "Ada".into(), overdraft_limit: money(overdraft_limit), branch: None }
 }
 
 fn deposited(amount: i64) -> Event {
@@ -23,7 +23,7 @@ fn withdrawn(amount: i64) -> Event {
 }
 
 fn open(overdraft_limit: i64) -> Command {
-    Command::Open { owner: "Ada".into(), overdraft_limit: money(overdraft_limit) }
+    Command::Open { owner: "Ada".into(), overdraft_limit: money(overdraft_limit), branch: None }
 }
 
 fn deposit(amount: i64) -> Command {
@@ -124,7 +124,9 @@ fn an_id_is_any_text_that_the_log_takes() {
 #[test]
 fn payloads_are_stored_as_ever() {
     let with_reference = Event::Withdrawn { amount: money(7), reference: Some("rent".into()) };
+    let in_branch = Event::Opened { owner: "Ada".into(), overdraft_limit: money(5), branch: Some("55".into()) };
     let stored = [
+        (in_branch, "opened", r#"{"owner":"Ada","overdraft_limit":5,"branch":"55"}"#),
         (opened(5), "opened", r#"{"owner":"Ada","overdraft_limit":5}"#),
         (deposited(7), "deposited", r#"{"amount":7}"#),
         (with_reference, "withdrawn", r#"{"amount":7,"reference":"rent"}"#),
@@ -135,4 +137,11 @@ fn payloads_are_stored_as_ever() {
         assert_eq!((kind.name, kind.schema_version, payload), (name, 1, json.as_bytes().to_vec()));
         assert_eq!(codec::decode_event::<Json, Event>(name, 1, json.as_bytes()).unwrap(), event);
     }
+}
+
+/// A command's hash is over these bytes: with others, a command that was sent before would be refused as another one.
+#[test]
+fn a_command_without_a_branch_has_the_bytes_of_before_there_were_branches() {
+    let (kind, payload) = codec::encode_command::<Json, Command>(&open(5)).unwrap();
+    assert_eq!((kind.name, payload.as_slice()), ("open", br#"{"owner":"Ada","overdraft_limit":5}"#.as_slice()));
 }

@@ -85,9 +85,15 @@ fn changed(entry: &Entry) -> Value {
     let event = &entry.recorded.envelope;
     let event = codec::decode_event::<JsonCodec, AccountEvent>(&event.event_type, event.schema_version, &event.payload);
     match event {
-        Ok(AccountEvent::Opened { owner, overdraft_limit }) => json!({
-            "status": { "to": "open" }, "owner": { "to": owner }, "overdraft_limit": { "to": overdraft_limit }
-        }),
+        Ok(AccountEvent::Opened { owner, overdraft_limit, branch }) => {
+            let mut changed = json!({
+                "status": { "to": "open" }, "owner": { "to": owner }, "overdraft_limit": { "to": overdraft_limit }
+            });
+            if let Some(branch) = branch {
+                changed["branch"] = json!({ "to": branch });
+            }
+            changed
+        }
         Ok(event @ (AccountEvent::Deposited { .. } | AccountEvent::Withdrawn { .. })) => {
             json!({ "balance": { "by": event.balance_change() } })
         }

@@ -57,7 +57,7 @@ pub(super) async fn open(State(app): State<App>, headers: HeaderMap, body: Body)
     let id: AccountId = id.parse().map_err(|error| Problem::bad_request(format!("id: {error}")))?;
     let location = format!("/api/accounts/{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC));
     reserve(&app, &id, &headers, &owner, overdraft_limit).await?;
-    let mut response = send(&app, &id, headers, AccountCommand::Open { owner, overdraft_limit }).await?;
+    let mut response = send(&app, &id, headers, AccountCommand::Open { owner, overdraft_limit, branch: None }).await?;
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

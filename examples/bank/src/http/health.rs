@@ -22,7 +22,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Proble
             return Err(Problem::try_again("not-ready", detail));
         }
     }
-    for projection in [&app.accounts, &app.audit] {
+    for projection in app.projections.iter() {
         let name = projection.projection();
         let why = match projection.state() {
             WorkerState::Running | WorkerState::StandingBy { .. } => continue,

@@ -77,8 +77,8 @@ pub(super) async fn events(
 impl Live {
     pub(super) fn new(models: &ReadModels, stop: CancellationToken) -> Self {
         Self {
-            log: models.log.clone(),
-            source: models.source.clone(),
+            log: models.store.log.clone(),
+            source: models.store.source.clone(),
             near_the_end: models.accounts.clone(),
             stop,
             running: Mutex::default(),

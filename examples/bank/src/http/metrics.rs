@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use es_core::{OwnerState, PartitionStatus};
-use es_projections::{PartitionProgress, WorkerState};
+use es_projections::{Handle, PartitionProgress, WorkerState};
 
 use super::App;
 
@@ -47,9 +47,9 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
 }
 
 async fn projections(text: &mut String, app: &App) {
-    let projections = [&app.accounts, &app.audit];
+    let projections = &app.projections;
     let label = |name: &str| format!("projection=\"{name}\"");
-    let statuses = futures::future::join_all(projections.map(|projection| projection.status())).await;
+    let statuses = futures::future::join_all(projections.iter().map(Handle::status)).await;
     head(
         text,
         "bank_projection_running",
@@ -76,6 +76,11 @@ async fn projections(text: &mut String, app: &App) {
             line(text, "bank_projection_lag_records", &label(projection.projection()), lag);
         }
     }
+    let help = "Accounts whose events wait, since one of them could not be folded in: see bank parked";
+    head(text, "bank_projection_parked_aggregates", "gauge", help);
+    for (projection, status) in projections.iter().zip(&statuses) {
+        line(text, "bank_projection_parked_aggregates", &label(projection.projection()), status.parked);
+    }
     type Figure = (&'static str, &'static str, fn(&PartitionProgress) -> u64);
     let figures: [Figure; 3] = [
         ("events", "Events folded in", |at| at.events),
@@ -85,7 +90,7 @@ async fn projections(text: &mut String, app: &App) {
     for (name, help, figure) in figures {
         let name_total = format!("bank_projection_{name}_total");
         head(text, &name_total, "counter", help);
-        for projection in projections {
+        for projection in projections.iter() {
             let progress = projection.progress();
             let figure: u64 = progress.iter().map(figure).sum();
             line(text, &name_total, &label(projection.projection()), figure);

@@ -108,6 +108,11 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match &error {
             Error::Invalid(detail) => Self::bad_request(detail),
+            Error::Parked { projection, stream, .. } => {
+                let detail =
+                    format!("{stream} is parked in read model {projection} until it is seen to: see bank parked");
+                Self::new(423, "parked", detail)
+            }
             Error::Deadline { .. } => Self::try_again("not-caught-up", error.to_string()),
             Error::Stopped { .. } => Self::try_again("not-ready", error.to_string()),
             error if error.is_retryable() => Self::try_again("database-unavailable", error.to_string()),

@@ -45,7 +45,7 @@ pub(super) struct Shown {
     owner: String,
     balance: i64,
     overdraft_limit: i64,
-    status: String,
+    status: &'static str,
     version: u64,
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn list(
     let limit = limit_of(limit)?;
     let after = cursor.map(|cursor| decode(&cursor)).transpose()?;
     wait_for(&app.accounts, headers::position(&headers)?).await?;
-    let mut rows = read_model::accounts(&app.database, after.as_deref(), limit + 1).await?;
+    let mut rows = read_model::accounts_after(&app.database, after.as_deref(), limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| encode(&last.id));
@@ -99,7 +99,7 @@ fn shown(row: AccountRow) -> Shown {
         owner: row.owner,
         balance: row.balance.get(),
         overdraft_limit: row.overdraft_limit.get(),
-        status: row.status,
+        status: row.status.as_str(),
         version: row.version.get(),
     }
 }

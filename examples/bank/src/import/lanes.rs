@@ -107,19 +107,28 @@ impl Lane {
         Ok(self.opened.len())
     }
 
-    async fn open(&mut self, Opening { account, date }: Opening) -> Result<(), Failure> {
+    async fn open(&mut self, Opening { account, date, district }: Opening) -> Result<(), Failure> {
         if !self.opened.insert(account) {
             return Ok(());
         }
-        // The same bytes whichever file and day it comes from, since the id is the same.
-        let overdraft_limit = Money::new(OVERDRAFT)?;
-        let open = AccountCommand::Open { owner: format!("Account {account}"), overdraft_limit };
+        let open = AccountCommand::Open {
+            owner: format!("Account {account}"),
+            overdraft_limit: Money::new(OVERDRAFT)?,
+            branch: district.map(|district| district.to_string()),
+        };
         let send = || {
             let command = self.bus.send(&id_of(account)?, open.clone()).command_id(format!("open-{account}"));
             Ok(command.occurred_at(midnight(date)))
         };
         match self.deliver(send).await? {
-            Ok(_) | Err(SendError::Refused(AccountError::AlreadyOpen)) => {}
+            Ok(_) => {}
+            // Opened before, perhaps by an import with the accounts' file where this one has none, or the other way
+            // round: the id is the same, and then it was used for other contents. It is open, and stays as it is.
+            Err(SendError::Refused(AccountError::AlreadyOpen) | SendError::CommandIdReused) => {
+                if district.is_some() {
+                    self.report.opened_otherwise();
+                }
+            }
             Err(error) => self.report.note(&format!("account {account} was not opened: {}", reason(&error))),
         }
         Ok(())
@@ -127,7 +136,7 @@ impl Lane {
 
     async fn send(&mut self, transaction: Transaction) -> Result<(), Failure> {
         let Transaction { line, id, account, date, direction, amount, reference } = transaction;
-        self.open(Opening { account, date }).await?;
+        self.open(Opening { account, date, district: None }).await?;
         let command = match direction {
             Direction::Credit => AccountCommand::Deposit { amount, reference },
             Direction::Debit => AccountCommand::Withdraw { amount, reference },

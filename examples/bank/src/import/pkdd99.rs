@@ -32,11 +32,12 @@ pub(super) enum Direction {
     Debit,
 }
 
-/// An account of the file, and when it was opened.
+/// An account of the file: when it was opened, and in which district, where that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Opening {
     pub(super) account: u64,
     pub(super) date: NaiveDate,
+    pub(super) district: Option<u64>,
 }
 
 /// A row, and how much of the file is read with it.
@@ -110,7 +111,8 @@ fn transaction(fields: &Fields<'_>) -> Result<Transaction, Refused> {
 }
 
 fn opening(fields: &Fields<'_>) -> Result<Opening, Refused> {
-    Ok(Opening { account: number(fields, "account_id")?, date: date(fields)? })
+    let district = Some(number(fields, "district_id")?);
+    Ok(Opening { account: number(fields, "account_id")?, date: date(fields)?, district })
 }
 
 fn number(fields: &Fields<'_>, column: &str) -> Result<u64, Refused> {
@@ -121,7 +123,7 @@ fn number(fields: &Fields<'_>, column: &str) -> Result<u64, Refused> {
 }
 
 fn date(fields: &Fields<'_>) -> Result<NaiveDate, Refused> {
-    yymmdd(fields.get("date")).map_err(|reason| fields.refuse(reason))
+    yymmdd(fields.get("date")).map_err(|reason| fields.refuse(format!("date {reason}")))
 }
 
 /// What the money was for, as far as the file says.
@@ -206,6 +208,27 @@ mod tests {
             assert!(refused.starts_with("line 2 refused: ") && refused.contains(reason), "{refused}");
             assert_eq!(rows[1].clone().unwrap().id, 9, "{row}");
         }
+    }
+
+    #[test]
+    fn accounts_are_read_with_their_districts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("account.asc");
+        let header = "\"account_id\";\"district_id\";\"frequency\";\"date\"";
+        let rows = "576;55;\"POPLATEK MESICNE\";930101\r\n1;;X;930101\r\n2;5x;X;930101\r\n3;5;X;931301\r\n4;5;X";
+        fs::write(&path, format!("{header}\r\n{rows}")).unwrap();
+        let rows = Accounts::open(&path).unwrap();
+        let mut rows = rows.map(|row| row.unwrap().result.map_err(|refused| refused.to_string()));
+        let date = NaiveDate::from_ymd_opt(1993, 1, 1).unwrap();
+        assert_eq!(rows.next(), Some(Ok(Opening { account: 576, date, district: Some(55) })));
+        let refused: Vec<_> = rows.map(Result::unwrap_err).collect();
+        let expected = [
+            "line 3 refused: district_id \"\" is not a whole number",
+            "line 4 refused: district_id \"5x\" is not a whole number",
+            "line 5 refused: date \"931301\" is not a date of the form YYMMDD",
+            "line 6 refused: it has 3 fields, not 4",
+        ];
+        assert_eq!(refused, expected);
     }
 
     #[test]

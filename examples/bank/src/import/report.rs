@@ -1,11 +1,12 @@
 //! What an import tells: a progress bar, refused rows and the summary.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
+
+use crate::progress;
 
 /// Counts what happens to the rows, and shows it on standard error.
 pub(super) struct Report {
@@ -14,6 +15,7 @@ pub(super) struct Report {
     accepted: AtomicU64,
     duplicate: AtomicU64,
     refused: AtomicU64,
+    opened_otherwise: AtomicU64,
 }
 
 /// What has become of the file.
@@ -31,13 +33,9 @@ pub(super) struct Summary {
 impl Report {
     /// A report on a file of this size.
     pub(super) fn new(bytes: u64) -> Self {
-        let shown = std::io::stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let template = "{wide_bar} {percent}% of {total_bytes} {msg} {elapsed}";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(bytes), target).with_style(style);
-        let [read, accepted, duplicate, refused] = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { bar, read, accepted, duplicate, refused }
+        let bar = progress::bar(bytes, "{wide_bar} {percent}% of {total_bytes} {msg} {elapsed}");
+        let [read, accepted, duplicate, refused, opened_otherwise] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { bar, read, accepted, duplicate, refused, opened_otherwise }
     }
 
     /// A row was read.
@@ -62,6 +60,11 @@ impl Report {
         self.note(what);
     }
 
+    /// An account of the accounts' file was open before, and not by the same command.
+    pub(super) fn opened_otherwise(&self) {
+        self.opened_otherwise.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Tells something beside the progress bar.
     pub(super) fn note(&self, what: &str) {
         self.bar.suspend(|| eprintln!("{what}"));
@@ -74,6 +77,13 @@ impl Report {
     pub(super) fn finish(&self, accounts: usize, took: Duration) -> Summary {
         self.bar.finish_and_clear();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let otherwise = get(&self.opened_otherwise);
+        if otherwise > 0 {
+            eprintln!(
+                "{otherwise} accounts were open before, with another branch than in the accounts file or none, and stay \
+                 so: a branch is told when an account is opened"
+            );
+        }
         let (read, seconds) = (get(&self.read), took.as_secs_f64());
         Summary {
             read,
