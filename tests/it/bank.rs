@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use es_projections::Database;
 use es_tests::{Kafka, Postgres, Proc, bank_binary, eventually, topic_prefix};
 use tempfile::TempDir;
 
@@ -30,6 +31,22 @@ impl Bank {
         let namespace = ["--namespace".into(), topic_prefix()];
         let options = options.map(String::from).into_iter().chain(namespace).collect();
         Bank { options, ..Bank::embedded() }
+    }
+
+    /// The same bank with its read models in another database.
+    pub(crate) fn with_database(mut self, url: &str) -> Bank {
+        let place = self.options.iter().position(|option| option == "--database").expect("a bank on servers") + 1;
+        self.options[place] = url.into();
+        self
+    }
+
+    /// The database of its read models.
+    pub(crate) async fn connect(&self) -> Database {
+        let option = |name| self.options.iter().skip_while(move |option| *option != name).nth(1).cloned();
+        let embedded = || format!("sqlite://{}", self.data().join("bank.db").display());
+        let url = option("--database").unwrap_or_else(embedded);
+        let namespace = option("--namespace").unwrap_or_else(|| "bank".into());
+        Database::connect(&url, &namespace).await.expect("the database is there")
     }
 
     /// The same bank with a folder of its own, as on another machine.
