@@ -3,6 +3,7 @@
 mod file;
 mod hops;
 mod produce;
+mod sql;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use es_core::log::{Log, Record};
 pub(crate) use self::file::{FileLoop, FileOnce};
 pub(crate) use self::hops::{Hop, Hops};
 pub(crate) use self::produce::Produce;
+pub(crate) use self::sql::BulkInsert;
 use crate::Failure;
 
 /// How long ours runs before its records are taken as templates.

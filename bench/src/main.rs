@@ -11,6 +11,7 @@ mod forwarded;
 mod kafka;
 mod load;
 mod memory;
+mod replay;
 mod restore;
 mod servers;
 mod takeover;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::figure::Figure;
+use crate::replay::Target;
 use crate::servers::Servers;
 use crate::takeover::{Going, Kept};
 
@@ -158,6 +160,10 @@ const FIGURES: &[(&str, &str)] = &[
     ("takeover-stop-empty", "the same where the others have no local state, save of what they owned before"),
     ("import-embedded", "`bank import` of the transactions; floor: reading the file, appending each line to another"),
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
+    ("replay-balances", "events into a derived row per account, in SQLite; floor: bulk statements of the same rows"),
+    ("replay-audit", "events into the audit trail, in SQLite; floor: bulk statements of the same rows"),
+    ("replay-balances-kafka-postgres", "as replay-balances, from Kafka into PostgreSQL"),
+    ("replay-audit-kafka-postgres", "as replay-audit, from Kafka into PostgreSQL"),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
     ("memory-core-1m", "the same of the framework alone, without HTTP and read models"),
 ];
@@ -192,6 +198,16 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
             let broker = servers.kafka().await;
             let databases = servers.databases(bank::IMPORTS).await;
             bank::import_kafka(name, &args.pkdd99, &broker, databases).await
+        }
+        "replay-balances" => replay::embedded(name, Target::Balances, 400_000).await,
+        "replay-audit" => replay::embedded(name, Target::Audit, 200_000).await,
+        "replay-balances-kafka-postgres" | "replay-audit-kafka-postgres" => {
+            let (broker, databases) = (servers.kafka().await, servers.databases(replay::DATABASES).await);
+            let (into, events) = match name {
+                "replay-balances-kafka-postgres" => (Target::Balances, 400_000),
+                _ => (Target::Audit, 200_000),
+            };
+            replay::kafka(name, into, events, &broker, databases).await
         }
         "memory-1m" => memory::of_bank(name).await,
         "memory-core-1m" => memory::of_core(name).await,

@@ -3,7 +3,7 @@
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::DeriveInput;
 
-const ITEMS: [&str; 4] = [
+const ITEMS: [&str; 8] = [
     r#"
     #[derive(Event)] #[event(aggregate = "account")] #[serde(tag = "t", rename_all = "snake_case")]
     enum E<'a, T: A<B = u8>, const N: usize> where T: Copy {
@@ -17,11 +17,33 @@ const ITEMS: [&str; 4] = [
     "#,
     r#"#[aggregate(name, = 1, snapshot = -0, id = "u8", contxt = {})] #[event()] #[event] #[event = 1] union U { r#type: u8 }"#,
     r#"enum r#enum { #[event(name = 1u32, version = "x", name = b'x', 4 = 4, r#name = 1.0e9, version = 99999999999)] r#fn {}, Ü, _1 }"#,
+    r#"
+    #[read_model(name = "accounts", version = 2, index(by_balance = [balance, id], by_type = [r#type]), index(by_owner = [owner]))]
+    pub struct Row {
+        #[key] id: Id<u8>, #[key] #[column(text, name = "part")] part: a::B,
+        #[column(name = "x", json)] r#type: Option<Vec<u8>>, #[column(text)] owner: ::std::option::Option<(A, B)>, balance: [u8; 4],
+    }
+    "#,
+    r#"
+    #[read_model(name = "es_x", index(a = [x, x], es_ = x, "b"), index, index(), indx(c = ["x"]), index = [x])] #[key] #[read_model]
+    struct S<'a, T: A<B = u8>, const N: usize> where T: Copy {
+        #[key(x)] #[key] #[column(json, text)] x: Option<u8>, #[column(json = 1, txt)] #[column()] _y: &'static T, #[column(name = "x")] z: &'a [u8; N],
+    }
+    "#,
+    r#"#[read_model(name = "a")] struct Id<T>(#[key] #[column(json)] Option<T>);"#,
+    r#"struct Cents where u8: Copy { r#type: i64 }"#,
 ];
 
 fn expand_all(tokens: TokenStream) -> usize {
     let Ok(input) = syn::parse2::<DeriveInput>(tokens) else { return 0 };
-    for expanded in [crate::event::expand(&input), crate::command::expand(&input), crate::aggregate::expand(&input)] {
+    let derives = [
+        crate::event::expand,
+        crate::command::expand,
+        crate::aggregate::expand,
+        crate::read_model::expand,
+        crate::column_value::expand,
+    ];
+    for expanded in derives.map(|expand| expand(&input)) {
         syn::parse2::<syn::File>(expanded).expect("a derive writes items");
     }
     1

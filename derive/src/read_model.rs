@@ -250,20 +250,20 @@ fn implement(input: &DeriveInput, attrs: &Attrs, mut columns: Vec<Column<'_>>) -
                     table #indexes
                 }
 
-                fn key(&self) -> Self::Key {
+                fn key(&self) -> #key_type {
                     #key_of_row
                 }
 
                 fn key_values(
-                    key: &Self::Key,
+                    key: &#key_type,
                 ) -> ::core::result::Result<::std::vec::Vec<::es_projections::Value>, ::es_projections::Error> {
-                    ::core::result::Result::Ok(::std::vec::Vec::from([#(#key_constants.value(#name, #key_parts)?),*]))
+                    ::core::result::Result::Ok(::std::vec![#(#key_constants.value(#name, #key_parts)?),*])
                 }
 
                 fn to_values(
                     &self,
                 ) -> ::core::result::Result<::std::vec::Vec<::es_projections::Value>, ::es_projections::Error> {
-                    ::core::result::Result::Ok(::std::vec::Vec::from([#(#constants.value(#name, &self.#idents)?),*]))
+                    ::core::result::Result::Ok(::std::vec![#(#constants.value(#name, &self.#idents)?),*])
                 }
 
                 fn from_row(
@@ -319,12 +319,12 @@ fn fall_back(input: &DeriveInput, attrs: &Attrs, columns: &[Column<'_>], error: 
                 ::core::unreachable!()
             }
 
-            fn key(&self) -> Self::Key {
+            fn key(&self) -> #key_type {
                 ::core::unreachable!()
             }
 
             fn key_values(
-                _: &Self::Key,
+                _: &#key_type,
             ) -> ::core::result::Result<::std::vec::Vec<::es_projections::Value>, ::es_projections::Error> {
                 ::core::unreachable!()
             }

@@ -337,8 +337,8 @@ pub(crate) fn not_an_index(input: ParseStream<'_>) -> Error {
 
 pub(crate) fn index_without_fields(name: &Ident, at: TokenStream) -> Error {
     let written = text::of(&at);
-    let fields = match syn::parse_str::<Ident>(&written) {
-        Ok(field) if field != *name => written,
+    let fields = match syn::parse_str::<Ident>(written.trim_matches('"')) {
+        Ok(field) if field != *name => field.to_string(),
         _ => "…".into(),
     };
     let at = if at.is_empty() { name.to_token_stream() } else { at };

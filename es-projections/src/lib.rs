@@ -1,6 +1,7 @@
 //! Read models: projections fold the events of the log into SQL tables, on SQLite or PostgreSQL, from one source.
 //!
-//! A [`Projection`] is a name, tables and code that changes them. A [`Worker`] runs it: it reads all partitions of
+//! A read model is mostly a [`Model`]: a struct that is a row (`#[derive(ReadModel)]`), and a [`Fold`] that says what an event does to which rows.
+//! Whatever else can be said in SQL is a [`Projection`]: a name, tables and code that changes them. A [`Worker`] runs either: it reads all partitions of
 //! its sources, decides by the validity rule which records count, and commits rows and checkpoint in one transaction,
 //! so that a read model always equals the fold of the log at its checkpoint. [`Handle::wait_for`] waits until a read
 //! model contains what was written.
@@ -9,56 +10,59 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use async_trait::async_trait;
+//! use es_core::doc::{Account, AccountCommand, AccountEvent};
 //! use es_core::log::memory::MemoryLog;
-//! use es_core::{EventSource, Recorded};
-//! use es_projections::{Database, Kind, Projection, ProjectionError, Table, Tx, Worker};
+//! use es_core::{Engine, EngineConfig, Recorded};
+//! use es_projections::{Database, Fold, Model, ProjectionError, ReadModel, Rows, Worker};
 //!
-//! /// How many events each account has.
-//! struct Activity(Table);
+//! /// A row of the table `accounts`.
+//! #[derive(Debug, Clone, PartialEq, ReadModel)]
+//! #[read_model(name = "accounts", index(by_balance = [balance]))]
+//! struct AccountRow {
+//!     #[key]
+//!     id: String,
+//!     balance: i64,
+//! }
 //!
-//! #[async_trait]
-//! impl Projection for Activity {
-//!     fn name(&self) -> &str {
-//!         "activity"
-//!     }
-//!
-//!     fn tables(&self) -> Vec<Table> {
-//!         vec![self.0.clone()]
-//!     }
-//!
-//!     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
-//!         let row = |event: &Recorded| vec![event.envelope.stream.id.as_str().into(), event.envelope.version.into()];
-//!         tx.upsert(&self.0, events.iter().map(row).collect()).await?;
-//!         Ok(())
+//! impl Fold<Account> for AccountRow {
+//!     fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
+//!         let id = recorded.envelope.stream.id.to_string();
+//!         let new = || AccountRow { id: id.clone(), balance: 0 };
+//!         match *event {
+//!             AccountEvent::Deposited { amount } => rows.change_or_insert(&id, new, |row| row.balance += amount as i64),
+//!             AccountEvent::Withdrawn { amount } => rows.change(&id, |row: &mut AccountRow| row.balance -= amount as i64),
+//!         }
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let log = Arc::new(MemoryLog::new(4));
-//! let topic: Arc<str> = es_core::events_topic("bank", "account").into();
-//! # use es_core::log::{Log, TopicKind, TopicSpec};
-//! # log.prepare(&TopicSpec { name: topic.to_string(), kind: TopicKind::Events }).await?;
-//! let accounts = EventSource { context: "bank".into(), category: "account".into(), topic, partitions: 4 };
+//! let log = Arc::new(MemoryLog::new(4)); // or an `EmbeddedLog`, or a `KafkaLog`
+//! let engine = Engine::new(log.clone(), EngineConfig::default());
+//! let bus = engine.start::<Account>().await?;
+//! bus.ready().await?;
 //!
 //! let database = Database::connect("sqlite::memory:", "bank").await?;
-//! let table = Table::new("activity").key("account", Kind::Text).column("events", Kind::Integer);
-//! let worker = Worker::builder(database.clone(), log, vec![accounts]).start(Activity(table)).await?;
-//! worker.catch_up(Duration::from_secs(5)).await?;
+//! let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]);
+//! let accounts = worker.start(Model::<AccountRow>::new().follow::<Account>()).await?;
 //!
-//! let sql = format!("SELECT * FROM {} ORDER BY account", database.table_name("activity"));
-//! for row in database.fetch(&sql, &[]).await? {
-//!     println!("{}: {}", row.get::<String>("account")?, row.get::<i64>("events")?);
-//! }
-//! worker.stop().await?;
+//! let id = "42".to_owned();
+//! let receipt = bus.send(&id, AccountCommand::Deposit { amount: 5 }).await?;
+//! accounts.wait_for(&receipt.position, Duration::from_secs(5)).await?;
+//! assert_eq!(database.row::<AccountRow>(&id).await?, Some(AccountRow { id, balance: 5 }));
+//!
+//! accounts.stop().await?;
+//! engine.shutdown().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What the worker keeps beside the projections' tables, for SQL of one's own: `<namespace>_es_checkpoints` says how
-//! far each projection is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an
-//! event.
+//! One event that can't be folded in stops its aggregate in that read model and nothing else: [`Database::parked`]. A read model is built anew beside the
+//! one that serves with [`Worker::rebuild`], and as of a time with [`Worker::as_of`].
+//!
+//! What the worker keeps beside the projections' tables, for SQL of one's own: `<namespace>_es_checkpoints` says how far each build of each read
+//! model is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an event;
+//! `_es_builds`, `_es_parked`, `_es_waiting`, `_es_skipped` and `_es_cuts` are what their names say.
 
 // Lets the derives, which write `::es_projections::…`, be used in this crate's own docs and tests.
 extern crate self as es_projections;

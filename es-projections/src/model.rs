@@ -90,7 +90,8 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
 pub trait Fold<A: Aggregate>: ReadModel {
     /// Changes the rows that an event touches, of this type or of others that the [`Model`] has.
     ///
-    /// It must depend on nothing but its arguments. It may be called more than once for an event, to learn which rows
+    /// It must depend on nothing but its arguments, and where several aggregates change one row not on the order of their events:
+    /// those of one aggregate come in order, those of others at any time between. It may be called more than once for an event, to learn which rows
     /// it touches; what is done in the closures it gives to [`Rows`] is done once.
     ///
     /// # Errors
@@ -100,7 +101,8 @@ pub trait Fold<A: Aggregate>: ReadModel {
 
 /// The projection of a [`ReadModel`]: loads the rows of a whole batch at once, folds in memory, and writes them back at once.
 ///
-/// Each row has three more columns, which say what changed it last: `es_event_id`, `es_version` and `es_position`.
+/// Each row has four more columns, which say what changed it last: `es_event_id`, `es_version`, `es_recorded_at` and
+/// `es_position`. Of events of several partitions, which are read side by side, the last is the one recorded last.
 pub struct Model<R> {
     tables: Vec<Kind>,
     followed: Vec<Followed>,

@@ -224,7 +224,9 @@ pub(crate) async fn asked(database: &Database, build: &Build) -> Result<Vec<(Str
             "retry" => Asked::Retry,
             "skip" => Asked::Skip { by: row.get("asked_by")?, why: row.get("asked_why")? },
             other => {
-                return Err(Error::invalid(format!("a parked aggregate is asked to {other:?}, which no release knows")));
+                return Err(Error::invalid(format!(
+                    "a parked aggregate is asked to {other:?}, which no release knows"
+                )));
             }
         };
         Ok((stream_of(row)?, asked))

@@ -33,6 +33,22 @@ impl Bank {
         Bank { options, ..Bank::embedded() }
     }
 
+    /// The same bank with its read models in another database.
+    pub(crate) fn with_database(mut self, url: &str) -> Bank {
+        let place = self.options.iter().position(|option| option == "--database").expect("a bank on servers") + 1;
+        self.options[place] = url.into();
+        self
+    }
+
+    /// The database of its read models.
+    pub(crate) async fn connect(&self) -> Database {
+        let option = |name| self.options.iter().skip_while(move |option| *option != name).nth(1).cloned();
+        let embedded = || format!("sqlite://{}", self.data().join("bank.db").display());
+        let url = option("--database").unwrap_or_else(embedded);
+        let namespace = option("--namespace").unwrap_or_else(|| "bank".into());
+        Database::connect(&url, &namespace).await.expect("the database is there")
+    }
+
     /// The same bank with a folder of its own, as on another machine.
     pub(crate) fn elsewhere(&self) -> Bank {
         Bank { options: self.options.clone(), ..Bank::embedded() }

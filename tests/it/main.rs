@@ -15,5 +15,6 @@ mod kafka_snapshots;
 mod kafka_topics;
 mod kcat;
 mod projections;
+mod read_models;
 mod servers;
 mod write_path;

@@ -166,10 +166,9 @@ pub(crate) fn not_a_newtype(input: &DeriveInput) -> Error {
     let otherwise = "write `#[column(json)]` or `#[column(text)]` on the fields of this type instead";
     match &input.data {
         Data::Struct(data) => match &data.fields {
-            fields if fields.is_empty() => Error::new_spanned(
-                &input.ident,
-                format!("{derived}, whose value is stored, and `{ident}` has none: {otherwise}"),
-            ),
+            fields if fields.is_empty() => {
+                Error::new_spanned(&input.ident, format!("{derived}, and `{ident}` has none: add it"))
+            }
             fields => Error::new_spanned(fields, format!("{derived}, and a column can't hold several: {otherwise}")),
         },
         _ => Error::new(keyword(&input.data), format!("{derived}: {otherwise}")),

@@ -15,7 +15,7 @@ use crate::sql::{FromValue, Kind, Value};
 /// `#[column(json)]` or `#[column(text)]`.
 #[diagnostic::on_unimplemented(
     message = "a column can't hold `{Self}`",
-    note = "write `#[column(json)]` on the field to keep it as JSON, `#[column(text)]` to keep it as its `Display` writes it, \
+    note = "write `#[column(json)]` on the field of the read model to keep it as JSON, `#[column(text)]` to keep it as its `Display` writes it, \
             or `#[derive(ColumnValue)]` on `{Self}` if it is a newtype"
 )]
 pub trait ColumnValue: FromValue {

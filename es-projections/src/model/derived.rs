@@ -32,7 +32,7 @@ pub const fn column<T: ColumnValue>(name: &'static str) -> Field<T> {
 /// The same in the key.
 #[track_caller]
 pub const fn key<T: ColumnValue>(name: &'static str) -> Field<T> {
-    assert!(!T::OPTIONAL, "a field of the key always holds a value: its type can't be an `Option`");
+    assert!(!T::OPTIONAL, "a field of the key always holds a value: its type can't be an `Option`, or remove `#[key]`");
     column(name)
 }
 

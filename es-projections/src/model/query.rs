@@ -1,5 +1,6 @@
 //! Asking for rows by their key, or with a condition in SQL.
 
+use chrono::{DateTime, Utc};
 use es_core::{EventId, Position, Version};
 use uuid::Uuid;
 
@@ -14,20 +15,36 @@ pub struct Lineage {
     pub event_id: EventId,
     /// Its version in its aggregate's stream.
     pub version: Version,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
     /// Where it is in the log.
     pub position: Position,
 }
 
-pub(super) const LINEAGE: usize = 3;
+pub(super) const LINEAGE: usize = 4;
 
 /// The table with the columns of [`Lineage`] behind its own.
 pub(super) fn with_lineage(table: Table) -> Table {
-    table.column("es_event_id", Kind::Uuid).column("es_version", Kind::Integer).column("es_position", Kind::Text)
+    table
+        .column("es_event_id", Kind::Uuid)
+        .column("es_version", Kind::Integer)
+        .column("es_recorded_at", Kind::Time)
+        .column("es_position", Kind::Text)
 }
 
 impl Lineage {
     pub(super) fn into_values(self) -> [Value; LINEAGE] {
-        [self.event_id.get().into(), self.version.into(), self.position.to_string().into()]
+        [self.event_id.get().into(), self.version.into(), self.recorded_at.into(), self.position.to_string().into()]
+    }
+
+    /// Whether the event is later than another one. Several partitions are read side by side, so that which of their
+    /// events comes last is not decided by the order in which they come, but in the same way whenever they are read.
+    pub(super) fn is_later_than(&self, other: &Self) -> bool {
+        fn order(lineage: &Lineage) -> impl Ord + '_ {
+            let Position { category, partition, offset } = &lineage.position;
+            (lineage.recorded_at, category.clone(), *partition, *offset)
+        }
+        order(self) > order(other)
     }
 
     /// What changed this row last.
@@ -40,6 +57,7 @@ impl Lineage {
         Ok(Self {
             event_id: row.get::<Uuid>("es_event_id")?.into(),
             version: Version::new(row.get("es_version")?),
+            recorded_at: row.get("es_recorded_at")?,
             position: position.parse().map_err(damaged)?,
         })
     }

@@ -17,7 +17,7 @@ use crate::sql::{OnDuplicate, Table, Tx, Value};
 /// The closures of that pass are not called.
 pub struct Rows {
     tables: Vec<(TypeId, Box<dyn TableOf>)>,
-    /// The event at hand, as its place in the batch.
+    /// The event at hand, as its place in the order of time.
     event: usize,
     /// Only looking for what has to be loaded.
     ahead: bool,
@@ -165,9 +165,10 @@ impl Rows {
     ) -> Result<bool, ProjectionError> {
         let looking = self.ahead;
         self.unsure = false;
+        let ranks = ranks(events);
         for (place, (recorded, event)) in events.iter().zip(decoded).enumerate() {
             let Some(event) = event else { continue };
-            (self.event, self.missed) = (place, false);
+            (self.event, self.missed) = (ranks[place], false);
             let folded = event.fold(recorded, self);
             if !self.missed && !self.ahead {
                 folded?;
@@ -192,8 +193,13 @@ impl Rows {
 
     /// Writes what became of the rows.
     pub(super) async fn write(self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
+        let mut in_order = vec![0; events.len()];
+        for (place, rank) in ranks(events).into_iter().enumerate() {
+            in_order[rank] = place;
+        }
+        let events: Vec<&Recorded> = in_order.into_iter().map(|place| &events[place]).collect();
         for (_, table) in self.tables {
-            table.write(tx, events).await?;
+            table.write(tx, &events).await?;
         }
         Ok(())
     }
@@ -214,7 +220,8 @@ pub(super) trait TableOf: Send {
     fn begin_anew(&mut self);
     /// Loads those that are wanted; false when there are none.
     async fn load(&mut self, tx: &mut Tx) -> Result<bool, Error>;
-    async fn write(self: Box<Self>, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error>;
+    /// The events are in the order of time.
+    async fn write(self: Box<Self>, tx: &mut Tx, events: &[&Recorded]) -> Result<(), Error>;
 }
 
 struct Held<R: ReadModel> {
@@ -233,8 +240,10 @@ struct Slot<R: ReadModel> {
     wanted: bool,
     /// Looking ahead, an event of this batch makes it before others change it.
     made: bool,
-    /// The last event that changed it, as its place in the batch.
+    /// The last event that changed it, as its place in the order of time.
     changed_by: Option<usize>,
+    /// What changed the stored row last.
+    lineage: Option<Lineage>,
 }
 
 enum Stored<R> {
@@ -262,6 +271,7 @@ impl<R: ReadModel> Held<R> {
             wanted: false,
             made: false,
             changed_by: None,
+            lineage: None,
         });
         self.slots.len() - 1
     }
@@ -287,7 +297,7 @@ impl<R: ReadModel> Slot<R> {
 
     fn set(&mut self, row: Option<R>, event: usize) {
         self.row = row;
-        self.changed_by = Some(event);
+        self.changed_by = self.changed_by.max(Some(event));
     }
 }
 
@@ -324,6 +334,7 @@ impl<R: ReadModel> TableOf for Held<R> {
             return Ok(false);
         }
         for row in tx.load(&self.table, keys).await? {
+            let lineage = Lineage::of(&row)?;
             let row = R::from_row(&row)?;
             let key = row.key();
             let Some(&place) = self.index.get(&key) else {
@@ -331,18 +342,18 @@ impl<R: ReadModel> TableOf for Held<R> {
                 return Err(Error::invalid(format!("read model {name} gave row {key:?}, which was not asked for")));
             };
             let slot = &mut self.slots[place];
-            (slot.row, slot.stored) = (Some(row), Some(Stored::Present));
+            (slot.row, slot.stored, slot.lineage) = (Some(row), Some(Stored::Present), Some(lineage));
         }
         Ok(true)
     }
 
-    async fn write(self: Box<Self>, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
+    async fn write(self: Box<Self>, tx: &mut Tx, events: &[&Recorded]) -> Result<(), Error> {
         let (mut added, mut changed, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.slots {
             let Some(by) = slot.changed_by else { continue };
             match (slot.stored, slot.row) {
-                (None, Some(row)) => added.push(values(&row, &events[by])?),
-                (Some(_), Some(row)) => changed.push(values(&row, &events[by])?),
+                (None, Some(row)) => added.push(values(&row, None, events[by])?),
+                (Some(_), Some(row)) => changed.push(values(&row, slot.lineage, events[by])?),
                 (Some(Stored::Present | Stored::Was(_)), None) => deleted.push(R::key_values(&slot.key)?),
                 (Some(Stored::Absent) | None, None) => {}
             }
@@ -361,12 +372,31 @@ impl<R: ReadModel> TableOf for Held<R> {
 }
 
 /// The row with what changed it last.
-fn values<R: ReadModel>(row: &R, by: &Recorded) -> Result<Vec<Value>, Error> {
+fn values<R: ReadModel>(row: &R, before: Option<Lineage>, by: &Recorded) -> Result<Vec<Value>, Error> {
     let envelope = &by.envelope;
-    let position = Position { category: envelope.stream.category.clone(), partition: by.partition, offset: by.offset };
-    let lineage = Lineage { event_id: envelope.event_id, version: envelope.version, position };
+    let lineage = Lineage {
+        event_id: envelope.event_id,
+        version: envelope.version,
+        recorded_at: envelope.recorded_at,
+        position: Position { category: envelope.stream.category.clone(), partition: by.partition, offset: by.offset },
+    };
+    let last = before.filter(|before| before.is_later_than(&lineage)).unwrap_or(lineage);
     let mut values = row.to_values()?;
     values.reserve_exact(LINEAGE);
-    values.extend(lineage.into_values());
+    values.extend(last.into_values());
     Ok(values)
+}
+
+/// For each event its place in the order of time: see [`Lineage::is_later_than`].
+fn ranks(events: &[Recorded]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..events.len()).collect();
+    places.sort_by_key(|&place| {
+        let event = &events[place];
+        (event.envelope.recorded_at, event.envelope.stream.category.clone(), event.partition, event.offset)
+    });
+    let mut ranks = vec![0; events.len()];
+    for (rank, place) in places.into_iter().enumerate() {
+        ranks[place] = rank;
+    }
+    ranks
 }

@@ -33,6 +33,9 @@ const RELEASE_MAX: Duration = Duration::from_secs(2);
 /// How often an operator's wishes for parked aggregates are looked for.
 const LOOK_ASKED: Duration = Duration::from_millis(200);
 
+/// Where it fails on so many aggregates and on no other before, it is the projection that is broken: nothing is parked.
+const PARKED_IN_A_ROW_MAX: usize = 10;
+
 /// A worker at work.
 pub(super) struct Run {
     pub(super) worker: Worker,
@@ -313,10 +316,17 @@ impl Run {
     /// Command by command, and parks the aggregates of those that fail.
     async fn fold_one_by_one(&self, tx: &mut Tx, batch: &Batch) -> Result<Vec<StreamId>, Failed> {
         let mut parked: Vec<StreamId> = Vec::new();
+        let mut folded = false;
         for command in commands(&batch.events) {
             let stream = &command[0].envelope.stream;
             if !self.parked.contains(stream) && !parked.contains(stream) {
-                let Some(reason) = self.fold_command(tx, command).await? else { continue };
+                let Some(reason) = self.fold_command(tx, command).await? else {
+                    folded = true;
+                    continue;
+                };
+                if !folded && parked.len() == PARKED_IN_A_ROW_MAX {
+                    return Err(Failed::Otherwise(self.failed(batch.describe(&self.board), reason)));
+                }
                 let attempts = self.worker.park_after + 1;
                 parked::park(tx, self.ledger.build(), stream, &reason, attempts).await?;
                 parked.push(stream.clone());

@@ -2,9 +2,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "two test binaries include this, each with a use of its own")]
 
+pub mod accounts;
 pub mod audit;
+pub mod builds;
 pub mod bulk;
 pub mod faults;
+pub mod models;
+pub mod parked;
 pub mod replay;
 pub mod standing_by;
 pub mod support;
@@ -55,6 +59,25 @@ macro_rules! for_each_case {
                 a_transaction_that_is_dropped_changes_nothing
                 thousands_of_partitions_move_at_once
                 tables_of_a_newer_release_are_refused;
+            models:
+                rows_are_the_same_at_every_batch_size
+                every_change_is_refused_that_can_not_be
+                a_row_tells_what_changed_it_last
+                every_type_of_field_comes_back;
+            parked:
+                one_bad_event_stops_one_aggregate
+                what_waits_is_folded_in_once_it_can_be
+                an_event_is_left_out_by_name_and_reason
+                a_command_is_parked_as_a_whole
+                a_projection_that_fails_on_all_parks_none
+                event_types_that_are_not_known_may_be_passed_over;
+            builds:
+                a_rebuild_takes_the_live_ones_place_under_load
+                a_rebuild_that_differs_is_refused_with_the_rows
+                a_rebuild_goes_on_where_it_was_stopped
+                another_version_replaces_the_one_before
+                a_read_model_as_of_a_time_is_the_same_whenever_it_is_built
+                a_read_model_as_of_a_cut_holds_what_is_before_it;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept

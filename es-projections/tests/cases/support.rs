@@ -84,14 +84,17 @@ impl Events {
 
     /// The records of a command, as the partition's writer would append them next.
     pub fn records(&mut self, id: &str, amounts: &[i64]) -> Vec<Record> {
-        let count = amounts.len() as u32;
+        self.command(id, amounts.iter().map(|amount| format!(r#"{{"amount":{amount}}}"#)).collect())
+    }
+
+    /// The records of a command whose events have these payloads.
+    pub fn command(&mut self, id: &str, payloads: Vec<String>) -> Vec<Record> {
+        let count = payloads.len() as u32;
         let command = CommandId::random();
-        let event = |events: &mut Self, amount: &i64| {
-            events.event(id, "added", format!(r#"{{"amount":{amount}}}"#).into(), |event| {
-                event.command_id = command.clone();
-            })
+        let event = |events: &mut Self, payload: String| {
+            events.event(id, "added", payload.into(), |event| event.command_id = command.clone())
         };
-        let envelopes: Vec<_> = amounts.iter().map(|amount| event(self, amount)).collect();
+        let envelopes: Vec<_> = payloads.into_iter().map(|payload| event(self, payload)).collect();
         (0..).zip(&envelopes).map(|(index, envelope)| self.encode(envelope, index, count)).collect()
     }
 

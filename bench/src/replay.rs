@@ -1,0 +1,164 @@
+//! Replaying a log into read models.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use es_core::log::Log;
+use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
+use es_core::{Engine, EngineConfig, EventSource, Recorded};
+use es_kafka::{KafkaConfig, KafkaLog};
+use es_projections::audit::AuditTrail;
+use es_projections::{
+    ConnectOptions, Database, Fold, Model, Projection, ProjectionError, ReadModel, Rows, Table, Value, Worker,
+};
+
+use crate::Failure;
+use crate::account::{Account, AccountEvent, Deposits};
+use crate::embedded::folder;
+use crate::figure::{Figure, detail};
+use crate::floor::BulkInsert;
+use crate::load::cpu_seconds;
+
+const ACCOUNTS: usize = 1_000;
+const TURNS: usize = 3;
+/// What a worker takes at once, unless told otherwise.
+const BATCH: usize = 2_000;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// An account's balance, as a user would declare it.
+#[derive(Debug, Clone, ReadModel)]
+#[read_model(name = "balances")]
+struct Balance {
+    #[key]
+    account: String,
+    balance: i64,
+    deposits: u64,
+}
+
+impl Fold<Account> for Balance {
+    fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
+        let AccountEvent::Deposited { amount, .. } = event;
+        let account = recorded.envelope.stream.id.to_string();
+        let new = || Self { account: account.clone(), balance: 0, deposits: 0 };
+        rows.change_or_insert(&account, new, |row| {
+            row.balance += amount;
+            row.deposits += 1;
+        })
+    }
+}
+
+/// What is filled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Target {
+    /// A derived row per account.
+    Balances,
+    /// The audit trail.
+    Audit,
+}
+
+impl Target {
+    /// The table, and how many of its rows a batch writes.
+    fn table(self, source: &EventSource) -> (Table, usize) {
+        match self {
+            Self::Balances => (Model::<Balance>::new().follow::<Account>().tables().remove(0), ACCOUNTS),
+            Self::Audit => (AuditTrail::new(std::slice::from_ref(source)).tables().remove(0), BATCH),
+        }
+    }
+
+    async fn replay(self, worker: &Worker, source: &EventSource) -> Result<(), Failure> {
+        let handle = match self {
+            Self::Balances => worker.start(Model::<Balance>::new().follow::<Account>()).await?,
+            Self::Audit => worker.start(AuditTrail::new(std::slice::from_ref(source))).await?,
+        };
+        handle.catch_up(PATIENCE).await?;
+        Ok(handle.stop().await?)
+    }
+}
+
+/// Events a second from the embedded log into SQLite; floor: bulk statements of the same rows.
+pub(crate) async fn embedded(name: &'static str, model: Target, events: usize) -> Result<Figure, Failure> {
+    let dir = folder()?;
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path().join("log"), EmbeddedConfig::default())?);
+    let source = fill(&log, "bank", dir.path(), events).await?;
+    let urls = (0..TURNS).map(|turn| format!("sqlite://{}", dir.path().join(format!("{turn}.db")).display()));
+    measure(name, model, events, &log, &source, urls.collect()).await
+}
+
+/// The same from Kafka into PostgreSQL.
+pub(crate) async fn kafka(
+    name: &'static str,
+    model: Target,
+    events: usize,
+    broker: &str,
+    databases: Vec<String>,
+) -> Result<Figure, Failure> {
+    let dir = folder()?;
+    let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
+    let source = fill(&log, &es_tests::unique_name("bench"), dir.path(), events).await?;
+    measure(name, model, events, &log, &source, databases).await
+}
+
+/// How many databases [`kafka`] needs.
+pub(crate) const DATABASES: usize = TURNS;
+
+async fn fill(log: &Arc<dyn Log>, namespace: &str, dir: &Path, events: usize) -> Result<EventSource, Failure> {
+    let (namespace, state_dir) = (Some(namespace.to_owned()), Some(dir.join("state")));
+    let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
+    let bus = engine.start::<Account>().await?;
+    bus.ready().await?;
+    let source = bus.source().clone();
+    Deposits::new(bus, ACCOUNTS).fill(events).await?;
+    engine.shutdown().await;
+    Ok(source)
+}
+
+async fn measure(
+    name: &'static str,
+    model: Target,
+    events: usize,
+    log: &Arc<dyn Log>,
+    source: &EventSource,
+    urls: Vec<String>,
+) -> Result<Figure, Failure> {
+    let (mut ours, mut floor) = (vec![], vec![]);
+    for url in urls {
+        let connect = ConnectOptions { connections: 4, ..ConnectOptions::default() };
+        let database = Database::connect_with(&url, "bank", connect).await?;
+        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
+        let (started, cpu) = (Instant::now(), cpu_seconds());
+        model.replay(&worker, source).await?;
+        let (took, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        detail(|| format!("{events} events in {took:.2} s, {cpu:.2} s of the processor"));
+        ours.push(events as f64 / took);
+        floor.push(events as f64 / bulk(&url, &database, model, events, source).await?);
+        database.close().await;
+    }
+    Ok(Figure::of_medians(name, "events/s", ours, floor))
+}
+
+/// The seconds that plain statements take to write as many rows to a table of the same shape.
+async fn bulk(
+    url: &str,
+    database: &Database,
+    model: Target,
+    events: usize,
+    source: &EventSource,
+) -> Result<f64, Failure> {
+    let (table, rows) = model.table(source);
+    let into = BulkInsert::like(url, &table).await?;
+    let order = table.key_columns().iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT * FROM {} ORDER BY {order} LIMIT ? OFFSET ?", database.table_name(table.name()));
+    let mut seconds = 0.0;
+    for batch in 0..events / BATCH {
+        // The same accounts in each batch, and other events.
+        let first = if model == Target::Balances { 0 } else { batch * rows };
+        let args = [Value::Integer(rows as i64), Value::Integer(first as i64)];
+        let rows: Vec<_> =
+            database.fetch(&sql, &args).await?.into_iter().map(es_projections::Row::into_values).collect();
+        let started = Instant::now();
+        into.write(rows).await?;
+        seconds += started.elapsed().as_secs_f64();
+    }
+    Ok(seconds)
+}

@@ -1,0 +1,213 @@
+//! Read models that are built beside the live one, or as of some time or place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use es_projections::{AsOf, Check, Database, Error, Handle, RebuildProgress, WorkerState};
+
+use super::accounts::*;
+use super::support::*;
+
+const SILENCE: Duration = Duration::from_secs(5);
+
+fn quiet(_: RebuildProgress) {}
+
+async fn goes_on(worker: &Handle, events: &mut Events) {
+    let position = events.move_money("late", 1);
+    worker.wait_for(&position, SOON).await.unwrap_or_else(|error| panic!("{}: {}", worker.state(), chain(&error)));
+}
+
+/// Shows: while events come in, a build catches up, holds the same rows, takes the other's place, and is kept up from then on by the
+/// worker that stood by meanwhile.
+pub async fn a_rebuild_takes_the_live_ones_place_under_load(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for number in 0..500 {
+        events.move_money(&format!("a{}", number % 40), 1 + number % 9);
+    }
+    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    caught_up(&live).await;
+    let worker = events.worker(&database).batch_max(20);
+    let over = Arc::new(AtomicBool::new(false));
+    let load = {
+        let over = over.clone();
+        tokio::spawn(async move {
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                events.move_money(&format!("a{}", number % 40), 1 + number % 9);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            events
+        })
+    };
+    let seen = Arc::new(AtomicU64::new(0));
+    let report = {
+        let seen = seen.clone();
+        move |progress: RebuildProgress| {
+            assert!(progress.done <= progress.total, "{progress:?}");
+            seen.store(progress.done, Ordering::Relaxed);
+        }
+    };
+    worker.rebuild(model(), Check::Equal, report).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(seen.load(Ordering::Relaxed) > 500, "it told how far it was");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    over.store(true, Ordering::Relaxed);
+    let mut events = load.await.unwrap();
+    goes_on(&live, &mut events).await;
+    caught_up(&live).await;
+    let kept = everything(&database).await;
+    assert_eq!(count(&database, "accounts_b1").await, 40, "what was replaced is there");
+    assert!(database.remove_replaced("accounts").await.unwrap());
+    assert!(database.fetch("SELECT * FROM bank_accounts_b1", &[]).await.is_err(), "and is gone");
+    live.stop().await.unwrap();
+    // The same rows as if nothing had happened.
+    database.remove_projection("accounts").await.unwrap();
+    let anew = events.worker(&database).start(model()).await.unwrap();
+    caught_up(&anew).await;
+    assert_eq!(everything(&database).await, kept);
+}
+
+/// Shows: a difference keeps the live one in its place, and is told by its rows.
+pub async fn a_rebuild_that_differs_is_refused_with_the_rows(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for id in ["a", "b", "c"] {
+        events.move_money(id, 5);
+    }
+    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    caught_up(&live).await;
+    let mut tx = database.begin().await.unwrap();
+    for change in ["UPDATE {} SET balance = 6 WHERE id = 'a'", "DELETE FROM {} WHERE id = 'b'"] {
+        tx.execute(&change.replace("{}", &tx.table_name("accounts")), &[]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let error = events.worker(&database).rebuild(model(), Check::Equal, quiet).await.unwrap_err();
+    let Error::Differs { difference, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(difference, "accounts a: balance is 6, in the new one 5; accounts b is in the new one only");
+    assert_eq!(shown(&database).await, "a 6/1, c 5/1", "the live one stays");
+    goes_on(&live, &mut events).await;
+    // Without the check it takes its place, damage and all repaired.
+    events.worker(&database).rebuild(model(), Check::Nothing, quiet).await.unwrap();
+    assert_eq!(shown(&database).await, "a 5/1, b 5/1, c 5/1, late 1/1");
+    goes_on(&live, &mut events).await;
+}
+
+pub async fn a_rebuild_goes_on_where_it_was_stopped(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for number in 0..2_000 {
+        events.move_money(&format!("a{}", number % 40), 1);
+    }
+    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    caught_up(&live).await;
+    let token = tokio_util::sync::CancellationToken::new();
+    let stop = token.clone();
+    let worker = events.worker(&database).batch_max(10);
+    let stopping = move |progress: RebuildProgress| {
+        if progress.done > 0 {
+            stop.cancel();
+        }
+    };
+    let stopped = worker.clone().shutdown(token).rebuild(model(), Check::Equal, stopping).await;
+    let error = stopped.expect_err("it was stopped");
+    assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
+    let built = build_rows(&database).await;
+    assert!(built > 0, "it had begun");
+    let first = Arc::new(AtomicU64::new(u64::MAX));
+    let report = {
+        let first = first.clone();
+        move |progress: RebuildProgress| {
+            first.fetch_min(progress.done, Ordering::Relaxed);
+        }
+    };
+    worker.rebuild(model(), Check::Equal, report).await.unwrap();
+    assert!(first.load(Ordering::Relaxed) > 0, "it did not begin anew");
+    let sql = format!("SELECT count(*) AS n FROM {}", database.table_name("es_builds"));
+    assert_eq!(database.fetch(&sql, &[]).await.unwrap()[0].get::<i64>("n").unwrap(), 2, "there was one build");
+}
+
+async fn build_rows(database: &Database) -> i64 {
+    let sql = format!("SELECT sum(events) AS n FROM {} WHERE build = 2", database.table_name("es_checkpoints"));
+    database.fetch(&sql, &[]).await.unwrap()[0].get::<Option<i64>>("n").unwrap().unwrap_or(0)
+}
+
+/// Shows: a newer version with other columns is built while the older one serves; whoever kept up the older one stops and says why.
+pub async fn another_version_replaces_the_one_before(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let newer = || Balances::of_version(2).with_column("note");
+    let error = events.worker(&database).start(newer()).await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    events.worker(&database).rebuild(newer(), Check::Nothing, quiet).await.unwrap();
+    assert_eq!(balances(&database).await, "a 3/2");
+    let position = events.add("b", &[7]);
+    let stopped = live.stopped().await.unwrap_err();
+    assert!(chain(&stopped).contains("was built by version 2, this program has version 1"), "{}", chain(&stopped));
+    let worker = events.worker(&database).start(newer()).await.unwrap();
+    worker.wait_for(&position, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 3/2, b 7/1");
+    let error = events.worker(&database).start(Balances::default()).await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    assert!(matches!(worker.state(), WorkerState::Running));
+}
+
+pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.move_money_on("a", 5, 0);
+    events.move_money_on("b", 7, -2);
+    events.move_money_on("a", 1, 2);
+    let then = events.now();
+    events.move_money_on("a", 3, -1);
+    let live = events.worker(&database).start(model()).await.unwrap();
+    caught_up(&live).await;
+    let worker = events.worker(&database);
+    let recorded = worker.as_of(model(), &AsOf::Recorded(then), "then", quiet).await.unwrap();
+    assert_eq!(shown(recorded.database()).await, "a 6/2, b 7/1");
+    let yesterday = AsOf::Occurred(then - TimeDelta::days(1) + TimeDelta::seconds(10));
+    let occurred = worker.as_of(model(), &yesterday, "yesterday", quiet).await.unwrap();
+    assert_eq!(shown(occurred.database()).await, "a 3/1, b 7/1");
+    assert_eq!(shown(&database).await, "a 9/3, b 7/1", "the live one is what it was");
+    // Later events change nothing, not even one that belongs to an earlier day.
+    events.move_money_on("b", 4, -5);
+    caught_up(&live).await;
+    let first = (recorded.digest().await.unwrap(), occurred.digest().await.unwrap());
+    assert_ne!(first.0, first.1);
+    for (as_of, name, first) in [(AsOf::Recorded(then), "then", first.0), (yesterday, "yesterday", first.1)] {
+        let again = worker.as_of(model(), &as_of, name, quiet).await.unwrap();
+        assert_eq!(again.digest().await.unwrap(), first, "{name}");
+        assert!(database.remove_as_of("accounts", name).await.unwrap());
+        let anew = worker.clone().batch_max(1).as_of(model(), &as_of, name, quiet).await.unwrap();
+        assert_eq!(anew.digest().await.unwrap(), first, "{name} built anew");
+    }
+    let error = worker.as_of(model(), &AsOf::Recorded(then), "yesterday", quiet).await.unwrap_err();
+    assert!(error.to_string().starts_with(r#""yesterday" is read model accounts as of occurred "#), "{error}");
+    let future = AsOf::Recorded(chrono::Utc::now() + TimeDelta::days(1));
+    let error = worker.as_of(model(), &future, "tomorrow", quiet).await.unwrap_err();
+    assert!(error.to_string().contains("is not over yet"), "{error}");
+}
+
+pub async fn a_read_model_as_of_a_cut_holds_what_is_before_it(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database);
+    events.move_money("a", 5);
+    worker.save_cut("january").await.unwrap();
+    worker.save_cut("january").await.unwrap();
+    events.move_money("a", 2);
+    events.move_money("b", 1);
+    let error = worker.save_cut("january").await.unwrap_err().to_string();
+    assert_eq!(error, r#"cut "january" is saved already, at another place: give this one another name"#);
+    let cut = worker.as_of(model(), &AsOf::Cut("january".into()), "first", quiet).await.unwrap();
+    assert_eq!(shown(cut.database()).await, "a 5/1");
+    let again = worker.as_of(model(), &AsOf::Cut("january".into()), "second", quiet).await.unwrap();
+    assert_eq!(again.digest().await.unwrap(), cut.digest().await.unwrap());
+    let error = worker.as_of(model(), &AsOf::Cut("may".into()), "third", quiet).await.unwrap_err().to_string();
+    assert_eq!(error, r#"there is no cut "may": save one with `Worker::save_cut`"#);
+}

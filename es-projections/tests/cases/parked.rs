@@ -1,0 +1,189 @@
+//! What a read model can't fold in stops one aggregate, and no other.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use es_core::StreamId;
+use es_projections::{Error, Resumed, WorkerState};
+
+use super::accounts::*;
+use super::support::*;
+
+fn stream(id: &str) -> StreamId {
+    StreamId { category: "account".into(), id: key(id) }
+}
+
+/// Shows: whatever is wrong with an event, its aggregate waits behind it, in order, over restarts, and others go on.
+pub async fn one_bad_event_stops_one_aggregate(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database).park_after(1).start(model()).await.unwrap();
+    let kinds = ["bytes", "unknown", "error", "panic", "duplicate"];
+    for id in kinds {
+        events.move_money(id, 5);
+    }
+    let bad = [
+        events.rubbish("bytes", "deposited", "nonsense"),
+        events.rubbish("unknown", "renamed", "{}"),
+        events.move_money("error", FAILS as i64),
+        events.move_money("panic", PANICS as i64),
+        events.move_money("duplicate", IS_THERE_ALREADY as i64),
+    ];
+    events.move_money("good", 1);
+    for id in kinds {
+        events.move_money(id, 2);
+    }
+    caught_up(&worker).await;
+    let good = events.move_money("good", 1);
+    worker.wait_for(&good, SOON).await.unwrap();
+    assert!(matches!(worker.state(), WorkerState::Running));
+    assert_eq!(shown(&database).await, "bytes 5/1, duplicate 5/1, error 5/1, good 2/2, panic 5/1, unknown 5/1");
+    assert_eq!(worker.status().await.parked, 5);
+    let mut parked = database.parked("accounts", 10).await.unwrap();
+    parked.sort_by(|one, other| one.aggregate_id.cmp(&other.aggregate_id));
+    assert!(parked.iter().all(|parked| parked.waiting == 2 && parked.category == "account"));
+    let reason = |place: usize| parked[place].reason.as_str();
+    assert!(reason(0).starts_with(r#"the payload of type "deposited" does not fit"#), "{}", reason(0));
+    assert!(reason(1).contains("adding to bank_accounts"), "{}", reason(1));
+    assert_eq!(reason(2), "thirteen");
+    assert_eq!(reason(3), "it panicked: the number of the beast");
+    assert_eq!(reason(4), r#"the type "renamed" is not known to this program"#);
+    for position in &bad {
+        let error = worker.wait_for(position, SOON).await.unwrap_err();
+        assert!(matches!(error, Error::Parked { .. }), "{error:?}");
+    }
+    // Another worker finds them parked.
+    worker.stop().await.unwrap();
+    let worker = events.worker(&database).start(model()).await.unwrap();
+    let late = events.move_money("error", 4);
+    let good = events.move_money("good", 1);
+    worker.wait_for(&good, SOON).await.unwrap();
+    let error = loop {
+        match worker.wait_for(&late, SOON).await {
+            Err(error) => break error,
+            Ok(()) => panic!("an event that waits is not visible"),
+        }
+    };
+    assert_eq!(error.to_string(), "account-error is parked in read model accounts: thirteen");
+    assert_eq!(worker.status().await.parked, 5);
+    let waiting = database.waiting("accounts", &stream("error"), 10).await.unwrap();
+    let versions: Vec<_> = waiting.iter().map(|entry| entry.recorded.envelope.version.get()).collect();
+    assert_eq!(versions, [2, 3, 4]);
+}
+
+/// Shows: what waits comes in order, and only once, when the projection can fold it in; and until then it stays.
+pub async fn what_waits_is_folded_in_once_it_can_be(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database).park_after(1).start(model()).await.unwrap();
+    events.move_money("a", 5);
+    events.move_money("a", FAILS_UNLESS_HEALED as i64);
+    for _ in 0..1_200 {
+        events.move_money("a", 1);
+    }
+    caught_up(&worker).await;
+    assert_eq!(shown(&database).await, "a 5/1");
+    let Resumed::Parked(parked) = database.retry_parked("accounts", &stream("a"), SOON).await.unwrap() else {
+        panic!("it fails still")
+    };
+    assert_eq!((parked.attempts, parked.waiting, parked.reason.as_str()), (3, 1_201, "fourteen"));
+    HEALED.store(true, Ordering::Relaxed);
+    assert_eq!(database.retry_parked("accounts", &stream("a"), SOON).await.unwrap(), Resumed::Done);
+    assert_eq!(shown(&database).await, "a 1219/1202");
+    assert_eq!(database.parked("accounts", 10).await.unwrap(), []);
+    assert_eq!(count(&database, "es_waiting").await, 0);
+    let last = events.move_money("a", 1);
+    worker.wait_for(&last, SOON).await.unwrap();
+    assert_eq!(shown(&database).await, "a 1220/1203");
+    assert_eq!(worker.status().await.parked, 0);
+    let error = database.retry_parked("accounts", &stream("a"), SOON).await.unwrap_err();
+    assert_eq!(error.to_string(), "account-a is not parked in read model accounts");
+}
+
+/// Shows: only with a name and a reason, which are kept; and what waits behind is folded in.
+pub async fn an_event_is_left_out_by_name_and_reason(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database).park_after(0).start(model()).await.unwrap();
+    for amount in [5, FAILS as i64, 2, FAILS as i64, 3] {
+        events.move_money("a", amount);
+    }
+    caught_up(&worker).await;
+    let skip = async |by, why| database.skip_parked("accounts", &stream("a"), by, why, SOON).await;
+    let error = skip("ada", " ").await.unwrap_err().to_string();
+    assert_eq!(error, "an event is left out only with the name of who says so, and a reason");
+    let Resumed::Parked(parked) = skip("ada", "an error of the import").await.unwrap() else {
+        panic!("the next one fails, too")
+    };
+    assert_eq!(parked.waiting, 2);
+    assert_eq!(shown(&database).await, "a 7/2");
+    assert_eq!(skip("ada", "the same").await.unwrap(), Resumed::Done);
+    assert_eq!(shown(&database).await, "a 10/3");
+    let sql = format!("SELECT * FROM {} ORDER BY version", database.table_name("es_skipped"));
+    let skipped = database.fetch(&sql, &[]).await.unwrap();
+    let told = skipped.iter().map(|row| {
+        let text = |column| row.get::<String>(column).unwrap();
+        let version: i64 = row.get("version").unwrap();
+        format!("{version} {} {} {}: {}", text("aggregate_id"), text("reason"), text("skipped_by"), text("skipped_why"))
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, ["2 a thirteen ada: an error of the import", "4 a thirteen ada: the same"]);
+    worker.stop().await.unwrap();
+    events.move_money("b", FAILS as i64);
+    let worker = events.worker(&database).park_after(0).start(model()).await.unwrap();
+    caught_up(&worker).await;
+    worker.stop().await.unwrap();
+    let soon = Duration::from_millis(200);
+    let error = database.retry_parked("accounts", &stream("b"), soon).await.unwrap_err();
+    assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
+}
+
+/// Shows: of a command whose second event fails, the first is not visible either.
+pub async fn a_command_is_parked_as_a_whole(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    // The projection of this one fails on an event without an amount.
+    let worker = events.worker(&database).park_after(1).start(Balances::default()).await.unwrap();
+    events.add("a", &[1, 2]);
+    for record in events.command("a", vec![r#"{"amount":3}"#.into(), "{}".into()]) {
+        events.append(partition("a"), record);
+    }
+    events.add("b", &[1]);
+    caught_up(&worker).await;
+    assert_eq!(balances(&database).await, "a 3/2, b 1/1");
+    let parked = database.parked("balances", 10).await.unwrap();
+    assert_eq!((parked[0].waiting, parked[0].reason.as_str()), (2, "an event without an amount"));
+}
+
+/// Shows: a projection that is broken waits for its repair, rather than to put every aggregate aside.
+pub async fn a_projection_that_fails_on_all_parks_none(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for number in 0..30 {
+        events.add(&format!("a{number}"), &[1]);
+    }
+    let worker =
+        events.worker(&database).park_after(1).start(Balances::failing(|_| Some(Trouble::Error))).await.unwrap();
+    let failing = || matches!(worker.state(), WorkerState::Retrying { attempts: 4.., .. });
+    eventually("it failed often", failing).await;
+    assert_eq!(database.parked("balances", 10).await.unwrap(), []);
+    worker.stop().await.unwrap();
+    let worker = events.worker(&database).start(Balances::default()).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!(count(&database, "balances").await, 30);
+}
+
+pub async fn event_types_that_are_not_known_may_be_passed_over(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.move_money("a", 5);
+    events.rubbish("a", "renamed", "{}");
+    events.move_money("a", 2);
+    let worker = events.worker(&database).start(model().ignore_unknown_types()).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!(shown(&database).await, "a 7/2");
+    // What is known and does not fit is another matter.
+    events.rubbish("a", "deposited", "nonsense");
+    caught_up(&worker).await;
+    assert_eq!(worker.status().await.parked, 1);
+}
