@@ -383,7 +383,15 @@ async fn operators_see_health_and_figures() {
     let opened = bank.open("a").await;
     bank.get_after("/api/accounts", &opened).await;
     bank.get_after("/api/audit", &opened).await;
-    let metrics = bank.get("/metrics").await;
+    let metrics = eventually("the statements, for which no request waits", LONG, async || {
+        let metrics = bank.get("/metrics").await;
+        metrics
+            .body
+            .as_str()?
+            .contains("bank_projection_events_total{projection=\"statements\"} 1\n")
+            .then_some(metrics)
+    });
+    let metrics = metrics.await;
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = metrics.body.as_str().expect("text").to_owned();
     let mut named = Vec::new();
@@ -403,8 +411,9 @@ async fn operators_see_health_and_figures() {
     };
     assert_eq!(sum("bank_owner_serving"), 8);
     assert_eq!(sum("bank_owner_records_total"), 1);
-    assert_eq!(sum("bank_projection_running"), 2);
-    assert_eq!(sum("bank_projection_events_total"), 2);
+    assert_eq!(sum("bank_projection_running"), 3);
+    assert_eq!(sum("bank_projection_parked_aggregates"), 0);
+    assert_eq!(sum("bank_projection_events_total"), 3);
 }
 
 /// Shows: SIGINT and SIGTERM end the process with status 0, and what was acknowledged is there afterwards.
@@ -456,9 +465,12 @@ async fn two_serving_banks_read_what_either_wrote() {
             }
         }
     }
-    let metrics = first.get("/metrics").await;
-    let text = metrics.body.as_str().expect("text");
-    assert_eq!(text.lines().filter(|line| line.contains("_standing_by{") && line.ends_with(" 1")).count(), 2, "{text}");
+    let stands_by = eventually("all three projections of the first to stand by", LONG, async || {
+        let metrics = first.get("/metrics").await;
+        let text = metrics.body.as_str()?;
+        (text.lines().filter(|line| line.contains("_standing_by{") && line.ends_with(" 1")).count() == 3).then_some(())
+    });
+    stands_by.await;
 
     second.process.sigterm();
     assert!(second.process.wait(LONG).await.success(), "{}", second.process.stderr());

@@ -71,7 +71,7 @@ async fn branches_statements_and_days(bank: &Bank) {
     let imported = bank.import(&file, &["--accounts", accounts.to_str().expect("a path in UTF-8")]);
     println!("with accounts: {imported}");
     let (printed, districts) = (printed(&file), districts(&accounts));
-    let database = bank.database().await;
+    let database = bank.connect().await;
     check_branches(&database, &printed_balances(&file), &districts).await;
 
     let sql = format!("SELECT account, day, money_in, money_out, change FROM {}", database.table_name("daily"));
@@ -140,7 +140,7 @@ async fn the_accounts_file_may_come_later_or_not_again() {
         assert_eq!((&again["duplicate"], &again["refused"]), (&rows.into(), &0.into()));
         assert_eq!(other.balances(&[]), balances);
     }
-    let database = other.database().await;
+    let database = other.connect().await;
     check_branches(&database, &printed_balances(&file), &districts(&accounts)).await;
     database.close().await;
 }
@@ -202,7 +202,7 @@ async fn rebuilt_and_compared(bank: &Bank) {
     assert_eq!(bank.balances(&[]), balances);
 
     let change = async |sql: String| {
-        let database = bank.database().await;
+        let database = bank.connect().await;
         let mut tx = database.begin().await.unwrap();
         let sql = sql.replace("{accounts}", &database.table_name("accounts"));
         assert_eq!(tx.execute(&sql.replace("{builds}", &database.table_name("es_builds")), &[]).await.unwrap(), 1);
@@ -318,7 +318,7 @@ async fn an_account_that_cannot_be_folded_in_is_parked_and_seen_to() {
     assert_eq!(bank.ok(&skip), "account 7 has all its other events in read model statements\n");
     assert_eq!(bank.ok(&["parked"]), "nothing is parked\n");
 
-    let database = bank.database().await;
+    let database = bank.connect().await;
     let sql = format!("SELECT max(version) AS last, count(*) AS lines FROM {}", database.table_name("statements"));
     let lines = database.fetch(&format!("{sql} WHERE account = '7'"), &[]).await.unwrap();
     assert_eq!((lines[0].get("last").unwrap(), lines[0].get("lines").unwrap()), (2_051_u64, 2_050_u64));
