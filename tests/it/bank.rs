@@ -100,6 +100,14 @@ impl Bank {
         lines.map(row).collect()
     }
 
+    /// The database of its read models, to ask in SQL. An embedded one while no process has it.
+    pub(crate) async fn database(&self) -> Database {
+        let option = |name: &str| self.options.iter().skip_while(|option| *option != name).nth(1).cloned();
+        let url = option("--database").unwrap_or_else(|| format!("sqlite://{}", self.data().join("bank.db").display()));
+        let namespace = option("--namespace").unwrap_or_else(|| "bank".into());
+        Database::connect(&url, &namespace).await.expect("the bank's database")
+    }
+
     /// Serves on a free port, and gives the process and its address once it says that it listens.
     pub(crate) async fn serve(&self) -> (Proc, String) {
         let mut serving = Proc::spawn(self.command(&["serve", "--listen", "127.0.0.1:0"]));

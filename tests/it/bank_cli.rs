@@ -31,13 +31,18 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 15] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
         &["import", "pkdd99"],
         &["import", "pkdd99", "x", "--from", "1993-01-01"],
         &["balances", "--at", "yesterday"],
+        &["balances", "--at", "1993-12-31T12:00:00"],
+        &["rebuild", "branches"],
+        &["parked", "show", "accounts"],
+        &["parked", "skip", "accounts", "7", "--by", "ops"],
+        &["parked", "skip", "accounts", "7", "--by", "ops", "--why", " "],
         &["audit", "--to", "930101"],
         &["serve", "--port", "1"],
         &["audit", "--from", "1993-01-02", "--to", "1993-01-01"],
@@ -46,11 +51,15 @@ fn usage_is_told_and_has_its_own_status() {
     for args in wrong {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
     }
-    for command in ["serve", "import", "balances", "audit", "rebuild", "verify"] {
+    for command in ["serve", "import", "balances", "audit", "rebuild", "parked", "verify"] {
         let help = output(program(&[command, "--help"]));
         assert!(help.status.success() && text(&help.stdout).contains("Usage: bank"), "{command}");
     }
     assert!(output(program(&["import", "pkdd99", "--help"])).status.success());
+    let told = |args: &[&str]| text(&output(program(args)).stderr);
+    let (no_zone, unknown) = (told(&["balances", "--at", "1993-12-31 12:00"]), told(&["rebuild", "branches"]));
+    assert!(no_zone.contains("has no time zone: write 1993-12-31T12:00:00Z"), "{no_zone}");
+    assert!(unknown.contains("possible values: accounts, statements, audit"), "{unknown}");
 }
 
 /// Shows: what can't work fails with one line that names what and what to do, and nothing is half done.
@@ -64,7 +73,6 @@ fn what_fails_says_so_in_one_line() {
         path.to_str().unwrap().to_owned()
     };
     let import = |file: &str| bank.run(&["import", "pkdd99", file]);
-    fails(&bank.run(&["rebuild"]), &["not there yet"]);
     fails(&bank.run(&["verify"]), &["not there yet"]);
     fails(&import("no-such-file.asc"), &["no-such-file.asc"]);
     fails(&import(bank.dir.path().to_str().unwrap()), &["it is a folder"]);
@@ -97,7 +105,9 @@ async fn a_data_folder_that_is_not_this_ones_is_refused() {
 
     let used = Bank::embedded();
     let (_serving, _) = used.serve().await;
-    fails(&used.run(&["balances"]), &["in use by another process", "--data"]);
+    for command in [&["balances"][..], &["balances", "--at", "1993-12-31"], &["rebuild"], &["parked"]] {
+        fails(&used.run(command), &["in use by another process", "--data"]);
+    }
 }
 
 /// Shows: a port in use, a broker and a database that are not there are each told in one line, after bounded tries.

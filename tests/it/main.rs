@@ -6,6 +6,7 @@ mod bank;
 mod bank_cli;
 mod bank_http;
 mod bank_import;
+mod bank_read_models;
 mod cluster;
 mod kafka_faults;
 mod kafka_group;

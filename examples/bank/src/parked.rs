@@ -83,11 +83,11 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         Some(Command::Show { which, json }) => show(database, which, *json, &mut out).await,
         Some(Command::Retry { which }) => {
             let (model, stream) = which.names();
-            resumed(which, database.retry_parked(model, &stream, WITHIN).await, &mut out)
+            resumed(which, "events", database.retry_parked(model, &stream, WITHIN).await, &mut out)
         }
         Some(Command::Skip { which, by, why }) => {
             let (model, stream) = which.names();
-            resumed(which, database.skip_parked(model, &stream, by, why, WITHIN).await, &mut out)
+            resumed(which, "other events", database.skip_parked(model, &stream, by, why, WITHIN).await, &mut out)
         }
     };
     out.flush()?;
@@ -143,12 +143,10 @@ async fn show(database: &Database, which: &Which, json: bool, out: &mut impl Wri
     Ok(())
 }
 
-fn resumed(which: &Which, resumed: Result<Resumed, Error>, out: &mut impl Write) -> Result<(), Failure> {
+fn resumed(which: &Which, what: &str, resumed: Result<Resumed, Error>, out: &mut impl Write) -> Result<(), Failure> {
     let Which { read_model, account } = which;
     match resumed {
-        Ok(Resumed::Done) => {
-            Ok(writeln!(out, "account {account} has all its events in read model {read_model} again")?)
-        }
+        Ok(Resumed::Done) => Ok(writeln!(out, "account {account} has all its {what} in read model {read_model}")?),
         Ok(Resumed::Parked(Parked { reason, waiting, .. })) => Err(Failure::new(format!(
             "account {account} is parked in read model {read_model} still, {waiting} events wait: {reason} (a release that can \
              fold it in, or `bank parked skip`, lets it go on)"
