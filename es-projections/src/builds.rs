@@ -21,8 +21,9 @@ pub(crate) struct Build {
     pub(crate) state: State,
     /// The version of the projection that built it.
     pub(crate) version: u32,
-    /// What it is as of, where it is frozen.
-    pub(crate) as_of: Option<String>,
+    /// The name of a frozen one, and what it is as of.
+    label: Option<String>,
+    as_of: Option<String>,
     tables: Vec<String>,
     shape: String,
 }
@@ -89,6 +90,7 @@ impl Build {
             number: row.get("build")?,
             state: State::parse(&row.get::<String>("state")?)?,
             version: row.get("version")?,
+            label: row.get("label")?,
             as_of: row.get("as_of")?,
             tables: row.get::<String>("tables")?.split_whitespace().map(str::to_owned).collect(),
             shape: row.get("shape")?,
@@ -147,22 +149,17 @@ pub(crate) async fn frozen(
 ) -> Result<Build, Error> {
     let mut tx = begin(database, projection).await?;
     let found = of_projection(&mut tx, projection.name()).await?;
-    let same = |build: &&Build| build.state == State::Frozen && build.is_of(projection);
-    let sql = format!("SELECT build FROM {} WHERE projection = ? AND label = ?", tx.table_name("es_builds"));
-    let labelled = tx.fetch(&sql, &[projection.name().into(), label.into()]).await?;
-    let number = labelled.first().map(|row| row.get::<i64>("build")).transpose()?;
-    let build = match number.and_then(|number| found.iter().filter(same).find(|build| build.number == number)) {
-        Some(build) if build.as_of.as_deref() == Some(as_of) => build.clone(),
-        Some(build) => {
-            let was = build.as_of.as_deref().unwrap_or_default();
-            let name = projection.name();
+    let build = match found.iter().find(|build| build.label.as_deref() == Some(label)) {
+        Some(build) if build.is_of(projection) && build.as_of.as_deref() == Some(as_of) => build.clone(),
+        Some(build) if build.is_of(projection) => {
+            let (was, name) = (build.as_of.as_deref().unwrap_or_default(), projection.name());
             return Err(Error::invalid(format!(
                 "{label:?} is read model {name} as of {was} already: remove it, or give this one another name"
             )));
         }
-        None => {
-            for build in found.iter().filter(|build| Some(build.number) == number) {
-                drop_build(&mut tx, build).await?; // of another version
+        of_another_version => {
+            if let Some(build) = of_another_version {
+                drop_build(&mut tx, build).await?;
             }
             add(&mut tx, projection, &found, State::Frozen, Some((label, as_of))).await?
         }
@@ -236,6 +233,7 @@ async fn add(
         number,
         state,
         version: projection.version(),
+        label: label.map(|(label, _)| label.to_owned()),
         as_of: label.map(|(_, as_of)| as_of.to_owned()),
         tables: projection.tables().iter().map(|table| table.name().to_owned()).collect(),
         shape: shape(projection),
@@ -245,7 +243,7 @@ async fn add(
     let row = [
         build.version.into(),
         state.as_str().into(),
-        label.map(|(label, _)| label).into(),
+        build.label.clone().into(),
         build.as_of.clone().into(),
         build.tables.join(" ").into(),
         build.shape.clone().into(),
@@ -314,6 +312,9 @@ async fn drop_build(tx: &mut Tx, build: &Build) -> Result<(), Error> {
         let delete = format!("DELETE FROM {} WHERE projection = ? AND build = ?", tx.table_name(table));
         tx.execute(&delete, &build.key()).await?;
     }
+    if let Some(label) = &build.label {
+        cut::forget(tx, &cut::own(&build.projection, label)).await?;
+    }
     for table in &build.tables {
         let table = quoted(&format!("{}_{table}{}", tx.namespace(), build.suffix()));
         tx.execute(&format!("DROP TABLE IF EXISTS {table}"), &[]).await?;
@@ -356,10 +357,6 @@ impl Database {
     /// # Errors
     /// As for [`Database::remove_projection`].
     pub async fn remove_as_of(&self, projection: &str, name: &str) -> Result<bool, Error> {
-        let sql = format!("SELECT build FROM {} WHERE projection = ? AND label = ?", self.table_name("es_builds"));
-        let found = self.fetch(&sql, &[projection.into(), name.into()]).await?;
-        let numbers = found.iter().map(|row| row.get::<i64>("build")).collect::<Result<Vec<_>, _>>()?;
-        cut::remove(self, &cut::of_as_of(projection, name)).await?;
-        self.remove_builds(projection, |build| numbers.contains(&build.number)).await
+        self.remove_builds(projection, |build| build.label.as_deref() == Some(name)).await
     }
 }

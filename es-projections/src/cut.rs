@@ -6,7 +6,18 @@ use chrono::Utc;
 
 use crate::checkpoint::Place;
 use crate::error::Error;
-use crate::sql::{Database, Value};
+use crate::sql::{Database, Tx, Value};
+
+/// The name of the cut of a read model as of some time: no name that a user gives looks like it.
+pub(crate) fn own(projection: &str, label: &str) -> String {
+    format!("!{projection} {label}")
+}
+
+/// Forgets a cut.
+pub(crate) async fn forget(tx: &mut Tx, name: &str) -> Result<(), Error> {
+    let table = tx.table_name("es_cuts");
+    tx.execute(&format!("DELETE FROM {table} WHERE name = ?"), &[name.into()]).await.map(drop)
+}
 
 /// Saves a cut. One that is there stays: a name stands for one place for ever.
 pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offsets: &[u64]) -> Result<(), Error> {
@@ -25,19 +36,6 @@ pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offs
         let row = [name.into(), topic, partition, Value::Integer(*offset as i64), Utc::now().into()];
         tx.execute(&insert, &row).await?;
     }
-    tx.commit().await
-}
-
-/// The cut at which a read model as of some time was built.
-pub(crate) fn of_as_of(projection: &str, name: &str) -> String {
-    format!("{projection} as of {name}")
-}
-
-/// Forgets a cut, if there is one of that name.
-pub(crate) async fn remove(database: &Database, name: &str) -> Result<(), Error> {
-    let mut tx = database.begin().await?;
-    let delete = format!("DELETE FROM {} WHERE name = ?", tx.table_name("es_cuts"));
-    tx.execute(&delete, &[name.into()]).await?;
     tx.commit().await
 }
 

@@ -139,7 +139,7 @@ impl Worker {
     /// Builds a read model as of some time or place, in tables of its own; the one of this name, where it is there already. The
     /// same again gives the same rows.
     ///
-    /// Business time may be given to events later: what is built is as of the log of now, which is saved as a cut.
+    /// Business time may be given to events later: what is built is as of the log of now, which is kept with it.
     ///
     /// # Errors
     /// [`Error::Invalid`] when this name stands for another time or place, for a cut that was not saved, and for a time that
@@ -164,29 +164,15 @@ impl Worker {
             return Err(Error::invalid(format!("{time} is not over yet: what is recorded until then is not known")));
         }
         let places = self.places();
-        let until = match as_of {
-            AsOf::Cut(cut) => cut::load(&self.database, cut, &places).await?,
-            _ => {
-                let own = cut::of_as_of(projection.name(), name);
-                match cut::find(&self.database, &own, &places).await? {
-                    Some(until) => until,
-                    None => {
-                        let ends = self.ends(&places).await?;
-                        cut::save(&self.database, &own, &places, &ends).await?;
-                        ends
-                    }
-                }
-            }
+        let given = match as_of {
+            AsOf::Cut(cut) => Some(self.load_cut(cut, &places).await?),
+            AsOf::Recorded(_) | AsOf::Occurred(_) => None,
         };
-        for ((place, until), end) in places.iter().zip(&until).zip(self.ends(&places).await?) {
-            if end < *until {
-                let Place { topic, partition, .. } = place;
-                return Err(Error::invalid(format!(
-                    "{topic}/{partition} ends at offset {end}, {name:?} is as of {until}"
-                )));
-            }
-        }
         let build = builds::frozen(&self.database, &*projection, name, &as_of.to_string()).await?;
+        let until = match given {
+            Some(until) => until,
+            None => self.own_cut(projection.name(), name, &places).await?,
+        };
         let mut pace = Pace { started: Instant::now(), first: None };
         let extent = Extent { until: Some(until), selection };
         self.build(&projection, &build, extent, &mut pace, &mut report).await?;
@@ -198,8 +184,38 @@ impl Worker {
     /// # Errors
     /// [`Error::Invalid`] when the name stands for another place; [`Error::Log`] when the log can't be reached.
     pub async fn save_cut(&self, name: &str) -> Result<(), Error> {
+        if name.is_empty() || name.starts_with('!') || name.chars().any(char::is_control) {
+            return Err(Error::invalid(format!(
+                "{name:?} is no name for a cut: it must be text that does not begin with !"
+            )));
+        }
         let places = self.places();
         cut::save(&self.database, name, &places, &self.ends(&places).await?).await
+    }
+
+    /// The offsets of a saved cut, which the log must reach.
+    async fn load_cut(&self, name: &str, places: &[Place]) -> Result<Vec<u64>, Error> {
+        let until = cut::load(&self.database, name, places).await?;
+        for ((place, until), end) in places.iter().zip(&until).zip(self.ends(places).await?) {
+            if end < *until {
+                let Place { topic, partition, .. } = place;
+                return Err(Error::invalid(format!(
+                    "{topic}/{partition} ends at offset {end}, cut {name:?} is at {until}"
+                )));
+            }
+        }
+        Ok(until)
+    }
+
+    /// The end of the log when a read model was first asked for as of some time.
+    async fn own_cut(&self, projection: &str, name: &str, places: &[Place]) -> Result<Vec<u64>, Error> {
+        let own = cut::own(projection, name);
+        if let Some(until) = cut::find(&self.database, &own, places).await? {
+            return Ok(until);
+        }
+        let ends = self.ends(places).await?;
+        cut::save(&self.database, &own, places, &ends).await?;
+        Ok(ends)
     }
 
     async fn build_until(
