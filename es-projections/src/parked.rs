@@ -208,11 +208,18 @@ pub(crate) async fn refuse_waiting(database: &Database, projection: &str, positi
 
 /// The streams that are parked in a build.
 pub(crate) async fn streams(database: &Database, build: &Build) -> Result<Vec<StreamId>, Error> {
-    let sql = format!(
-        "SELECT category, aggregate_id FROM {} WHERE projection = ? AND build = ?",
-        database.table_name("es_parked")
-    );
+    let sql = select_streams(&database.table_name("es_parked"));
     database.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
+}
+
+/// The same within a transaction.
+pub(crate) async fn streams_in(tx: &mut Tx, build: &Build) -> Result<Vec<StreamId>, Error> {
+    let sql = select_streams(&tx.table_name("es_parked"));
+    tx.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
+}
+
+fn select_streams(table: &str) -> String {
+    format!("SELECT category, aggregate_id FROM {table} WHERE projection = ? AND build = ?")
 }
 
 /// What operators ask, with how often the first event was tried already.
