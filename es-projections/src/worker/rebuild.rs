@@ -122,6 +122,11 @@ impl Worker {
             if !ledger.holds(&mut tx).await? {
                 return Err(ledger.fenced(0));
             }
+            // Another rebuild may have removed it meanwhile, or begun it anew.
+            let built = Ledger::new(self.database.clone(), build.clone(), self.places(), self.holder());
+            if !built.close_at(&mut tx, &stands).await? {
+                return Err(built.fenced(0));
+            }
             builds::switch(&mut tx, &*projection, &live, &build).await?;
             tx.commit().await
         };

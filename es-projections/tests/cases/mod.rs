@@ -36,7 +36,8 @@ macro_rules! for_each_case {
                 a_lost_tail_stops_the_worker
                 a_topic_made_anew_stops_the_worker
                 a_log_that_goes_away_is_read_on
-                a_large_command_is_not_split;
+                a_large_command_is_not_split
+                a_worker_of_a_removed_read_model_can_not_commit_to_the_next;
             standing_by:
                 who_stands_by_goes_on_when_the_other_has_stopped
                 of_two_that_work_the_second_keeps_the_fence_and_both_wait
@@ -79,7 +80,9 @@ macro_rules! for_each_case {
                 a_rebuild_goes_on_where_it_was_stopped
                 another_version_replaces_the_one_before
                 a_read_model_as_of_a_time_is_the_same_whenever_it_is_built
-                a_read_model_as_of_a_cut_holds_what_is_before_it;
+                a_read_model_as_of_a_cut_holds_what_is_before_it
+                a_build_that_was_begun_anew_meanwhile_is_not_made_live
+                a_build_that_is_removed_meanwhile_is_not_gone_on_with;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept
