@@ -64,7 +64,9 @@ macro_rules! for_each_case {
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
                 a_row_tells_what_changed_it_last
-                every_type_of_field_comes_back;
+                every_type_of_field_comes_back
+                a_row_made_twice_is_refused_at_every_batch_size
+                a_row_made_anew_tells_nothing_of_the_one_before;
             parked:
                 one_bad_event_stops_one_aggregate
                 what_waits_is_folded_in_once_it_can_be
