@@ -98,15 +98,19 @@ impl Worker {
         self.check_sources()?;
         let build = builds::beside(&self.database, &*projection).await?;
         let mut pace = Pace { started: Instant::now(), first: None };
+        let mut took_before = Duration::MAX;
         let live = loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
             let reached = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder()).look().await?;
             let began = Instant::now();
             self.build_until(&projection, &build, &reached.saved, Selection::All, &mut pace, &mut report).await?;
-            if began.elapsed() < CLOSE {
+            // What no longer gets shorter never gets short enough.
+            let took = began.elapsed();
+            if took < CLOSE || took >= took_before {
                 break live;
             }
+            took_before = took;
         };
         // From here on the live one stands still.
         let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());

@@ -273,3 +273,26 @@ pub async fn a_build_that_is_removed_meanwhile_is_not_gone_on_with(url: &str) {
     live.wait_for(&position, SOON).await.unwrap();
     assert_eq!(balances(&database).await, "a 6/3");
 }
+
+/// Shows: where each pass takes long, however little there is to do, a rebuild ends all the same.
+pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let slow = Balances::failing(|_| {
+        std::thread::sleep(Duration::from_millis(1_100));
+        None
+    });
+    let worker = events.worker(&database);
+    let load = tokio::spawn(async move {
+        loop {
+            events.add("a", &[1]);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let rebuilt = tokio::time::timeout(SOON, worker.rebuild(slow, Check::Equal, quiet)).await;
+    load.abort();
+    rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
+}
