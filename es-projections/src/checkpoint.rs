@@ -118,6 +118,18 @@ impl Ledger {
         Ok(Some(saved))
     }
 
+    /// Takes new fences in place of those that it holds, so that nobody takes it for dead who sees them.
+    pub(crate) async fn renew(&mut self) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        if !self.holds(&mut tx).await? {
+            return Err(self.fenced(0));
+        }
+        let (fences, _) = self.take(&mut tx).await?;
+        tx.commit().await?;
+        self.fences = fences;
+        Ok(())
+    }
+
     /// Shuts out every worker of the build, and tells whether it is the same still and has come as far as these checkpoints.
     pub(crate) async fn close_at(&self, tx: &mut Tx, least: &[Saved]) -> Result<bool, Error> {
         if !builds::stands(tx, &self.build).await? {

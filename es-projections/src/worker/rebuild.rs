@@ -20,6 +20,8 @@ use crate::sql::{Database, Table};
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(200);
+/// How often those that stand by are shown that a rebuild is at work while the live one stands still.
+const SHOW: Duration = Duration::from_millis(100);
 /// A build that is so close behind that it catches up within this time is made the read model.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -115,11 +117,19 @@ impl Worker {
         // From here on the live one stands still.
         let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());
         let stands = ledger.take_over().await?;
-        let switched = async {
+        let compared = async {
             self.build_until(&projection, &build, &stands, Selection::All, &mut pace, &mut report).await?;
             if check == Check::Equal {
                 self.compare(&*projection, &live, &build).await?;
             }
+            Ok(())
+        };
+        let compared = tokio::select! {
+            compared = compared => compared,
+            lost = hold(&mut ledger) => Err(lost),
+        };
+        let switched = async {
+            compared?;
             let mut tx = self.database.begin().await?;
             tx.lock_schema().await?;
             tx.commit_durably().await?;
@@ -277,6 +287,18 @@ impl Worker {
             }
         }
         Err(Error::Differs { projection: build.projection.clone(), difference })
+    }
+}
+
+/// Holds the fences, as those that stand by can see, until they are lost.
+async fn hold(ledger: &mut Ledger) -> Error {
+    loop {
+        tokio::time::sleep(SHOW).await;
+        match ledger.renew().await {
+            Err(error) if error.is_fenced() => return error,
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "renewing the fence failed"),
+            Ok(()) => {}
+        }
     }
 }
 

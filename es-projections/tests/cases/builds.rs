@@ -296,3 +296,31 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
     load.abort();
     rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
 }
+
+/// Shows: however long the last pass takes, who stands by does not take the rebuild for dead.
+pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for _ in 0..10 {
+        events.add("a", &[1]);
+    }
+    let live = events.worker(&database).stand_by(Duration::from_millis(500)).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let slow = Balances::failing(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        None
+    });
+    let worker = events.worker(&database).batch_max(1);
+    let waiting = live.clone();
+    let load = tokio::spawn(async move {
+        loop {
+            let position = events.add("a", &[1]);
+            let _ = waiting.wait_for(&position, Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let rebuilt = tokio::time::timeout(SOON, worker.rebuild(slow, Check::Equal, quiet)).await;
+    load.abort();
+    rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
+    caught_up(&live).await;
+}

@@ -85,7 +85,8 @@ macro_rules! for_each_case {
                 a_read_model_as_of_a_cut_holds_what_is_before_it
                 a_build_that_was_begun_anew_meanwhile_is_not_made_live
                 a_build_that_is_removed_meanwhile_is_not_gone_on_with
-                a_rebuild_that_never_gets_close_ends;
+                a_rebuild_that_never_gets_close_ends
+                a_rebuild_is_not_taken_for_silent;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept
