@@ -15,6 +15,7 @@ use crate::checkpoint::{Ledger, Place, Saved};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
+use crate::parked;
 use crate::projection::Projection;
 use crate::sql::{Database, Table};
 
@@ -22,6 +23,8 @@ use crate::sql::{Database, Table};
 const REPORT: Duration = Duration::from_millis(200);
 /// How often those that stand by are shown that a rebuild is at work while the live one stands still.
 const SHOW: Duration = Duration::from_millis(100);
+/// The most aggregates that are told which a new build has parked.
+const PARKED_TOLD_MAX: u32 = 5;
 /// A build that is so close behind that it catches up within this time is made the read model.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -88,8 +91,8 @@ impl Worker {
     /// version go on with the new build. `report` is called a few times a second.
     ///
     /// # Errors
-    /// [`Error::Differs`] when they were to be equal and are not: the live one stays, and so does the new one, to be looked
-    /// at. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
+    /// [`Error::Differs`] when they were to be equal and are not, and whenever the new one has parked what the live one has
+    /// folded in: the live one stays, and so does the new one, to be looked at, until [`Database::remove_replaced`]. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
     pub async fn rebuild(
         &self,
         projection: impl Projection,
@@ -140,6 +143,12 @@ impl Worker {
             let built = Ledger::new(self.database.clone(), build.clone(), self.places(), self.holder());
             if !built.close_at(&mut tx, &stands).await? {
                 return Err(built.fenced(0));
+            }
+            // What was visible stays so.
+            let parked = parked::waits_longer(&mut tx, &build, &live, PARKED_TOLD_MAX).await?;
+            if !parked.is_empty() {
+                let difference = format!("it has parked {}", parked.join("; "));
+                return Err(Error::Differs { projection: build.projection.clone(), difference });
             }
             builds::switch(&mut tx, &*projection, &live, &build).await?;
             tx.commit().await

@@ -326,6 +326,9 @@ impl Run {
                     folded = true;
                     continue;
                 };
+                if parked::skip_again(tx, self.ledger.build(), &self.with_topics(command), &reason).await? {
+                    continue;
+                }
                 if !folded && parked.len() == PARKED_IN_A_ROW_MAX {
                     return Err(Failed::Otherwise(self.failed(batch.describe(&self.board), reason)));
                 }
@@ -352,13 +355,16 @@ impl Run {
     }
 
     async fn put_aside(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
+        parked::wait(tx, self.ledger.build(), &self.with_topics(events)).await
+    }
+
+    fn with_topics<'a>(&self, events: &'a [Recorded]) -> Vec<(&'a Recorded, Arc<str>)> {
         let topic = |event: &Recorded| {
             let of_it = |place: &&Place| place.category == event.envelope.stream.category;
             let place = self.board.places().iter().find(of_it);
             place.expect("an event comes from one of the places").topic.clone()
         };
-        let events: Vec<_> = events.iter().map(|event| (event, topic(event))).collect();
-        parked::wait(tx, self.ledger.build(), &events).await
+        events.iter().map(|event| (event, topic(event))).collect()
     }
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Cause> {

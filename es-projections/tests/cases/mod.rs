@@ -75,7 +75,9 @@ macro_rules! for_each_case {
                 a_projection_that_fails_on_all_parks_none
                 event_types_that_are_not_known_may_be_passed_over
                 a_wish_outlives_a_database_that_is_away
-                a_wish_that_hangs_does_not_keep_a_worker;
+                a_wish_that_hangs_does_not_keep_a_worker
+                what_was_left_out_is_left_out_of_a_rebuild
+                what_is_visible_is_not_parked_by_a_rebuild;
             builds:
                 a_rebuild_takes_the_live_ones_place_under_load
                 a_rebuild_that_differs_is_refused_with_the_rows

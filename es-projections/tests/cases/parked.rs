@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{Recorded, StreamId};
-use es_projections::{Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
+use es_projections::{Check, Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
 
 use super::accounts::*;
 use super::support::*;
@@ -284,4 +284,52 @@ pub async fn a_wish_that_hangs_does_not_keep_a_worker(url: &str) {
     ask_retry_of_all(&database).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     tokio::time::timeout(Duration::from_secs(10), worker.stop()).await.expect("it stops").unwrap();
+}
+
+/// Shows: what an operator left out is left out of each build to come, with who did it and why.
+pub async fn what_was_left_out_is_left_out_of_a_rebuild(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let standing_by = || events.worker(&database).park_after(0).stand_by(SOON);
+    let worker = standing_by().start(model()).await.unwrap();
+    for amount in [5, FAILS as i64, 2] {
+        events.move_money("a", amount);
+    }
+    caught_up(&worker).await;
+    let skipped = database.skip_parked("accounts", &stream("a"), "ada", "an error", SOON).await.unwrap();
+    assert_eq!(skipped, Resumed::Done);
+    let rebuild = events.worker(&database).park_after(0).rebuild(model(), Check::Equal, |_| {}).await;
+    rebuild.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(shown(&database).await, "a 7/2");
+    assert_eq!(database.parked("accounts", 10).await.unwrap(), []);
+    assert!(database.remove_replaced("accounts").await.unwrap());
+    let sql = format!("SELECT * FROM {}", database.table_name("es_skipped"));
+    let rows = database.fetch(&sql, &[]).await.unwrap();
+    let told: Vec<String> = ["reason", "skipped_by", "skipped_why"].map(|column| rows[0].get(column).unwrap()).into();
+    assert_eq!((rows.len(), told), (1, vec!["thirteen".into(), "ada".into(), "an error".into()]));
+}
+
+/// Shows: a rebuilt read model that can't fold in what the live one holds does not take its place.
+pub async fn what_is_visible_is_not_parked_by_a_rebuild(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let (live, newer) = (Moody::default(), Moody::default());
+    live.moods.lock().unwrap().insert("b", Mood::Fails);
+    newer.moods.lock().unwrap().extend([("a", Mood::Fails), ("b", Mood::Fails)]);
+    events.add("b", &[1]);
+    events.add("c", &[1]);
+    let last = events.add("a", &[1]);
+    let worker = events.worker(&database).park_after(0).stand_by(SOON).start(live).await.unwrap();
+    worker.wait_for(&last, SOON).await.unwrap();
+    caught_up(&worker).await;
+    let rebuild = events.worker(&database).park_after(0).rebuild(newer, Check::Nothing, |_| {}).await;
+    let Err(Error::Differs { difference, .. }) = rebuild else { panic!("{rebuild:?}") };
+    assert_eq!(difference, "it has parked account-a: a mood");
+    assert_eq!(balances(&database).await, "a 1/1, c 1/1");
+    assert!(database.remove_replaced("balances").await.unwrap());
+    // What waits in both may.
+    let same = Moody::default();
+    same.moods.lock().unwrap().insert("b", Mood::Fails);
+    events.worker(&database).park_after(0).rebuild(same, Check::Nothing, |_| {}).await.unwrap();
+    assert_eq!(database.parked("balances", 10).await.unwrap().len(), 1);
 }
