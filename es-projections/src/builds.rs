@@ -295,6 +295,11 @@ pub(crate) async fn switch(tx: &mut Tx, projection: &dyn Projection, from: &Buil
     setup(tx, projection).await
 }
 
+/// Whether a build is there still and is what it was.
+pub(crate) async fn stands(tx: &mut Tx, build: &Build) -> Result<bool, Error> {
+    Ok(of_projection(tx, &build.projection).await?.contains(build))
+}
+
 /// The build that is the read model now.
 pub(crate) async fn find_live(tx: &mut Tx, projection: &str) -> Result<Option<Build>, Error> {
     Ok(of_projection(tx, projection).await?.into_iter().find(|build| build.state == State::Live))

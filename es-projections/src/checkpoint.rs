@@ -39,6 +39,8 @@ pub(crate) struct Standing {
     pub(crate) saved: Vec<Saved>,
     /// Another worker that holds a fence; none when they are free.
     pub(crate) holder: Option<Arc<str>>,
+    /// Whether all are held by the one that looks.
+    ours: bool,
     fences: Vec<i64>,
 }
 
@@ -71,8 +73,15 @@ impl Ledger {
     }
 
     /// Takes a new fence at each place, which shuts out whoever held the one before, and reads where to go on.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when the build was removed, or made something else, since it was looked for.
     pub(crate) async fn take_over(&mut self) -> Result<Vec<Saved>, Error> {
         let mut tx = self.database.begin().await?;
+        tx.lock_schema().await?;
+        if !builds::stands(&mut tx, &self.build).await? {
+            return Err(self.fenced(0));
+        }
         let table = tx.table_name("es_checkpoints");
         let insert = format!(
             "INSERT INTO {table} (projection, build, topic, topic_partition, fence, log_id, next_offset, epoch_number, \
@@ -107,6 +116,28 @@ impl Ledger {
         tx.commit().await?;
         self.fences = fences;
         Ok(Some(saved))
+    }
+
+    /// Takes new fences in place of those that it holds, so that nobody takes it for dead who sees them.
+    pub(crate) async fn renew(&mut self) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        if !self.holds(&mut tx).await? {
+            return Err(self.fenced(0));
+        }
+        let (fences, _) = self.take(&mut tx).await?;
+        tx.commit().await?;
+        self.fences = fences;
+        Ok(())
+    }
+
+    /// Shuts out every worker of the build, and tells whether it is the same still and has come as far as these checkpoints.
+    pub(crate) async fn close_at(&self, tx: &mut Tx, least: &[Saved]) -> Result<bool, Error> {
+        if !builds::stands(tx, &self.build).await? {
+            return Ok(false);
+        }
+        let (_, saved) = self.take(tx).await?;
+        self.release_in(tx).await?;
+        Ok(saved.iter().zip(least).all(|(saved, least)| saved.checkpoint.next >= least.checkpoint.next))
     }
 
     /// Raises the fence of each row, and gives both.
@@ -150,11 +181,15 @@ impl Ledger {
     /// Tells those that stand by that this worker moves nothing any more.
     pub(crate) async fn release(&self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
+        self.release_in(&mut tx).await?;
+        tx.commit().await
+    }
+
+    async fn release_in(&self, tx: &mut Tx) -> Result<(), Error> {
         let table = tx.table_name("es_checkpoints");
         let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND build = ? AND holder = ?");
         let holder = [self.holder.clone().into()];
-        tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await?;
-        tx.commit().await
+        tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await.map(drop)
     }
 
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
@@ -176,6 +211,7 @@ impl Ledger {
         let table = tx.table_name("es_checkpoints");
         let tuple = format!("({})", ["?"; WIDTH].join(","));
         let tuples = vec![tuple; moves.len()].join(",");
+        // The holder, too: the fences of a read model that was removed and made anew are counted from the start.
         // Columns of a VALUES list have these names on both databases.
         let sql = format!(
             "UPDATE {table} AS c SET log_id = m.column7, next_offset = m.column8, epoch_number = m.column9, \
@@ -183,9 +219,9 @@ impl Ledger {
              last_event_offset = CAST(m.column14 AS BIGINT), events = events + m.column15, void = void + m.column16, \
              quarantined = quarantined + m.column17, moved_at = m.column18 \
              FROM (VALUES {tuples}) AS m WHERE c.projection = m.column1 AND c.build = m.column2 AND c.topic = m.column3 \
-             AND c.topic_partition = m.column4 AND c.fence = m.column5 AND c.next_offset = m.column6"
+             AND c.topic_partition = m.column4 AND c.fence = m.column5 AND c.next_offset = m.column6 AND c.holder = ?"
         );
-        let mut args = Vec::with_capacity(moves.len() * WIDTH);
+        let mut args = Vec::with_capacity(moves.len() * WIDTH + 1);
         for step in moves {
             let current = step.to.current;
             args.extend(self.key(step.place));
@@ -197,15 +233,19 @@ impl Ledger {
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
         }
+        args.push(self.holder.clone().into());
         tx.execute(&sql, &args).await
     }
 
     /// The rows as they stand.
     ///
     /// # Errors
-    /// [`Error::Fenced`] when one of them has another fence or is gone.
+    /// [`Error::Fenced`] when one of them has another fence or holder, or is gone.
     pub(crate) async fn load(&self) -> Result<Vec<Saved>, Error> {
-        let Standing { saved, fences, .. } = self.look().await?;
+        let Standing { saved, fences, ours, .. } = self.look().await?;
+        if !ours {
+            return Err(self.fenced(0));
+        }
         let other = fences.iter().zip(&self.fences).position(|(stands, ours)| stands != ours);
         other.map_or(Ok(saved), |place| Err(self.fenced(place)))
     }
@@ -223,12 +263,13 @@ impl Ledger {
         for row in &rows {
             found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
         }
-        let mut standing = Standing { saved: Vec::new(), holder: None, fences: Vec::new() };
+        let mut standing = Standing { saved: Vec::new(), holder: None, ours: true, fences: Vec::new() };
         for (index, place) in self.places.iter().enumerate() {
             let row = found.get(&(place.topic.to_string(), place.partition)).ok_or_else(|| self.fenced(index))?;
             standing.saved.push(read(row)?);
             standing.fences.push(row.get("fence")?);
             let holder: Option<String> = row.get("holder")?;
+            standing.ours &= holder.as_deref() == Some(&*self.holder);
             let other = holder.filter(|holder| **holder != *self.holder);
             standing.holder = standing.holder.or(other.map(Arc::from));
         }

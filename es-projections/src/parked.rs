@@ -208,11 +208,18 @@ pub(crate) async fn refuse_waiting(database: &Database, projection: &str, positi
 
 /// The streams that are parked in a build.
 pub(crate) async fn streams(database: &Database, build: &Build) -> Result<Vec<StreamId>, Error> {
-    let sql = format!(
-        "SELECT category, aggregate_id FROM {} WHERE projection = ? AND build = ?",
-        database.table_name("es_parked")
-    );
+    let sql = select_streams(&database.table_name("es_parked"));
     database.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
+}
+
+/// The same within a transaction.
+pub(crate) async fn streams_in(tx: &mut Tx, build: &Build) -> Result<Vec<StreamId>, Error> {
+    let sql = select_streams(&tx.table_name("es_parked"));
+    tx.fetch(&sql, &build.key()).await?.iter().map(stream_of).collect()
+}
+
+fn select_streams(table: &str) -> String {
+    format!("SELECT category, aggregate_id FROM {table} WHERE projection = ? AND build = ?")
 }
 
 /// What operators ask, with how often the first event was tried already.
@@ -325,15 +332,67 @@ pub(crate) async fn done(tx: &mut Tx, build: &Build, events: &[Recorded]) -> Res
 
 /// Records that events are left out.
 pub(crate) async fn skip(tx: &mut Tx, build: &Build, events: &[Entry], by: &str, why: &str) -> Result<(), Error> {
+    let Some(first) = events.first() else { return Ok(()) };
     let select = format!("SELECT reason FROM {} WHERE {KEY}", tx.table_name("es_parked"));
+    let parked = tx.fetch(&select, &key(build, &first.recorded.envelope.stream)).await?;
+    let reason: String = parked.first().map(|row| row.get("reason")).transpose()?.unwrap_or_default();
+    let events: Vec<_> = events.iter().map(|entry| (&entry.recorded, entry.topic.clone())).collect();
+    add_skipped(tx, build, &events, &reason, by, why).await
+}
+
+/// Leaves out what was left out of another build of the read model, for good, if that is so.
+pub(crate) async fn skip_again(
+    tx: &mut Tx,
+    build: &Build,
+    events: &[(&Recorded, Arc<str>)],
+    reason: &Cause,
+) -> Result<bool, Error> {
+    let Some((first, _)) = events.first() else { return Ok(false) };
+    let sql = format!(
+        "SELECT skipped_by, skipped_why FROM {} WHERE projection = ? AND build <> ? AND category = ? AND aggregate_id = ? \
+         AND version = ? AND event_id = ? ORDER BY build DESC LIMIT 1",
+        tx.table_name("es_skipped")
+    );
+    let event = [first.envelope.version.into(), first.envelope.event_id.get().into()];
+    let found = tx.fetch(&sql, &[&key(build, &first.envelope.stream)[..], &event].concat()).await?;
+    let Some(row) = found.first() else { return Ok(false) };
+    let (by, why): (String, String) = (row.get("skipped_by")?, row.get("skipped_why")?);
+    add_skipped(tx, build, events, &told(reason), &by, &why).await?;
+    Ok(true)
+}
+
+/// What waits in one build and not in another, with the reason: at most `limit` aggregates.
+pub(crate) async fn waits_longer(tx: &mut Tx, one: &Build, other: &Build, limit: u32) -> Result<Vec<String>, Error> {
+    let (parked, waiting) = (tx.table_name("es_parked"), tx.table_name("es_waiting"));
+    let first = format!(
+        "SELECT min(w.version) FROM {waiting} AS w WHERE w.projection = p.projection AND w.category = p.category \
+         AND w.aggregate_id = p.aggregate_id AND w.build"
+    );
+    let sql = format!(
+        "SELECT p.category, p.aggregate_id, p.reason FROM {parked} AS p WHERE p.projection = ? AND p.build = ? \
+         AND ({first} = p.build) < COALESCE(({first} = ?), 9223372036854775807) \
+         ORDER BY p.category, p.aggregate_id LIMIT ?"
+    );
+    let [projection, number] = one.key();
+    let args = [projection, number, other.key()[1].clone(), limit.into()];
+    let tell = |row: &Row| Ok(format!("{}: {}", stream_of(row)?, row.get::<String>("reason")?));
+    tx.fetch(&sql, &args).await?.iter().map(tell).collect()
+}
+
+async fn add_skipped(
+    tx: &mut Tx,
+    build: &Build,
+    events: &[(&Recorded, Arc<str>)],
+    reason: &str,
+    by: &str,
+    why: &str,
+) -> Result<(), Error> {
     let table = tx.table_name("es_skipped");
     let columns = "(projection, build, category, aggregate_id, version, event_id, event_type, topic, topic_partition, \
                    topic_offset, reason, skipped_by, skipped_why, skipped_at)";
     let insert = format!("INSERT INTO {table} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-    for Entry { topic, recorded } in events {
+    for (recorded, topic) in events {
         let envelope = &recorded.envelope;
-        let parked = tx.fetch(&select, &key(build, &envelope.stream)).await?;
-        let reason: String = parked.first().map(|row| row.get("reason")).transpose()?.unwrap_or_default();
         let rest = [
             envelope.version.into(),
             envelope.event_id.get().into(),

@@ -116,8 +116,14 @@ impl Worker {
     pub async fn start(&self, projection: impl Projection) -> Result<Handle, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
-        let build = builds::live(&self.database, &*projection).await?;
-        self.start_build(projection, build, Extent::ALL).await
+        loop {
+            let build = builds::live(&self.database, &*projection).await?;
+            match self.start_build(projection.clone(), build, Extent::ALL).await {
+                // It was replaced or removed in between.
+                Err(error) if error.is_fenced() => {}
+                started => return started,
+            }
+        }
     }
 
     async fn start_build(

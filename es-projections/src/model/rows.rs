@@ -81,7 +81,7 @@ impl Rows {
         if slot.row.is_some() {
             return Err(format!("{} has a row {key:?} already", R::NAME).into());
         }
-        slot.set(Some(row), event);
+        slot.set(false, Some(row), event);
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl Rows {
     /// # Errors
     /// When it is not there, or has to be loaded first; when the [`Model`](super::Model) has no such rows.
     pub fn change<R: ReadModel>(&mut self, key: &R::Key, change: impl FnOnce(&mut R)) -> Result<(), ProjectionError> {
-        self.with(key, |row| match row {
+        self.with(key, false, |row| match row {
             Some(mut row) => {
                 change(&mut row);
                 Ok(Some(row))
@@ -109,7 +109,7 @@ impl Rows {
         new: impl FnOnce() -> R,
         change: impl FnOnce(&mut R),
     ) -> Result<(), ProjectionError> {
-        self.with(key, |row| {
+        self.with(key, false, |row| {
             let mut row = row.unwrap_or_else(new);
             change(&mut row);
             Ok(Some(row))
@@ -121,16 +121,18 @@ impl Rows {
     /// # Errors
     /// When it is not there, or has to be loaded first; when the [`Model`](super::Model) has no such rows.
     pub fn delete<R: ReadModel>(&mut self, key: &R::Key) -> Result<(), ProjectionError> {
-        self.with(key, |row: Option<R>| match row {
+        self.with(key, true, |row: Option<R>| match row {
             Some(_) => Ok(None),
             None => Err(format!("{} has no row {key:?} to be deleted", R::NAME).into()),
         })
     }
 
-    /// Replaces a row that is loaded by what comes of it.
+    /// Replaces a row that is loaded by what comes of it. What may be deleted has to be loaded even if this batch made it: the
+    /// database, which refuses a row that is there already, does not see it.
     fn with<R: ReadModel>(
         &mut self,
         key: &R::Key,
+        deletes: bool,
         change: impl FnOnce(Option<R>) -> Result<Option<R>, ProjectionError>,
     ) -> Result<(), ProjectionError> {
         let (event, ahead) = (self.event, self.ahead);
@@ -140,20 +142,21 @@ impl Rows {
         if ahead {
             // Nothing is said about what it becomes, so the event goes on to what else it touches.
             slot.changed_by.get_or_insert(event);
-            slot.wanted |= !slot.is_known() && !slot.made;
+            slot.wanted |= if deletes { slot.stored.is_none() } else { !slot.is_known() && !slot.made };
             return Ok(());
         }
-        if !slot.is_known() {
+        if !slot.is_known() || deletes && slot.stored.is_none() {
             slot.wanted = true;
             self.missed = true;
             return Err(NotLoaded.into());
         }
         slot.keep();
+        let was_there = slot.row.is_some();
         let row = change(slot.row.take())?;
         if let Some(changed) = row.as_ref().map(ReadModel::key).filter(|changed| changed != key) {
             return Err(format!("the key of row {key:?} of {} was changed to {changed:?}", R::NAME).into());
         }
-        slot.set(row, event);
+        slot.set(was_there, row, event);
         Ok(())
     }
 
@@ -244,6 +247,8 @@ struct Slot<R: ReadModel> {
     changed_by: Option<usize>,
     /// What changed the stored row last.
     lineage: Option<Lineage>,
+    /// This batch deleted it: what is there now is another one.
+    deleted: bool,
 }
 
 enum Stored<R> {
@@ -272,6 +277,7 @@ impl<R: ReadModel> Held<R> {
             made: false,
             changed_by: None,
             lineage: None,
+            deleted: false,
         });
         self.slots.len() - 1
     }
@@ -295,9 +301,11 @@ impl<R: ReadModel> Slot<R> {
         }
     }
 
-    fn set(&mut self, row: Option<R>, event: usize) {
+    fn set(&mut self, was_there: bool, row: Option<R>, event: usize) {
+        self.deleted |= row.is_none();
+        // What is made anew tells nothing of what was there before.
+        self.changed_by = if was_there { self.changed_by.max(Some(event)) } else { Some(event) };
         self.row = row;
-        self.changed_by = self.changed_by.max(Some(event));
     }
 }
 
@@ -313,7 +321,7 @@ impl<R: ReadModel> TableOf for Held<R> {
 
     fn begin_anew(&mut self) {
         for slot in &mut self.slots {
-            (slot.changed_by, slot.made) = (None, false);
+            (slot.changed_by, slot.made, slot.deleted) = (None, false, false);
             match slot.stored.take() {
                 Some(Stored::Was(row)) => (slot.row, slot.stored) = (Some(row), Some(Stored::Present)),
                 Some(Stored::Present) => slot.stored = Some(Stored::Present),
@@ -353,7 +361,10 @@ impl<R: ReadModel> TableOf for Held<R> {
             let Some(by) = slot.changed_by else { continue };
             match (slot.stored, slot.row) {
                 (None, Some(row)) => added.push(values(&row, None, events[by])?),
-                (Some(_), Some(row)) => changed.push(values(&row, slot.lineage, events[by])?),
+                (Some(_), Some(row)) => {
+                    let before = slot.lineage.filter(|_| !slot.deleted);
+                    changed.push(values(&row, before, events[by])?);
+                }
                 (Some(Stored::Present | Stored::Was(_)), None) => deleted.push(R::key_values(&slot.key)?),
                 (Some(Stored::Absent) | None, None) => {}
             }

@@ -15,11 +15,16 @@ use crate::checkpoint::{Ledger, Place, Saved};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
+use crate::parked;
 use crate::projection::Projection;
 use crate::sql::{Database, Table};
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(200);
+/// How often those that stand by are shown that a rebuild is at work while the live one stands still.
+const SHOW: Duration = Duration::from_millis(100);
+/// The most aggregates that are told which a new build has parked.
+const PARKED_TOLD_MAX: u32 = 5;
 /// A build that is so close behind that it catches up within this time is made the read model.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -86,8 +91,8 @@ impl Worker {
     /// version go on with the new build. `report` is called a few times a second.
     ///
     /// # Errors
-    /// [`Error::Differs`] when they were to be equal and are not: the live one stays, and so does the new one, to be looked
-    /// at. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
+    /// [`Error::Differs`] when they were to be equal and are not, and whenever the new one has parked what the live one has
+    /// folded in: the live one stays, and so does the new one, to be looked at, until [`Database::remove_replaced`]. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
     pub async fn rebuild(
         &self,
         projection: impl Projection,
@@ -98,29 +103,52 @@ impl Worker {
         self.check_sources()?;
         let build = builds::beside(&self.database, &*projection).await?;
         let mut pace = Pace { started: Instant::now(), first: None };
+        let mut took_before = Duration::MAX;
         let live = loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
             let reached = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder()).look().await?;
             let began = Instant::now();
             self.build_until(&projection, &build, &reached.saved, Selection::All, &mut pace, &mut report).await?;
-            if began.elapsed() < CLOSE {
+            // What no longer gets shorter never gets short enough.
+            let took = began.elapsed();
+            if took < CLOSE || took >= took_before {
                 break live;
             }
+            took_before = took;
         };
         // From here on the live one stands still.
         let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());
         let stands = ledger.take_over().await?;
-        let switched = async {
+        let compared = async {
             self.build_until(&projection, &build, &stands, Selection::All, &mut pace, &mut report).await?;
             if check == Check::Equal {
                 self.compare(&*projection, &live, &build).await?;
             }
+            Ok(())
+        };
+        let compared = tokio::select! {
+            compared = compared => compared,
+            lost = hold(&mut ledger) => Err(lost),
+        };
+        let switched = async {
+            compared?;
             let mut tx = self.database.begin().await?;
             tx.lock_schema().await?;
             tx.commit_durably().await?;
             if !ledger.holds(&mut tx).await? {
                 return Err(ledger.fenced(0));
+            }
+            // Another rebuild may have removed it meanwhile, or begun it anew.
+            let built = Ledger::new(self.database.clone(), build.clone(), self.places(), self.holder());
+            if !built.close_at(&mut tx, &stands).await? {
+                return Err(built.fenced(0));
+            }
+            // What was visible stays so.
+            let parked = parked::waits_longer(&mut tx, &build, &live, PARKED_TOLD_MAX).await?;
+            if !parked.is_empty() {
+                let difference = format!("it has parked {}", parked.join("; "));
+                return Err(Error::Differs { projection: build.projection.clone(), difference });
             }
             builds::switch(&mut tx, &*projection, &live, &build).await?;
             tx.commit().await
@@ -284,6 +312,18 @@ impl Worker {
             }
         }
         Err(Error::Differs { projection: build.projection.clone(), difference })
+    }
+}
+
+/// Holds the fences, as those that stand by can see, until they are lost.
+async fn hold(ledger: &mut Ledger) -> Error {
+    loop {
+        tokio::time::sleep(SHOW).await;
+        match ledger.renew().await {
+            Err(error) if error.is_fenced() => return error,
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "renewing the fence failed"),
+            Ok(()) => {}
+        }
     }
 }
 

@@ -24,9 +24,9 @@ use crate::projection::Projection;
 use crate::sql::{Database, Tx};
 
 /// The longest that one attempt at a batch may take: a statement on a dead connection would wait for minutes.
-const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// How long an attempt may go on after the worker was asked to stop.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long giving the fence back may take: without, those that stand by wait longer, and that is all.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
@@ -162,6 +162,8 @@ impl Run {
         let hopper = Arc::new(Hopper::new(self.worker.limits));
         let mut readers = self.spawn_readers(&hopper, saved); // aborted when this returns
         let mut looked = Instant::now();
+        // Whether it is known which aggregates are parked.
+        let mut sure = true;
         while !self.is_complete() {
             let batch = tokio::select! {
                 biased;
@@ -171,11 +173,11 @@ impl Run {
                     Err(panic) => self.failed("a reader".into(), panic.into()),
                 }),
                 () = tokio::time::sleep_until(looked + LOOK_ASKED), if !self.parked.is_empty() => {
-                    self.see_to_wishes().await?;
+                    sure = self.see_to_wishes().await?;
                     looked = Instant::now();
                     continue;
                 }
-                batch = hopper.take() => batch,
+                batch = hopper.take(), if sure => batch,
             };
             match self.settle(Batch::new(batch)).await? {
                 Next::Continue => {}
@@ -324,6 +326,9 @@ impl Run {
                     folded = true;
                     continue;
                 };
+                if parked::skip_again(tx, self.ledger.build(), &self.with_topics(command), &reason).await? {
+                    continue;
+                }
                 if !folded && parked.len() == PARKED_IN_A_ROW_MAX {
                     return Err(Failed::Otherwise(self.failed(batch.describe(&self.board), reason)));
                 }
@@ -350,13 +355,16 @@ impl Run {
     }
 
     async fn put_aside(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
+        parked::wait(tx, self.ledger.build(), &self.with_topics(events)).await
+    }
+
+    fn with_topics<'a>(&self, events: &'a [Recorded]) -> Vec<(&'a Recorded, Arc<str>)> {
         let topic = |event: &Recorded| {
             let of_it = |place: &&Place| place.category == event.envelope.stream.category;
             let place = self.board.places().iter().find(of_it);
             place.expect("an event comes from one of the places").topic.clone()
         };
-        let events: Vec<_> = events.iter().map(|event| (event, topic(event))).collect();
-        parked::wait(tx, self.ledger.build(), &events).await
+        events.iter().map(|event| (event, topic(event))).collect()
     }
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Cause> {

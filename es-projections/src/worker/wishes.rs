@@ -1,8 +1,8 @@
 //! What operators ask to be done with parked aggregates.
 
-use es_core::{Recorded, StreamId};
+use es_core::{Cause, Recorded, StreamId};
 
-use super::run::{Run, commands};
+use super::run::{ATTEMPT_MAX, GRACE, Run, commands};
 use super::state::Origin;
 use crate::audit::Entry;
 use crate::error::Error;
@@ -20,35 +20,97 @@ enum Page {
 }
 
 impl Run {
-    /// Does what operators ask. Where the database fails it is done the next time.
-    pub(super) async fn see_to_wishes(&mut self) -> Result<(), Error> {
-        match self.try_see_to_wishes().await {
-            Err(error) if error.is_retryable() => {
+    /// Does what operators ask; what fails is done the next time. False when it is not known which aggregates are parked now:
+    /// then nothing may be folded in.
+    pub(super) async fn see_to_wishes(&mut self) -> Result<bool, Error> {
+        let wishes = self.see_to_all_wishes().await?;
+        // Also notices what was unparked by a commit that failed only to be told.
+        let parked = self.look_for_parked().await;
+        let failure = match parked {
+            Ok(()) => wishes,
+            Err(error) if error.is_fenced() => return Err(error),
+            Err(error) => {
                 self.board.trouble(Origin::Commit, error.into());
-                Ok(())
+                return Ok(false);
             }
-            done => done,
+        };
+        match failure {
+            Some(error) => self.board.trouble(Origin::Commit, error.into()),
+            None => self.board.well(Origin::Commit),
         }
+        Ok(true)
     }
 
-    async fn try_see_to_wishes(&mut self) -> Result<(), Error> {
-        for (stream, asked) in parked::asked(&self.database, self.ledger.build()).await? {
-            let mut asked = asked;
-            while let Page::Folded = self.resume(&stream, &asked).await? {
-                asked = Asked::Retry;
+    /// Tells what failed last, save for the loss of the fence, which ends it.
+    async fn see_to_all_wishes(&self) -> Result<Option<Error>, Error> {
+        let asked = match parked::asked(&self.database, self.ledger.build()).await {
+            Ok(asked) => asked,
+            Err(error) => return Ok(Some(error)),
+        };
+        let mut failure = None;
+        for (stream, mut asked) in asked {
+            while !self.shutdown.is_cancelled() {
+                match self.resume_in_time(&stream, &asked).await {
+                    Ok(Page::Folded) => asked = Asked::Retry,
+                    Ok(Page::Last) => break,
+                    Err(error) if error.is_fenced() => return Err(error),
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                }
             }
         }
-        // Also notices what was unparked by a commit that failed only to be told.
-        let parked = parked::streams(&self.database, self.ledger.build()).await?;
+        Ok(failure)
+    }
+
+    /// Reads which aggregates are parked, when nothing of this worker's can change that any more.
+    async fn look_for_parked(&mut self) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        // Waits for a commit that failed only to be told.
+        if !self.ledger.holds(&mut tx).await? {
+            return Err(self.ledger.fenced(0));
+        }
+        let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
+        tx.rollback().await?;
         self.parked = parked.into_iter().collect();
         self.board.parked(self.parked.len());
         Ok(())
+    }
+
+    /// One attempt, which ends soon after the worker was asked to stop.
+    async fn resume_in_time(&self, stream: &StreamId, asked: &Asked) -> Result<Page, Error> {
+        let slow = || -> Cause { format!("it took longer than {ATTEMPT_MAX:?}").into() };
+        let stop = async {
+            self.shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout(ATTEMPT_MAX, self.resume(stream, asked)) => match done {
+                Ok(done) => done,
+                Err(_) => self.give_up(stream, &slow()).await.map(|()| Page::Last),
+            },
+            () = stop => Ok(Page::Last),
+        }
+    }
+
+    /// Answers that it failed, so that others are not kept waiting by one that hangs.
+    async fn give_up(&self, stream: &StreamId, reason: &Cause) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        if !self.ledger.holds(&mut tx).await? {
+            return Err(self.ledger.fenced(0));
+        }
+        parked::failed_again(&mut tx, self.ledger.build(), stream, reason).await?;
+        tx.commit().await
     }
 
     /// Folds in the first of the events that wait.
     async fn resume(&self, stream: &StreamId, asked: &Asked) -> Result<Page, Error> {
         let build = self.ledger.build();
         let mut tx = self.database.begin().await?;
+        // No checkpoint moves, by which the loss of this commit in a crash of the server would show.
+        tx.commit_durably().await?;
         if !self.ledger.holds(&mut tx).await? {
             return Err(self.ledger.fenced(0));
         }

@@ -218,3 +218,116 @@ pub async fn a_read_model_as_of_a_cut_holds_what_is_before_it(url: &str) {
     let error = worker.as_of(model(), &AsOf::Cut("may".into()), "third", quiet).await.unwrap_err().to_string();
     assert_eq!(error, r#"there is no cut "may": save one with `Worker::save_cut`"#);
 }
+
+/// Runs something to its end in the midst of a rebuild, which waits for it.
+fn meanwhile(work: impl Future<Output = ()> + Send + 'static) {
+    let run = move || tokio::runtime::Runtime::new().unwrap().block_on(work);
+    std::thread::spawn(run).join().unwrap();
+}
+
+/// Shows: what another rebuild made of a build, after this one was complete, never becomes the read model.
+pub async fn a_build_that_was_begun_anew_meanwhile_is_not_made_live(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let last = events.add("a", &[1, 2]);
+    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    live.wait_for(&last, SOON).await.unwrap();
+    let (other, log, source) = (url.to_owned(), events.log.clone(), events.source.clone());
+    let mut reports = 0;
+    let begin_anew = move |_| {
+        reports += 1;
+        if reports != 2 {
+            return; // it is complete for the last time at the second
+        }
+        let (url, log, source) = (other.clone(), log.clone(), source.clone());
+        meanwhile(async move {
+            let database = connect(&url).await;
+            assert!(database.remove_replaced("balances").await.unwrap());
+            let worker = es_projections::Worker::builder(database, Arc::new(log), vec![source]);
+            let rebuild = worker.rebuild(Balances::default().hanging(), Check::Nothing, quiet);
+            assert!(tokio::time::timeout(Duration::from_millis(500), rebuild).await.is_err(), "it hangs");
+        });
+    };
+    let error = events.worker(&database).rebuild(Balances::default(), Check::Nothing, begin_anew).await.unwrap_err();
+    assert!(error.is_fenced(), "{}", chain(&error));
+    assert_eq!(balances(&database).await, "a 3/2");
+    let position = events.add("a", &[3]);
+    live.wait_for(&position, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 6/3");
+}
+
+/// Shows: a rebuild whose build is removed between two passes ends, and leaves nothing.
+pub async fn a_build_that_is_removed_meanwhile_is_not_gone_on_with(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let other = url.to_owned();
+    let mut reports = 0;
+    let remove = move |_| {
+        reports += 1;
+        if reports == 1 {
+            let url = other.clone();
+            meanwhile(async move { assert!(connect(&url).await.remove_replaced("balances").await.unwrap()) });
+        }
+    };
+    let error = events.worker(&database).rebuild(Balances::default(), Check::Nothing, remove).await.unwrap_err();
+    let sql = format!("SELECT count(*) AS n FROM {} WHERE build = 2", database.table_name("es_checkpoints"));
+    assert_eq!(database.fetch(&sql, &[]).await.unwrap()[0].get::<i64>("n").unwrap(), 0, "nothing is left");
+    assert!(error.is_fenced(), "{}", chain(&error));
+    let position = events.add("a", &[3]);
+    live.wait_for(&position, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 6/3");
+}
+
+/// Shows: where each pass takes long, however little there is to do, a rebuild ends all the same.
+pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let slow = Balances::failing(|_| {
+        std::thread::sleep(Duration::from_millis(1_100));
+        None
+    });
+    let worker = events.worker(&database);
+    let load = tokio::spawn(async move {
+        loop {
+            events.add("a", &[1]);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let rebuilt = tokio::time::timeout(SOON, worker.rebuild(slow, Check::Equal, quiet)).await;
+    load.abort();
+    rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
+}
+
+/// Shows: however long the last pass takes, who stands by does not take the rebuild for dead.
+pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for _ in 0..10 {
+        events.add("a", &[1]);
+    }
+    let live = events.worker(&database).stand_by(Duration::from_millis(500)).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let slow = Balances::failing(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        None
+    });
+    let worker = events.worker(&database).batch_max(1);
+    let waiting = live.clone();
+    let load = tokio::spawn(async move {
+        loop {
+            let position = events.add("a", &[1]);
+            let _ = waiting.wait_for(&position, Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let rebuilt = tokio::time::timeout(SOON, worker.rebuild(slow, Check::Equal, quiet)).await;
+    load.abort();
+    rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
+    caught_up(&live).await;
+}

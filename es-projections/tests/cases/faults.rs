@@ -251,3 +251,23 @@ pub async fn a_large_command_is_not_split(url: &str) {
     assert_eq!(balances(&database).await, "a 2505/2505");
     assert_eq!(*batches.lock().unwrap(), [3, 2500, 2]);
 }
+
+/// Shows: a worker of a read model that was removed is shut out, though the one made anew has fences with the same numbers.
+pub async fn a_worker_of_a_removed_read_model_can_not_commit_to_the_next(url: &str) {
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let (first, second) = (connect(url).await, connect(url).await);
+    let older = events.worker(&first).start(Balances::default()).await.unwrap();
+    caught_up(&older).await;
+    second.remove_projection("balances").await.unwrap();
+    let newer = events.worker(&second).start(Balances::default()).await.unwrap();
+    caught_up(&newer).await;
+    for number in 0..20 {
+        let position = events.add("a", &[number]);
+        newer.wait_for(&position, SOON).await.unwrap();
+    }
+    let error = tokio::time::timeout(SOON, older.stopped()).await.expect("it was shut out").unwrap_err();
+    assert!(error.is_fenced(), "{}", chain(&error));
+    assert!(matches!(newer.state(), WorkerState::Running));
+    assert_eq!(balances(&second).await, "a 191/21");
+}

@@ -36,7 +36,8 @@ macro_rules! for_each_case {
                 a_lost_tail_stops_the_worker
                 a_topic_made_anew_stops_the_worker
                 a_log_that_goes_away_is_read_on
-                a_large_command_is_not_split;
+                a_large_command_is_not_split
+                a_worker_of_a_removed_read_model_can_not_commit_to_the_next;
             standing_by:
                 who_stands_by_goes_on_when_the_other_has_stopped
                 of_two_that_work_the_second_keeps_the_fence_and_both_wait
@@ -63,21 +64,31 @@ macro_rules! for_each_case {
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
                 a_row_tells_what_changed_it_last
-                every_type_of_field_comes_back;
+                every_type_of_field_comes_back
+                a_row_made_twice_is_refused_at_every_batch_size
+                a_row_made_anew_tells_nothing_of_the_one_before;
             parked:
                 one_bad_event_stops_one_aggregate
                 what_waits_is_folded_in_once_it_can_be
                 an_event_is_left_out_by_name_and_reason
                 a_command_is_parked_as_a_whole
                 a_projection_that_fails_on_all_parks_none
-                event_types_that_are_not_known_may_be_passed_over;
+                event_types_that_are_not_known_may_be_passed_over
+                a_wish_outlives_a_database_that_is_away
+                a_wish_that_hangs_does_not_keep_a_worker
+                what_was_left_out_is_left_out_of_a_rebuild
+                what_is_visible_is_not_parked_by_a_rebuild;
             builds:
                 a_rebuild_takes_the_live_ones_place_under_load
                 a_rebuild_that_differs_is_refused_with_the_rows
                 a_rebuild_goes_on_where_it_was_stopped
                 another_version_replaces_the_one_before
                 a_read_model_as_of_a_time_is_the_same_whenever_it_is_built
-                a_read_model_as_of_a_cut_holds_what_is_before_it;
+                a_read_model_as_of_a_cut_holds_what_is_before_it
+                a_build_that_was_begun_anew_meanwhile_is_not_made_live
+                a_build_that_is_removed_meanwhile_is_not_gone_on_with
+                a_rebuild_that_never_gets_close_ends
+                a_rebuild_is_not_taken_for_silent;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept

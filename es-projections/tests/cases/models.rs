@@ -241,3 +241,86 @@ pub async fn every_type_of_field_comes_back(url: &str) {
     assert_eq!(error, r#"column "color" holds "blue": blue is no color"#);
     let _: &Row;
 }
+
+/// A row as long as an account has money, made blindly.
+#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[read_model(name = "blind")]
+struct Blind {
+    #[key]
+    id: String,
+}
+
+impl Fold<Account> for Blind {
+    fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
+        let id = recorded.envelope.stream.id.to_string();
+        match event {
+            AccountEvent::Deposited { .. } => rows.insert(Self { id }),
+            AccountEvent::Withdrawn { .. } => rows.delete::<Self>(&id),
+        }
+    }
+}
+
+/// Shows: a row that is there already is refused also where the same batch deletes it again.
+pub async fn a_row_made_twice_is_refused_at_every_batch_size(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let first = events.move_money("a", 1);
+    let model = || Model::<Blind>::new().follow::<Account>();
+    for batch in [1, 10] {
+        let worker = events.worker(&database).batch_max(batch).park_after(1).start(model()).await.unwrap();
+        worker.wait_for(&first, SOON).await.unwrap();
+        caught_up(&worker).await;
+        worker.stop().await.unwrap();
+        if batch == 1 {
+            database.remove_projection("blind").await.unwrap();
+        }
+    }
+    assert_eq!(count(&database, "blind").await, 1);
+    // Made and deleted, and so often, is nothing; made once more is not.
+    for amount in [-1, 1, -1, 1, 1, -1] {
+        events.move_money("a", amount);
+    }
+    events.move_money("b", 1);
+    events.move_money("b", -1);
+    let worker = events.worker(&database).park_after(1).start(model()).await.unwrap();
+    caught_up(&worker).await;
+    let parked = database.parked("blind", 10).await.unwrap();
+    assert_eq!(
+        parked.iter().map(|parked| (parked.aggregate_id.as_str(), parked.waiting)).collect::<Vec<_>>(),
+        [("a", 2)]
+    );
+    assert_eq!(count(&database, "blind").await, 1, "the row of a, which its waiting events concern");
+    worker.stop().await.unwrap();
+    // Two events in one batch, the first of which finds its row in the database.
+    events.move_money("c", 1);
+    let worker = events.worker(&database).park_after(1).start(model()).await.unwrap();
+    caught_up(&worker).await;
+    worker.stop().await.unwrap();
+    events.move_money("c", 1);
+    events.move_money("c", -1);
+    let worker = events.worker(&database).park_after(1).start(model()).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!(worker.status().await.parked, 2);
+}
+
+/// Shows: what changed a row last that was deleted and made anew is what made it, whatever the clocks of its writers said.
+pub async fn a_row_made_anew_tells_nothing_of_the_one_before(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for (amount, seconds) in [(1, 100), (-1, 50), (1, 10)] {
+        let event_type = if amount < 0 { "withdrawn" } else { "deposited" };
+        let payload = r#"{"amount":1}"#.into();
+        let later = chrono::TimeDelta::seconds(seconds);
+        let event = events.event("a", event_type, payload, |event| event.recorded_at += later);
+        events.add_event(&event);
+    }
+    for batch in [1, 2, 10] {
+        let model = Model::<Blind>::new().follow::<Account>();
+        let worker = events.worker(&database).batch_max(batch).park_after(1).start(model).await.unwrap();
+        caught_up(&worker).await;
+        worker.stop().await.unwrap();
+        let lineage = database.lineage::<Blind>(&"a".into()).await.unwrap().unwrap();
+        assert_eq!(lineage.version, Version::new(3), "in batches of {batch}");
+        database.remove_projection("blind").await.unwrap();
+    }
+}

@@ -1,10 +1,13 @@
 //! What a read model can't fold in stops one aggregate, and no other.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use es_core::StreamId;
-use es_projections::{Error, Resumed, WorkerState};
+use async_trait::async_trait;
+use es_core::{Recorded, StreamId};
+use es_projections::{Check, Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
 
 use super::accounts::*;
 use super::support::*;
@@ -181,4 +184,147 @@ pub async fn event_types_that_are_not_known_may_be_passed_over(url: &str) {
     events.rubbish("a", "deposited", "nonsense");
     caught_up(&worker).await;
     assert_eq!(worker.status().await.parked, 1);
+}
+
+/// What becomes of an account's events.
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Fails,
+    DatabaseAway,
+    Hangs,
+}
+
+/// Balances, save for the accounts that it is given a mood for.
+#[derive(Default)]
+struct Moody {
+    balances: Balances,
+    moods: Arc<Mutex<HashMap<&'static str, Mood>>>,
+}
+
+#[async_trait]
+impl Projection for Moody {
+    fn name(&self) -> &str {
+        self.balances.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.balances.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        let mood = |event: &Recorded| self.moods.lock().unwrap().get(event.envelope.stream.id.as_str()).copied();
+        match events.iter().find_map(mood) {
+            None => self.balances.project(tx, events).await,
+            Some(Mood::Fails) => Err("a mood".into()),
+            Some(Mood::DatabaseAway) => {
+                let (doing, database) = ("a query".into(), "postgres://db".into());
+                Err(Error::Unavailable { doing, database, source: "it is away".into() }.into())
+            }
+            Some(Mood::Hangs) => std::future::pending().await,
+        }
+    }
+}
+
+async fn ask_retry_of_all(database: &Database) {
+    let mut tx = database.begin().await.unwrap();
+    let sql = format!("UPDATE {} SET asked = 'retry'", tx.table_name("es_parked"));
+    tx.execute(&sql, &[]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Shows: what was asked is done once the database is there again, and meanwhile nothing that was unparked is put behind again.
+pub async fn a_wish_outlives_a_database_that_is_away(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let projection = Moody::default();
+    let moods = projection.moods.clone();
+    moods.lock().unwrap().extend([("a", Mood::Fails), ("b", Mood::Fails)]);
+    let worker = events.worker(&database).park_after(0).start(projection).await.unwrap();
+    events.add("a", &[1]);
+    events.add("b", &[1]);
+    caught_up(&worker).await;
+    assert_eq!(worker.status().await.parked, 2);
+    *moods.lock().unwrap() = HashMap::from([("b", Mood::DatabaseAway)]);
+    ask_retry_of_all(&database).await;
+    while balances(&database).await != "a 1/1" {
+        assert!(!matches!(worker.state(), WorkerState::Stopped { .. }), "{:?}", worker.state());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let position = events.add("a", &[2]);
+    worker.wait_for(&position, SOON).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(balances(&database).await, "a 3/2");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    moods.lock().unwrap().clear();
+    let position = events.add("b", &[2]);
+    let deadline = tokio::time::Instant::now() + SOON;
+    while balances(&database).await != "a 3/2, b 3/2" {
+        assert!(tokio::time::Instant::now() < deadline, "{} {:?}", balances(&database).await, worker.state());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.wait_for(&position, SOON).await.unwrap();
+    assert_eq!(count(&database, "es_waiting").await, 0);
+}
+
+/// Shows: a worker stops though what was asked hangs.
+pub async fn a_wish_that_hangs_does_not_keep_a_worker(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let projection = Moody::default();
+    let moods = projection.moods.clone();
+    moods.lock().unwrap().insert("a", Mood::Fails);
+    let worker = events.worker(&database).park_after(0).start(projection).await.unwrap();
+    events.add("a", &[1]);
+    caught_up(&worker).await;
+    moods.lock().unwrap().insert("a", Mood::Hangs);
+    ask_retry_of_all(&database).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::timeout(Duration::from_secs(10), worker.stop()).await.expect("it stops").unwrap();
+}
+
+/// Shows: what an operator left out is left out of each build to come, with who did it and why.
+pub async fn what_was_left_out_is_left_out_of_a_rebuild(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let standing_by = || events.worker(&database).park_after(0).stand_by(SOON);
+    let worker = standing_by().start(model()).await.unwrap();
+    for amount in [5, FAILS as i64, 2] {
+        events.move_money("a", amount);
+    }
+    caught_up(&worker).await;
+    let skipped = database.skip_parked("accounts", &stream("a"), "ada", "an error", SOON).await.unwrap();
+    assert_eq!(skipped, Resumed::Done);
+    let rebuild = events.worker(&database).park_after(0).rebuild(model(), Check::Equal, |_| {}).await;
+    rebuild.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(shown(&database).await, "a 7/2");
+    assert_eq!(database.parked("accounts", 10).await.unwrap(), []);
+    assert!(database.remove_replaced("accounts").await.unwrap());
+    let sql = format!("SELECT * FROM {}", database.table_name("es_skipped"));
+    let rows = database.fetch(&sql, &[]).await.unwrap();
+    let told: Vec<String> = ["reason", "skipped_by", "skipped_why"].map(|column| rows[0].get(column).unwrap()).into();
+    assert_eq!((rows.len(), told), (1, vec!["thirteen".into(), "ada".into(), "an error".into()]));
+}
+
+/// Shows: a rebuilt read model that can't fold in what the live one holds does not take its place.
+pub async fn what_is_visible_is_not_parked_by_a_rebuild(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let (live, newer) = (Moody::default(), Moody::default());
+    live.moods.lock().unwrap().insert("b", Mood::Fails);
+    newer.moods.lock().unwrap().extend([("a", Mood::Fails), ("b", Mood::Fails)]);
+    events.add("b", &[1]);
+    events.add("c", &[1]);
+    let last = events.add("a", &[1]);
+    let worker = events.worker(&database).park_after(0).stand_by(SOON).start(live).await.unwrap();
+    worker.wait_for(&last, SOON).await.unwrap();
+    caught_up(&worker).await;
+    let rebuild = events.worker(&database).park_after(0).rebuild(newer, Check::Nothing, |_| {}).await;
+    let Err(Error::Differs { difference, .. }) = rebuild else { panic!("{rebuild:?}") };
+    assert_eq!(difference, "it has parked account-a: a mood");
+    assert_eq!(balances(&database).await, "a 1/1, c 1/1");
+    assert!(database.remove_replaced("balances").await.unwrap());
+    // What waits in both may.
+    let same = Moody::default();
+    same.moods.lock().unwrap().insert("b", Mood::Fails);
+    events.worker(&database).park_after(0).rebuild(same, Check::Nothing, |_| {}).await.unwrap();
+    assert_eq!(database.parked("balances", 10).await.unwrap().len(), 1);
 }

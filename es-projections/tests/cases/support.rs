@@ -190,6 +190,8 @@ pub struct Balances {
     version: u32,
     attempts: AtomicI64,
     hook: Option<Hook>,
+    /// Never comes to an end.
+    hang: bool,
     /// The number of events of each batch that was given.
     pub batches: Arc<Mutex<Vec<usize>>>,
 }
@@ -202,7 +204,8 @@ impl Default for Balances {
             .column("events", Kind::Integer)
             .column("changed_at", Kind::Time)
             .index("by_balance", &["balance"]);
-        Self { table, name: "balances", version: 1, attempts: AtomicI64::new(0), hook: None, batches: Arc::default() }
+        let (attempts, batches) = (AtomicI64::new(0), Arc::default());
+        Self { table, name: "balances", version: 1, attempts, hook: None, hang: false, batches }
     }
 }
 
@@ -218,6 +221,10 @@ impl Balances {
 
     pub fn named(name: &'static str) -> Self {
         Self { name, ..Self::default() }
+    }
+
+    pub fn hanging(self) -> Self {
+        Self { hang: true, ..self }
     }
 
     pub fn with_column(mut self, name: &str) -> Self {
@@ -241,6 +248,9 @@ impl Projection for Balances {
     }
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        if self.hang {
+            std::future::pending::<()>().await;
+        }
         let id = |event: &Recorded| event.envelope.stream.id.as_str().to_owned();
         let keys = events.iter().map(|event| vec![id(event).into()]).collect();
         let mut rows = BTreeMap::new();
