@@ -164,6 +164,10 @@ const FIGURES: &[(&str, &str)] = &[
     ("replay-audit", "events into the audit trail, in SQLite; floor: bulk statements of the same rows"),
     ("replay-balances-kafka-postgres", "as replay-balances, from Kafka into PostgreSQL"),
     ("replay-audit-kafka-postgres", "as replay-audit, from Kafka into PostgreSQL"),
+    (
+        "live-lag-kafka-postgres",
+        "from an acknowledged command to its visible row, at 5,000 commands/s; without a floor",
+    ),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
     ("memory-core-1m", "the same of the framework alone, without HTTP and read models"),
 ];
@@ -208,6 +212,10 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
                 _ => (Target::Audit, 200_000),
             };
             replay::kafka(name, into, events, &broker, databases).await
+        }
+        "live-lag-kafka-postgres" => {
+            let (broker, databases) = (servers.kafka().await, servers.databases(1).await);
+            replay::live_lag(name, &broker, &databases[0]).await
         }
         "memory-1m" => memory::of_bank(name).await,
         "memory-core-1m" => memory::of_core(name).await,

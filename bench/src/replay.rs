@@ -99,6 +99,53 @@ pub(crate) async fn kafka(
     measure(name, model, events, &log, &source, databases).await
 }
 
+/// Milliseconds from an acknowledged command to its visible row, the 99th of a hundred, at 5,000 commands a second; without
+/// a floor.
+pub(crate) async fn live_lag(name: &'static str, broker: &str, url: &str) -> Result<Figure, Failure> {
+    const PER_SECOND: u64 = 5_000;
+    const SECONDS: u64 = 10;
+    let dir = folder()?;
+    let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
+    let (namespace, state_dir) = (Some(es_tests::unique_name("bench")), Some(dir.path().join("state")));
+    let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
+    let bus = engine.start::<Account>().await?;
+    bus.ready().await?;
+    let database = Database::connect(url, "bank").await?;
+    let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]);
+    let balances = worker.start(Model::<Balance>::new().follow::<Account>()).await?;
+    let deposits = Deposits::new(bus, ACCOUNTS);
+    let mut pace = tokio::time::interval(Duration::from_millis(1));
+    let mut waiting = tokio::task::JoinSet::new();
+    let mut sent = 0;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(SECONDS) {
+        pace.tick().await;
+        let due = started.elapsed().as_millis() as u64 * PER_SECOND / 1_000;
+        while sent < due {
+            let (deposits, balances, place) = (deposits.clone(), balances.clone(), sent as usize);
+            waiting.spawn(async move {
+                let position = deposits.position(place).await;
+                let acknowledged = Instant::now();
+                balances.wait_for(&position, PATIENCE).await.expect("the worker is well");
+                acknowledged.elapsed()
+            });
+            sent += 1;
+        }
+    }
+    let mut lags = Vec::new();
+    while let Some(lag) = waiting.join_next().await {
+        lags.push(lag?);
+    }
+    balances.stop().await?;
+    engine.shutdown().await;
+    lags.sort_unstable();
+    let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
+    detail(|| {
+        format!("{} commands, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", lags.len(), at(0.5), at(0.99), at(1.0))
+    });
+    Ok(Figure { name, unit: "ms p99", value: at(0.99), floor: None })
+}
+
 /// How many databases [`kafka`] needs.
 pub(crate) const DATABASES: usize = TURNS;
 
