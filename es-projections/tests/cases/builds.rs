@@ -184,7 +184,9 @@ pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &st
         assert_eq!(again.digest().await.unwrap(), first, "{name}");
         assert!(database.remove_as_of("accounts", name).await.unwrap());
         let anew = worker.clone().batch_max(1).as_of(model(), &as_of, name, quiet).await.unwrap();
-        assert_eq!(anew.digest().await.unwrap(), first, "{name} built anew");
+        // Removed, it forgets the log of then, which decides about business times only.
+        let same = matches!(as_of, AsOf::Recorded(_));
+        assert_eq!(anew.digest().await.unwrap() == first, same, "{name} built anew");
     }
     let error = worker.as_of(model(), &AsOf::Recorded(then), "yesterday", quiet).await.unwrap_err();
     assert!(error.to_string().starts_with(r#""yesterday" is read model accounts as of occurred "#), "{error}");
