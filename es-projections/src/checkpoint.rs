@@ -77,9 +77,26 @@ impl Ledger {
     /// # Errors
     /// [`Error::Fenced`] when the build was removed, or made something else, since it was looked for.
     pub(crate) async fn take_over(&mut self) -> Result<Vec<Saved>, Error> {
-        let mut tx = self.database.begin().await?;
+        // The one at work moves its rows in an order of the database's own: it may happen that each waits for the other.
+        const ATTEMPTS: usize = 5;
+        let mut attempt = 1;
+        loop {
+            let mut tx = self.database.begin().await?;
+            match self.take_or_make(&mut tx).await {
+                Ok((fences, saved)) => {
+                    tx.commit().await?;
+                    self.fences = fences;
+                    return Ok(saved);
+                }
+                Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn take_or_make(&self, tx: &mut Tx) -> Result<(Vec<i64>, Vec<Saved>), Error> {
         tx.lock_schema().await?;
-        if !builds::stands(&mut tx, &self.build).await? {
+        if !builds::stands(tx, &self.build).await? {
             return Err(self.fenced(0));
         }
         let table = tx.table_name("es_checkpoints");
@@ -93,10 +110,7 @@ impl Ledger {
             let rest = [log_id_value(&empty), writer_value(&empty), Utc::now().into()];
             tx.execute(&insert, &[self.key(place).as_slice(), &rest].concat()).await?;
         }
-        let (fences, saved) = self.take(&mut tx).await?;
-        tx.commit().await?;
-        self.fences = fences;
-        Ok(saved)
+        self.take(tx).await
     }
 
     /// The same, if the rows still stand as they were seen. None when they moved meanwhile: their holder is at work.

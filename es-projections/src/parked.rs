@@ -59,7 +59,8 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn parked(&self, projection: &str, limit: u32) -> Result<Vec<Parked>, Error> {
-        let condition = "b.projection = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
+        let condition =
+            "b.state = 'live' AND b.projection = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
         self.select_parked(condition, &[projection.into(), limit.into()]).await
     }
 
@@ -144,8 +145,15 @@ impl Database {
     }
 
     async fn parked_of(&self, build: &Build, stream: &StreamId) -> Result<Option<Parked>, Error> {
-        let condition = "p.projection = ? AND p.build = ? AND p.category = ? AND p.aggregate_id = ?";
+        let condition =
+            "b.state = 'live' AND p.projection = ? AND p.build = ? AND p.category = ? AND p.aggregate_id = ?";
         Ok(self.select_parked(condition, &key(build, stream)).await?.into_iter().next())
+    }
+
+    /// The parked aggregates of one build.
+    pub(crate) async fn parked_in(&self, build: &Build, limit: u32) -> Result<Vec<Parked>, Error> {
+        let condition = "p.projection = ? AND p.build = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
+        self.select_parked(condition, &[&build.key()[..], &[limit.into()]].concat()).await
     }
 
     async fn select_parked(&self, condition: &str, args: &[Value]) -> Result<Vec<Parked>, Error> {
@@ -155,7 +163,7 @@ impl Database {
             "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE w.projection = p.projection AND w.build = p.build \
              AND w.category = p.category AND w.aggregate_id = p.aggregate_id) AS waiting \
              FROM {parked} AS p JOIN {builds} AS b ON b.projection = p.projection AND b.build = p.build \
-             WHERE b.state = 'live' AND {condition}"
+             WHERE {condition}"
         );
         self.fetch(&sql, args).await?.iter().map(Parked::read).collect()
     }

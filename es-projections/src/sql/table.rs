@@ -119,6 +119,10 @@ impl Table {
         if self.name.starts_with("es_") {
             return wrong("names with es_ are the framework's own".into());
         }
+        let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|digit| digit.is_ascii_digit());
+        if self.name.rsplit_once("_b").is_some_and(|(_, rest)| is_number(rest)) {
+            return wrong("names that end in _b and a number are those of builds of another table".into());
+        }
         if self.key_len == 0 {
             return wrong("it has no key".into());
         }

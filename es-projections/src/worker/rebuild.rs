@@ -15,7 +15,7 @@ use crate::checkpoint::{Ledger, Place, Saved};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
-use crate::parked;
+use crate::parked::{self, Parked};
 use crate::projection::Projection;
 use crate::sql::{Database, Table};
 
@@ -63,6 +63,7 @@ pub enum AsOf {
 #[derive(Debug, Clone)]
 pub struct Frozen {
     database: Database,
+    build: Build,
     tables: Vec<Table>,
 }
 
@@ -70,6 +71,14 @@ impl Frozen {
     /// The database in which the read model's tables are those of then: for queries.
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// The aggregates that it lacks events of, since they could not be folded in; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Sql`].
+    pub async fn parked(&self, limit: u32) -> Result<Vec<Parked>, Error> {
+        self.database.parked_in(&self.build, limit).await
     }
 
     /// A digest over all rows: equal for equal rows.
@@ -165,7 +174,7 @@ impl Worker {
     }
 
     /// Builds a read model as of some time or place, in tables of its own; the one of this name, where it is there already. The
-    /// same again gives the same rows.
+    /// same again gives the same rows. What can't be folded in is parked there for good: [`Frozen::parked`] tells.
     ///
     /// Business time may be given to events later: what is built is as of the log of now, which is kept with it.
     ///
@@ -204,7 +213,7 @@ impl Worker {
         let mut pace = Pace { started: Instant::now(), first: None };
         let extent = Extent { until: Some(until), selection };
         self.build(&projection, &build, extent, &mut pace, &mut report).await?;
-        Ok(Frozen { database: build.of(&self.database), tables: projection.tables() })
+        Ok(Frozen { database: build.of(&self.database), build, tables: projection.tables() })
     }
 
     /// Saves the end of the log, as it is now, under a name for [`AsOf::Cut`].

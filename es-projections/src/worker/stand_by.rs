@@ -63,7 +63,11 @@ impl Run {
     /// Shows what is saved, and takes over if its holder is gone: then tells where to go on.
     async fn look(&mut self, silence: &mut Silence, silence_max: Duration) -> Result<Option<Vec<Saved>>, Error> {
         self.turn_to_live().await?;
-        let standing = self.ledger.look().await?;
+        let standing = match self.ledger.look().await {
+            // It was replaced, and removed, since it was looked for.
+            Err(error) if error.is_fenced() && self.was_replaced().await? => return Ok(None),
+            looked => looked?,
+        };
         self.board.stands_by(&standing);
         if silence.seen.as_ref() != Some(&standing) {
             *silence = Silence { seen: Some(standing.clone()), since: None };
@@ -81,6 +85,7 @@ impl Run {
                 tracing::debug!(error = &error as &dyn std::error::Error, "taking over failed");
                 Ok(None)
             }
+            Err(error) if error.is_fenced() && self.was_replaced().await? => Ok(None),
             taken => taken,
         }
     }
@@ -88,14 +93,18 @@ impl Run {
     /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
     /// version.
     async fn turn_to_live(&mut self) -> Result<(), Error> {
-        let ours = self.ledger.build();
-        let live = builds::look_for_live(&self.worker.database, &ours.projection).await?;
-        if live.as_ref().is_some_and(|live| live.number != ours.number) {
+        if self.was_replaced().await? {
             let build = builds::live(&self.worker.database, &*self.projection).await?;
             self.database = build.of(&self.worker.database);
             self.ledger.turn_to(build);
         }
         Ok(())
+    }
+
+    async fn was_replaced(&self) -> Result<bool, Error> {
+        let ours = self.ledger.build();
+        let live = builds::look_for_live(&self.worker.database, &ours.projection).await?;
+        Ok(live.is_some_and(|live| live.number != ours.number))
     }
 
     /// Whether there is anything behind the checkpoints. What this worker itself has read from there on, and could

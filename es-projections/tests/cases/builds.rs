@@ -331,3 +331,16 @@ pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
     rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
     caught_up(&live).await;
 }
+
+/// Shows: a rebuild does not take another projection's table for its own.
+pub async fn tables_that_are_named_like_builds_are_refused(url: &str) {
+    let database = connect(url).await;
+    let events = Events::new();
+    let _live = events.worker(&database).start(Balances::default()).await.unwrap();
+    let other = Balances::named("other").with_table("balances_b2");
+    let error = events.worker(&database).start(other).await.unwrap_err().to_string();
+    let reason = "names that end in _b and a number are those of builds of another table";
+    assert_eq!(error, format!(r#"table "balances_b2": {reason}"#));
+    let other = Balances::named("other").with_table("balances_b2b");
+    let _other = events.worker(&database).start(other).await.unwrap();
+}

@@ -77,7 +77,8 @@ macro_rules! for_each_case {
                 a_wish_outlives_a_database_that_is_away
                 a_wish_that_hangs_does_not_keep_a_worker
                 what_was_left_out_is_left_out_of_a_rebuild
-                what_is_visible_is_not_parked_by_a_rebuild;
+                what_is_visible_is_not_parked_by_a_rebuild
+                a_read_model_as_of_a_time_tells_what_is_parked;
             builds:
                 a_rebuild_takes_the_live_ones_place_under_load
                 a_rebuild_that_differs_is_refused_with_the_rows
@@ -88,7 +89,8 @@ macro_rules! for_each_case {
                 a_build_that_was_begun_anew_meanwhile_is_not_made_live
                 a_build_that_is_removed_meanwhile_is_not_gone_on_with
                 a_rebuild_that_never_gets_close_ends
-                a_rebuild_is_not_taken_for_silent;
+                a_rebuild_is_not_taken_for_silent
+                tables_that_are_named_like_builds_are_refused;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept

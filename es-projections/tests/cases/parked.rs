@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{Recorded, StreamId};
-use es_projections::{Check, Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
+use es_projections::{AsOf, Check, Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
 
 use super::accounts::*;
 use super::support::*;
@@ -327,4 +327,18 @@ pub async fn what_is_visible_is_not_parked_by_a_rebuild(url: &str) {
     same.moods.lock().unwrap().insert("b", Mood::Fails);
     events.worker(&database).park_after(0).rebuild(same, Check::Nothing, |_| {}).await.unwrap();
     assert_eq!(database.parked("balances", 10).await.unwrap().len(), 1);
+}
+
+/// Shows: a read model as of a time tells what it lacks.
+pub async fn a_read_model_as_of_a_time_tells_what_is_parked(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.move_money("a", 5);
+    events.move_money("b", FAILS as i64);
+    let worker = events.worker(&database).park_after(0);
+    let frozen = worker.as_of(model(), &AsOf::Recorded(events.now()), "then", |_| {}).await.unwrap();
+    assert_eq!(shown(frozen.database()).await, "a 5/1");
+    let parked = frozen.parked(10).await.unwrap();
+    assert_eq!((parked.len(), parked[0].aggregate_id.as_str(), parked[0].waiting), (1, "b", 1));
+    assert_eq!(database.parked("accounts", 10).await.unwrap(), [], "the live one, which there is not, lacks nothing");
 }

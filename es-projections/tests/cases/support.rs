@@ -223,6 +223,13 @@ impl Balances {
         Self { name, ..Self::default() }
     }
 
+    pub fn with_table(mut self, name: &str) -> Self {
+        let columns = self.table.columns()[1..].iter();
+        let table = Table::new(name).key("account", Kind::Text);
+        self.table = columns.fold(table, |table, column| table.column(&column.name, column.kind));
+        self
+    }
+
     pub fn hanging(self) -> Self {
         Self { hang: true, ..self }
     }
