@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use es_projections::Database;
-use es_tests::{Postgres, Proc};
+use es_tests::{Postgres, Proc, eventually};
 
-use crate::bank::{Bank, transactions};
+use crate::bank::{Bank, LONG, transactions};
 
 const KILLS: usize = 100;
 /// The tables of all read models.
@@ -41,9 +41,14 @@ async fn killed(mut bank: Bank, without_read_models: impl AsyncFn(Bank) -> Bank)
     let (mut built, mut in_the_midst) = (0, 0);
     let mut rng = fastrand::Rng::new();
     bank = without_read_models(bank).await;
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
+        let before = folded(&bank).await.unwrap_or(0);
         let mut serving = Proc::spawn(bank.command(&["serve", "--listen", "127.0.0.1:0"]));
-        tokio::time::sleep(Duration::from_millis(rng.u64(300..1_500))).await;
+        // Most die while they fold, some while they start.
+        if kill % 5 > 0 {
+            moved(&bank, before).await;
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..300))).await;
         serving.kill9();
         match folded(&bank).await {
             Some(events) if events == all => {
@@ -51,8 +56,8 @@ async fn killed(mut bank: Bank, without_read_models: impl AsyncFn(Bank) -> Bank)
                 built += 1;
                 bank = without_read_models(bank).await;
             }
-            Some(_) => in_the_midst += 1,
-            None => {} // killed before there was anything
+            Some(events) if events > before => in_the_midst += 1,
+            _ => {} // killed before it did anything
         }
     }
     println!("{built} builds, {in_the_midst} kills in their midst");
@@ -60,6 +65,12 @@ async fn killed(mut bank: Bank, without_read_models: impl AsyncFn(Bank) -> Bank)
     // The last one is finished by an import that changes nothing.
     bank.import(&file, &[]);
     assert!(everything(&bank).await == undisturbed, "the last build differs");
+}
+
+/// Waits until more events are folded in than before.
+async fn moved(bank: &Bank, before: i64) {
+    let more = async || (folded(bank).await.unwrap_or(0) > before).then_some(());
+    eventually("the read models to move", LONG, more).await;
 }
 
 /// How many events are folded in, in all read models together; none where there are no tables yet.
