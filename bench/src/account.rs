@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use es_core::{
-    Aggregate, AggregateKey, Apply, Bus, Command, Context, Event, Handle, Position, SendError, partition_of,
+    Aggregate, AggregateKey, Apply, Bus, Command, Context, Event, Handle, Position, Receipt, SendError, partition_of,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -76,17 +76,19 @@ impl Deposits {
         Self { ids, ..all }
     }
 
+    async fn send(&self, place: usize) -> Result<Receipt, SendError<AccountError>> {
+        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
+        self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await
+    }
+
     /// One deposit that may fail.
     pub(crate) async fn try_once(&self, place: usize) -> Result<(), SendError<AccountError>> {
-        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
-        self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await.map(drop)
+        self.send(place).await.map(drop)
     }
 
     /// One deposit, and where its event is.
     pub(crate) async fn position(&self, place: usize) -> Position {
-        let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
-        let sent = self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await;
-        sent.expect("a deposit is accepted by a quiet system").position
+        self.send(place).await.expect("a deposit is accepted by a quiet system").position
     }
 
     /// So many deposits, spread over the accounts in turn.

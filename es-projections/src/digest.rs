@@ -5,7 +5,7 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
-use crate::sql::{Database, Row, Table, Value, quoted};
+use crate::sql::{Database, Row, Table, Value, names};
 
 /// Rows of one query.
 const PAGE: u32 = 2_000;
@@ -125,10 +125,7 @@ impl<'a> Pages<'a> {
         if self.ended {
             return Ok(None);
         }
-        let quote = |columns: &[crate::sql::Column]| {
-            columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
-        };
-        let (key, all) = (quote(self.table.key_columns()), quote(self.table.columns()));
+        let (key, all) = (names(self.table.key_columns(), ""), names(self.table.columns(), ""));
         let behind = self.last.as_ref().map(|last| format!("WHERE ({key}) > ({})", vec!["?"; last.len()].join(", ")));
         let name = self.database.table_name(self.table.name());
         let sql = format!("SELECT {all} FROM {name} {} ORDER BY {key} LIMIT {PAGE}", behind.unwrap_or_default());

@@ -218,7 +218,7 @@ impl<R: ReadModel> Projection for Model<R> {
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         let decoded = events.iter().map(|recorded| self.decode(recorded)).collect::<Result<Vec<_>, _>>()?;
-        let mut rows = Rows::new(self.tables.iter().map(|kind| (kind.empty)(kind.table.clone())));
+        let mut rows = Rows::new(self.tables.iter().map(|kind| (kind.empty)(kind.table.clone())), events);
         // First only to learn what is touched. Where a row to touch depends on another's content, that one is loaded
         // first, and so on; and where it depends on what this batch does to it, the fold shows it.
         while !rows.fold(events, &decoded)? {

@@ -15,7 +15,7 @@ use es_core::Cause;
 
 use crate::error::Error;
 use crate::migrations;
-pub(crate) use statement::quoted;
+pub(crate) use statement::{names, quoted};
 use table::NAMESPACE_MAX;
 pub(crate) use table::check_name;
 pub use table::{Column, Table};

@@ -192,8 +192,7 @@ impl Worker {
 impl Run {
     /// Before it goes on from these checkpoints.
     async fn prepare(&mut self, saved: &[Saved]) -> Result<(), Error> {
-        self.parked = parked::streams(&self.database, self.ledger.build()).await?.into_iter().collect();
-        self.board.parked(self.parked.len());
+        self.now_parked(parked::streams(&self.database, self.ledger.build()).await?);
         self.verify(saved).await
     }
 

@@ -1,7 +1,7 @@
 //! Asking for rows by their key, or with a condition in SQL.
 
 use chrono::{DateTime, Utc};
-use es_core::{EventId, Position, Version};
+use es_core::{EventId, Position, Recorded, Version};
 use uuid::Uuid;
 
 use super::ReadModel;
@@ -23,6 +23,25 @@ pub struct Lineage {
 
 pub(super) const LINEAGE: usize = 4;
 
+/// By recorded time, aggregate type, partition and offset. Several partitions are read side by side, so that which of their
+/// events comes last is not decided by the order in which they come, but in the same way whenever they are read.
+type TimeOrder<'a> = (DateTime<Utc>, &'a str, u32, u64);
+
+/// For each event its place in the order of time.
+pub(super) fn ranks(events: &[Recorded]) -> Vec<usize> {
+    fn order(event: &Recorded) -> TimeOrder<'_> {
+        let envelope = &event.envelope;
+        (envelope.recorded_at, &envelope.stream.category, event.partition, event.offset)
+    }
+    let mut places: Vec<usize> = (0..events.len()).collect();
+    places.sort_by(|&one, &other| order(&events[one]).cmp(&order(&events[other])));
+    let mut ranks = vec![0; events.len()];
+    for (rank, place) in places.into_iter().enumerate() {
+        ranks[place] = rank;
+    }
+    ranks
+}
+
 /// The table with the columns of [`Lineage`] behind its own.
 pub(super) fn with_lineage(table: Table) -> Table {
     table
@@ -37,14 +56,14 @@ impl Lineage {
         [self.event_id.get().into(), self.version.into(), self.recorded_at.into(), self.position.to_string().into()]
     }
 
-    /// Whether the event is later than another one. Several partitions are read side by side, so that which of their
-    /// events comes last is not decided by the order in which they come, but in the same way whenever they are read.
+    /// Whether the event is later than another one.
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
-        fn order(lineage: &Lineage) -> impl Ord + '_ {
-            let Position { category, partition, offset } = &lineage.position;
-            (lineage.recorded_at, category.clone(), *partition, *offset)
-        }
-        order(self) > order(other)
+        self.time_order() > other.time_order()
+    }
+
+    fn time_order(&self) -> TimeOrder<'_> {
+        let Position { category, partition, offset } = &self.position;
+        (self.recorded_at, category, *partition, *offset)
     }
 
     /// What changed this row last.

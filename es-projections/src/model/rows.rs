@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use es_core::{Position, Recorded};
 
-use super::query::{LINEAGE, Lineage};
+use super::query::{LINEAGE, Lineage, ranks};
 use super::{Pending, ReadModel};
 use crate::error::{Error, ProjectionError};
 use crate::sql::{OnDuplicate, Table, Tx, Value};
@@ -17,6 +17,8 @@ use crate::sql::{OnDuplicate, Table, Tx, Value};
 /// The closures of that pass are not called.
 pub struct Rows {
     tables: Vec<(TypeId, Box<dyn TableOf>)>,
+    /// For each event of the batch its place in the order of time.
+    ranks: Vec<usize>,
     /// The event at hand, as its place in the order of time.
     event: usize,
     /// Only looking for what has to be loaded.
@@ -33,9 +35,9 @@ pub struct Rows {
 struct NotLoaded;
 
 impl Rows {
-    pub(super) fn new(tables: impl Iterator<Item = Box<dyn TableOf>>) -> Self {
+    pub(super) fn new(tables: impl Iterator<Item = Box<dyn TableOf>>, events: &[Recorded]) -> Self {
         let tables = tables.map(|table| (table.row_type(), table)).collect();
-        Self { tables, event: 0, ahead: true, missed: false, unsure: false }
+        Self { tables, ranks: ranks(events), event: 0, ahead: true, missed: false, unsure: false }
     }
 
     /// The row of this key, as the events before left it.
@@ -168,10 +170,9 @@ impl Rows {
     ) -> Result<bool, ProjectionError> {
         let looking = self.ahead;
         self.unsure = false;
-        let ranks = ranks(events);
         for (place, (recorded, event)) in events.iter().zip(decoded).enumerate() {
             let Some(event) = event else { continue };
-            (self.event, self.missed) = (ranks[place], false);
+            (self.event, self.missed) = (self.ranks[place], false);
             let folded = event.fold(recorded, self);
             if !self.missed && !self.ahead {
                 folded?;
@@ -197,7 +198,7 @@ impl Rows {
     /// Writes what became of the rows.
     pub(super) async fn write(self, tx: &mut Tx, events: &[Recorded]) -> Result<(), Error> {
         let mut in_order = vec![0; events.len()];
-        for (place, rank) in ranks(events).into_iter().enumerate() {
+        for (place, rank) in self.ranks.into_iter().enumerate() {
             in_order[rank] = place;
         }
         let events: Vec<&Recorded> = in_order.into_iter().map(|place| &events[place]).collect();
@@ -396,18 +397,4 @@ fn values<R: ReadModel>(row: &R, before: Option<Lineage>, by: &Recorded) -> Resu
     values.reserve_exact(LINEAGE);
     values.extend(last.into_values());
     Ok(values)
-}
-
-/// For each event its place in the order of time: see [`Lineage::is_later_than`].
-fn ranks(events: &[Recorded]) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..events.len()).collect();
-    places.sort_by_key(|&place| {
-        let event = &events[place];
-        (event.envelope.recorded_at, event.envelope.stream.category.clone(), event.partition, event.offset)
-    });
-    let mut ranks = vec![0; events.len()];
-    for (rank, place) in places.into_iter().enumerate() {
-        ranks[place] = rank;
-    }
-    ranks
 }

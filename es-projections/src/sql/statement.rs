@@ -8,7 +8,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 /// The names of columns in a list, each with `prefix` before it.
-pub(super) fn names(columns: &[Column], prefix: &str) -> String {
+pub(crate) fn names(columns: &[Column], prefix: &str) -> String {
     let names = columns.iter().map(|column| format!("{prefix}{}", quoted(&column.name)));
     names.collect::<Vec<_>>().join(", ")
 }

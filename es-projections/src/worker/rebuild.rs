@@ -11,7 +11,7 @@ use super::read::Selection;
 use super::run::Extent;
 use super::{Handle, Worker};
 use crate::builds::{self, Build};
-use crate::checkpoint::{Ledger, Place, Saved};
+use crate::checkpoint::{Ledger, Place};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
@@ -118,7 +118,7 @@ impl Worker {
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
             let reached = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder()).look().await?;
             let began = Instant::now();
-            self.build_until(&projection, &build, &reached.saved, Selection::All, &mut pace, &mut report).await?;
+            self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
             if took < CLOSE || took >= took_before {
@@ -130,7 +130,7 @@ impl Worker {
         let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());
         let stands = ledger.take_over().await?;
         let compared = async {
-            self.build_until(&projection, &build, &stands, Selection::All, &mut pace, &mut report).await?;
+            self.build(&projection, &build, Extent::of(&stands), &mut pace, &mut report).await?;
             if check == Check::Equal {
                 self.compare(&*projection, &live, &build).await?;
             }
@@ -253,19 +253,6 @@ impl Worker {
         let ends = self.ends(places).await?;
         cut::save(&self.database, &own, places, &ends).await?;
         Ok(ends)
-    }
-
-    async fn build_until(
-        &self,
-        projection: &Arc<dyn Projection>,
-        build: &Build,
-        saved: &[Saved],
-        selection: Selection,
-        pace: &mut Pace,
-        report: &mut (dyn FnMut(RebuildProgress) + Send),
-    ) -> Result<(), Error> {
-        let until = saved.iter().map(|saved| saved.checkpoint.next).collect();
-        self.build(projection, build, Extent { until: Some(until), selection }, pace, report).await
     }
 
     /// Runs a worker of the build until all of the extent is in it.

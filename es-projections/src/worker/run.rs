@@ -24,9 +24,9 @@ use crate::projection::Projection;
 use crate::sql::{Database, Tx};
 
 /// The longest that one attempt at a batch may take: a statement on a dead connection would wait for minutes.
-pub(super) const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// How long an attempt may go on after the worker was asked to stop.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 /// How long giving the fence back may take: without, those that stand by wait longer, and that is all.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 
@@ -60,6 +60,11 @@ pub(super) struct Extent {
 
 impl Extent {
     pub(super) const ALL: Self = Self { until: None, selection: Selection::All };
+
+    /// Everything before where this much is saved.
+    pub(super) fn of(saved: &[Saved]) -> Self {
+        Self { until: Some(saved.iter().map(|saved| saved.checkpoint.next).collect()), ..Self::ALL }
+    }
 }
 
 /// What came of an attempt at a batch.
@@ -222,18 +227,19 @@ impl Run {
         let mut failures = 0;
         loop {
             let careful = failures >= self.worker.park_after;
-            let error = match self.attempt_or_stop(&batch, careful).await {
-                Some(Ok(Attempt::Done(parked))) => {
+            let Some(attempt) = self.in_time(self.attempt(&batch, careful)).await else { return Ok(Next::Stop) };
+            let slow = |cause| Err(self.failed(batch.describe(&self.board), cause).into());
+            let error = match attempt.unwrap_or_else(slow) {
+                Ok(Attempt::Done(parked)) => {
                     self.parked.extend(parked);
                     return Ok(self.settled(&batch));
                 }
-                Some(Ok(Attempt::Elsewhere)) => None,
-                Some(Err(Failed::OnEvents(error))) => {
+                Ok(Attempt::Elsewhere) => None,
+                Err(Failed::OnEvents(error)) => {
                     failures += 1;
                     Some(error)
                 }
-                Some(Err(Failed::Otherwise(error))) => Some(error),
-                None => return Ok(Next::Stop),
+                Err(Failed::Otherwise(error)) => Some(error),
             };
             if let Some(error) = error {
                 let error = Arc::new(error);
@@ -249,7 +255,7 @@ impl Run {
                 Ok(saved) if batch.is_in(&saved) => {
                     // Which of its aggregates were parked then is not known here.
                     if let Ok(parked) = parked::streams(&self.database, self.ledger.build()).await {
-                        self.parked = parked.into_iter().collect();
+                        self.now_parked(parked);
                         return Ok(self.settled(&batch));
                     }
                 }
@@ -264,21 +270,26 @@ impl Run {
         }
     }
 
-    /// One attempt; none when the worker was asked to stop and it did not end soon.
-    async fn attempt_or_stop(&self, batch: &Batch, careful: bool) -> Option<Result<Attempt, Failed>> {
-        let attempt = tokio::time::timeout(ATTEMPT_MAX, self.attempt(batch, careful));
+    /// Gives a piece of work its time, or tells that it took longer; none when the worker was asked to stop and it did not
+    /// end soon.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<Result<T, Cause>> {
         let stop = async {
             self.shutdown.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
             biased;
-            done = attempt => Some(done.unwrap_or_else(|_| {
-                let cause = format!("it took longer than {ATTEMPT_MAX:?}");
-                Err(self.failed(batch.describe(&self.board), cause.into()).into())
-            })),
+            done = tokio::time::timeout(ATTEMPT_MAX, work) => {
+                Some(done.map_err(|_| format!("it took longer than {ATTEMPT_MAX:?}").into()))
+            }
             () = stop => None,
         }
+    }
+
+    /// Notes which aggregates wait, and shows how many.
+    pub(super) fn now_parked(&mut self, parked: Vec<StreamId>) {
+        self.parked = parked.into_iter().collect();
+        self.board.parked(self.parked.len());
     }
 
     /// Rows and checkpoints in one transaction.
@@ -346,11 +357,8 @@ impl Run {
         tx.savepoint().await?;
         match self.project(tx, command).await {
             Ok(()) => tx.release().await.map(|()| None),
-            Err(cause) => match self.sorted(describe(command), cause) {
-                Failed::Otherwise(error) => Err(error),
-                Failed::OnEvents(Error::Projection { source, .. }) => tx.undo().await.map(|()| Some(source)),
-                Failed::OnEvents(error) => tx.undo().await.map(|()| Some(error.into())),
-            },
+            Err(cause) if passes(&cause) => Err(self.failed(describe(command), cause)),
+            Err(cause) => tx.undo().await.map(|()| Some(cause)),
         }
     }
 
@@ -375,13 +383,9 @@ impl Run {
         projected.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
-    /// A projection's error, unless it comes from a database that is away or busy.
     fn sorted(&self, events: String, cause: Cause) -> Failed {
-        let first = &*cause as &(dyn std::error::Error + 'static);
-        let passes = std::iter::successors(Some(first), |error| error.source())
-            .any(|error| error.downcast_ref().is_some_and(Error::is_retryable));
-        let error = self.failed(events, cause);
-        if passes { Failed::Otherwise(error) } else { Failed::OnEvents(error) }
+        let sort = if passes(&cause) { Failed::Otherwise } else { Failed::OnEvents };
+        sort(self.failed(events, cause))
     }
 
     fn settled(&self, batch: &Batch) -> Next {
@@ -418,6 +422,13 @@ pub(super) fn commands(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]>
         let (one, next) = (&one.envelope, &next.envelope);
         one.command_id == next.command_id && one.stream == next.stream
     })
+}
+
+/// Whether a projection failed because the database is away or busy.
+fn passes(cause: &Cause) -> bool {
+    let first = &**cause as &(dyn std::error::Error + 'static);
+    std::iter::successors(Some(first), |error| error.source())
+        .any(|error| error.downcast_ref().is_some_and(Error::is_retryable))
 }
 
 fn describe(command: &[Recorded]) -> String {

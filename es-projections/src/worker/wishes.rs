@@ -2,11 +2,12 @@
 
 use es_core::{Cause, Recorded, StreamId};
 
-use super::run::{ATTEMPT_MAX, GRACE, Run, commands};
+use super::run::{Run, commands};
 use super::state::Origin;
 use crate::audit::Entry;
 use crate::error::Error;
 use crate::parked::{self, Asked};
+use crate::sql::Tx;
 
 /// Waiting events of one transaction, roughly.
 const PAGE: u32 = 500;
@@ -66,41 +67,35 @@ impl Run {
 
     /// Reads which aggregates are parked, when nothing of this worker's can change that any more.
     async fn look_for_parked(&mut self) -> Result<(), Error> {
-        let mut tx = self.database.begin().await?;
         // Waits for a commit that failed only to be told.
+        let mut tx = self.begin_holding().await?;
+        let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
+        tx.rollback().await?;
+        self.now_parked(parked);
+        Ok(())
+    }
+
+    /// Begins a transaction in which nobody else can take the fence.
+    async fn begin_holding(&self) -> Result<Tx, Error> {
+        let mut tx = self.database.begin().await?;
         if !self.ledger.holds(&mut tx).await? {
             return Err(self.ledger.fenced(0));
         }
-        let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
-        tx.rollback().await?;
-        self.parked = parked.into_iter().collect();
-        self.board.parked(self.parked.len());
-        Ok(())
+        Ok(tx)
     }
 
     /// One attempt, which ends soon after the worker was asked to stop.
     async fn resume_in_time(&self, stream: &StreamId, asked: &Asked) -> Result<Page, Error> {
-        let slow = || -> Cause { format!("it took longer than {ATTEMPT_MAX:?}").into() };
-        let stop = async {
-            self.shutdown.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            biased;
-            done = tokio::time::timeout(ATTEMPT_MAX, self.resume(stream, asked)) => match done {
-                Ok(done) => done,
-                Err(_) => self.give_up(stream, &slow()).await.map(|()| Page::Last),
-            },
-            () = stop => Ok(Page::Last),
+        match self.in_time(self.resume(stream, asked)).await {
+            Some(Ok(done)) => done,
+            Some(Err(slow)) => self.give_up(stream, &slow).await.map(|()| Page::Last),
+            None => Ok(Page::Last),
         }
     }
 
     /// Answers that it failed, so that others are not kept waiting by one that hangs.
     async fn give_up(&self, stream: &StreamId, reason: &Cause) -> Result<(), Error> {
-        let mut tx = self.database.begin().await?;
-        if !self.ledger.holds(&mut tx).await? {
-            return Err(self.ledger.fenced(0));
-        }
+        let mut tx = self.begin_holding().await?;
         parked::failed_again(&mut tx, self.ledger.build(), stream, reason).await?;
         tx.commit().await
     }
@@ -108,12 +103,9 @@ impl Run {
     /// Folds in the first of the events that wait.
     async fn resume(&self, stream: &StreamId, asked: &Asked) -> Result<Page, Error> {
         let build = self.ledger.build();
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.begin_holding().await?;
         // No checkpoint moves, by which the loss of this commit in a crash of the server would show.
         tx.commit_durably().await?;
-        if !self.ledger.holds(&mut tx).await? {
-            return Err(self.ledger.fenced(0));
-        }
         let entries = parked::first_waiting(&mut tx, build, stream, PAGE).await?;
         let more = entries.len() >= PAGE as usize;
         let left_out = match asked {

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use es_projections::{AsOf, Database, Frozen, ReadModel};
+use es_projections::{AsOf, Database, Frozen, Parked, ReadModel};
 use uuid::Uuid;
 
 use crate::app::{Options, ReadModels, Store};
@@ -75,7 +75,7 @@ async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer<impl Wri
     bar.clear();
     let printed = match built {
         Ok(balances) => {
-            tell_left_out(&store.database, &name).await?;
+            tell_left_out(&balances).await?;
             print_built(&balances, out).await
         }
         Err(error) => Err(Failure::because(format!("building the balances at {}", shown(time)), &error)),
@@ -101,16 +101,11 @@ async fn print_built(balances: &Frozen, out: &mut Printer<impl Write>) -> Result
 }
 
 /// Accounts whose events could not be folded in are parked in what was built, as they are in the read models.
-async fn tell_left_out(database: &Database, name: &str) -> Result<(), Failure> {
-    let sql = format!(
-        "SELECT p.aggregate_id, p.reason FROM {} AS p JOIN {} AS b ON b.projection = p.projection AND b.build = p.build \
-         WHERE b.projection = ? AND b.label = ? ORDER BY p.aggregate_id",
-        database.table_name("es_parked"),
-        database.table_name("es_builds")
-    );
-    for row in database.fetch(&sql, &[BalanceRow::NAME.into(), name.into()]).await? {
-        let (account, reason) = (row.get::<String>("aggregate_id")?, row.get::<String>("reason")?);
-        eprintln!("bank: account {account} lacks events, since they can't be folded in: {reason}");
+async fn tell_left_out(balances: &Frozen) -> Result<(), Failure> {
+    let mut parked = balances.parked(i32::MAX.unsigned_abs()).await?;
+    parked.sort_by(|one, other| one.aggregate_id.cmp(&other.aggregate_id));
+    for Parked { aggregate_id, reason, .. } in parked {
+        eprintln!("bank: account {aggregate_id} lacks events, since they can't be folded in: {reason}");
     }
     Ok(())
 }
