@@ -29,7 +29,7 @@ use crate::takeover::{Going, Kept};
 
 // So that the floors are not slowed by the allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What a figure, or the run, may fail with.
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -23,6 +23,11 @@ mod time;
 
 use std::process::ExitCode;
 
+/// Events and rows are made by some threads and dropped by others: with Linux's own allocator an import takes a quarter more of
+/// the processor, and the whole bank a quarter more memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     cli::run()
 }
