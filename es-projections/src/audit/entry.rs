@@ -27,22 +27,22 @@ pub(crate) fn to_row(recorded: &Recorded, topic: &Arc<str>) -> Vec<Value> {
         None => (Value::Null, event.payload.clone().into()),
     };
     vec![
-        text(&event.stream.category),
-        text(event.stream.id.as_str()),
+        text(event.stream.category.clone()),
+        text(event.stream.id.clone()),
         event.version.into(),
-        text(&event.context),
+        text(event.context.clone()),
         event.event_id.get().into(),
-        text(&event.event_type),
+        text(event.event_type.clone()),
         event.schema_version.into(),
         event.recorded_at.into(),
         event.occurred_at.into(),
-        text(event.command_id.as_str()),
+        text(event.command_id.clone()),
         Value::from(event.command_hash.0.as_slice()),
-        text(event.correlation_id.as_str()),
-        event.causation_id.as_ref().map_or(Value::Null, |id| text(id.as_str())),
-        event.actor.as_ref().map_or(Value::Null, |actor| text(actor.as_str())),
-        event.traceparent.as_ref().map_or(Value::Null, |traceparent| text(traceparent)),
-        text(&event.content_type),
+        text(event.correlation_id.clone()),
+        event.causation_id.clone().map_or(Value::Null, text),
+        event.actor.clone().map_or(Value::Null, text),
+        event.traceparent.clone().map_or(Value::Null, text),
+        text(event.content_type.clone()),
         payload,
         payload_bytes,
         Value::from(event.previous_hash.0.as_slice()),
@@ -54,7 +54,8 @@ pub(crate) fn to_row(recorded: &Recorded, topic: &Arc<str>) -> Vec<Value> {
 }
 
 /// Headers may hold a zero character, which PostgreSQL's text can't: one in a media type must not stop the trail.
-fn text(text: &str) -> Value {
+fn text(text: impl Into<Arc<str>>) -> Value {
+    let text = text.into();
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 

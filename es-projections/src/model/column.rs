@@ -1,5 +1,7 @@
 //! What Rust types columns hold.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use es_core::{AggregateKey, Cause, Version};
@@ -54,15 +56,16 @@ column_value! {
     u16, Integer, |value| Value::Integer((*value).into());
     u8, Integer, |value| Value::Integer((*value).into());
     bool, Bool, |value| Value::Bool(*value);
-    String, Text, |value| Value::Text(value.clone());
+    String, Text, |value| value.into();
+    Arc<str>, Text, |value| value.clone().into();
     Vec<u8>, Bytes, |value| Value::Bytes(value.clone());
     Bytes, Bytes, |value| Value::Bytes(value.to_vec());
     Decimal, Decimal, |value| Value::Decimal(*value);
     Uuid, Uuid, |value| Value::Uuid(*value);
     DateTime<Utc>, Time, |value| Value::Time(*value);
     NaiveDate, Date, |value| Value::Date(*value);
-    serde_json::Value, Json, |value| Value::Json(value.to_string());
-    AggregateKey, Text, |value| Value::Text(value.as_str().to_owned());
+    serde_json::Value, Json, |value| Value::Json(value.to_string().into());
+    AggregateKey, Text, |value| value.clone().into();
     Version, Integer, |value| (*value).into();
 }
 

@@ -53,7 +53,7 @@ pub const fn optional_json<T: JsonValue>(name: &'static str) -> Field<Option<T>>
 
 /// A field that is kept as its `Display` writes it.
 pub const fn text<T: TextValue>(name: &'static str) -> Field<T> {
-    let to_value = |field: &T| Ok(Value::Text(field.to_text()));
+    let to_value = |field: &T| Ok(Value::Text(field.to_text().into()));
     let read = |row: &Row, place, column: &str| from_text(&row.get_at::<String>(place, column)?, column);
     Field { name, kind: Kind::Text, optional: false, to_value, read }
 }

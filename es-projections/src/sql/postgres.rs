@@ -121,7 +121,7 @@ impl Tx {
         let sql = format!("INSERT INTO {name} ({into}) SELECT * FROM {from}{end}");
         let mut changed = 0;
         for chunk in chunks(rows) {
-            changed += self.run(&sql, arrays(columns, chunk)?).await?;
+            changed += self.run(&sql, arrays(columns, &chunk)?).await?;
         }
         Ok(changed)
     }
@@ -133,7 +133,7 @@ impl Tx {
             format!("SELECT {select} FROM {} AS k({}) JOIN {name} AS t ON {on}", unnest(key.len()), names(key, ""));
         let mut loaded = Vec::new();
         for chunk in chunks(keys) {
-            loaded.append(&mut rows(&mut self.0, &sql, arrays(key, chunk)?).await?);
+            loaded.append(&mut rows(&mut self.0, &sql, arrays(key, &chunk)?).await?);
         }
         Ok(loaded)
     }
@@ -144,7 +144,7 @@ impl Tx {
         let sql = format!("DELETE FROM {name} AS t USING {from} AS k({columns}) WHERE {}", same_key(table, "t", "k"));
         let mut changed = 0;
         for chunk in chunks(keys) {
-            changed += self.run(&sql, arrays(key, chunk)?).await?;
+            changed += self.run(&sql, arrays(key, &chunk)?).await?;
         }
         Ok(changed)
     }
@@ -214,10 +214,10 @@ fn arguments(values: &[Value]) -> Result<Args> {
         let added = match value {
             Value::Null => args.add(Untyped),
             Value::Integer(value) => args.add(value),
-            Value::Text(value) => args.add(value),
+            Value::Text(value) => args.add(&**value),
             Value::Bool(value) => args.add(value),
             Value::Bytes(value) => args.add(value),
-            Value::Json(value) => args.add(JsonText(value.clone())),
+            Value::Json(value) => args.add(JsonText(value)),
             Value::Time(value) => args.add(value),
             Value::Date(value) => args.add(value),
             Value::Decimal(value) => args.add(value),
@@ -242,7 +242,7 @@ async fn rows(connection: &mut PgConnection, sql: &str, args: Args) -> Result<Ve
 }
 
 /// An array per column.
-fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<Args> {
+fn arrays(columns: &[Column], rows: &[Vec<Value>]) -> Result<Args> {
     let mut arrays: Vec<Array> = columns.iter().map(|column| Array::new(column.kind, rows.len())).collect();
     for row in rows {
         for (array, value) in arrays.iter_mut().zip(row) {
@@ -267,19 +267,19 @@ fn arrays(columns: &[Column], rows: Vec<Vec<Value>>) -> Result<Args> {
     Ok(Args { values: args, typed: true })
 }
 
-enum Array {
+enum Array<'a> {
     Integer(Vec<Option<i64>>),
-    Text(Vec<Option<String>>),
+    Text(Vec<Option<&'a str>>),
     Bool(Vec<Option<bool>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-    Json(Vec<Option<JsonText>>),
+    Bytes(Vec<Option<&'a [u8]>>),
+    Json(Vec<Option<JsonText<'a>>>),
     Time(Vec<Option<DateTime<Utc>>>),
     Date(Vec<Option<NaiveDate>>),
     Decimal(Vec<Option<Decimal>>),
     Uuid(Vec<Option<Uuid>>),
 }
 
-impl Array {
+impl<'a> Array<'a> {
     fn new(kind: Kind, len: usize) -> Self {
         match kind {
             Kind::Integer => Self::Integer(Vec::with_capacity(len)),
@@ -294,17 +294,17 @@ impl Array {
         }
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: &'a Value) {
         match (self, value) {
-            (Self::Integer(values), Value::Integer(value)) => values.push(Some(value)),
+            (Self::Integer(values), Value::Integer(value)) => values.push(Some(*value)),
             (Self::Text(values), Value::Text(value)) => values.push(Some(value)),
-            (Self::Bool(values), Value::Bool(value)) => values.push(Some(value)),
+            (Self::Bool(values), Value::Bool(value)) => values.push(Some(*value)),
             (Self::Bytes(values), Value::Bytes(value)) => values.push(Some(value)),
             (Self::Json(values), Value::Json(value)) => values.push(Some(JsonText(value))),
-            (Self::Time(values), Value::Time(value)) => values.push(Some(value)),
-            (Self::Date(values), Value::Date(value)) => values.push(Some(value)),
-            (Self::Decimal(values), Value::Decimal(value)) => values.push(Some(value)),
-            (Self::Uuid(values), Value::Uuid(value)) => values.push(Some(value)),
+            (Self::Time(values), Value::Time(value)) => values.push(Some(*value)),
+            (Self::Date(values), Value::Date(value)) => values.push(Some(*value)),
+            (Self::Decimal(values), Value::Decimal(value)) => values.push(Some(*value)),
+            (Self::Uuid(values), Value::Uuid(value)) => values.push(Some(*value)),
             (array, Value::Null) => array.push_null(),
             (_, value) => unreachable!("rows are checked against the table's kinds, and this is {value:?}"),
         }
@@ -326,21 +326,21 @@ impl Array {
 }
 
 /// JSON as text. sqlx's own JSON type is JSONB on the wire.
-struct JsonText(String);
+struct JsonText<'a>(&'a str);
 
-impl Type<Postgres> for JsonText {
+impl Type<Postgres> for JsonText<'_> {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(114))
     }
 }
 
-impl PgHasArrayType for JsonText {
+impl PgHasArrayType for JsonText<'_> {
     fn array_type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(199))
     }
 }
 
-impl Encode<'_, Postgres> for JsonText {
+impl Encode<'_, Postgres> for JsonText<'_> {
     fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> std::result::Result<IsNull, BoxDynError> {
         buf.extend(self.0.as_bytes());
         Ok(IsNull::No)
@@ -382,12 +382,12 @@ fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
         "INT8" => <i64 as Decode<Postgres>>::decode(value).map(Value::Integer),
         "INT4" => <i32 as Decode<Postgres>>::decode(value).map(Value::from),
         "INT2" => <i16 as Decode<Postgres>>::decode(value).map(|value| Value::Integer(value.into())),
-        "TEXT" | "VARCHAR" | "NAME" => <String as Decode<Postgres>>::decode(value).map(Value::Text),
+        "TEXT" | "VARCHAR" | "NAME" => <&str as Decode<Postgres>>::decode(value).map(Value::from),
         "BOOL" => <bool as Decode<Postgres>>::decode(value).map(Value::Bool),
         "BYTEA" => <Vec<u8> as Decode<Postgres>>::decode(value).map(Value::Bytes),
-        "JSON" => value.as_str().map(|text| Value::Json(text.to_owned())),
+        "JSON" => value.as_str().map(|text| Value::Json(text.into())),
         // A version byte stands before the text.
-        "JSONB" => value.as_str().map(|text| Value::Json(text[1..].to_owned())),
+        "JSONB" => value.as_str().map(|text| Value::Json(text[1..].into())),
         "TIMESTAMPTZ" => <DateTime<Utc> as Decode<Postgres>>::decode(value).map(Value::Time),
         "UUID" => <Uuid as Decode<Postgres>>::decode(value).map(Value::Uuid),
         "DATE" => <NaiveDate as Decode<Postgres>>::decode(value).map(Value::Date),

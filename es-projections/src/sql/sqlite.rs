@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
@@ -139,13 +140,9 @@ impl Tx {
         rows: Vec<Vec<Value>>,
         end: &str,
     ) -> Result<u64> {
+        let width = table.columns().len();
         let start = format!("{insert} INTO {} ({}) VALUES ", statement::quoted(name), names(table.columns(), ""));
-        let mut changed = 0;
-        for chunk in chunks(rows, table.columns().len()) {
-            let sql = format!("{start}{}{end}", tuples(chunk.len(), table.columns().len()));
-            changed += self.run(&sql, arguments(chunk.into_iter().flatten())?).await?;
-        }
-        Ok(changed)
+        self.run_each(rows, width, |len| format!("{start}{}{end}", tuples(len, width))).await
     }
 
     pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
@@ -173,12 +170,7 @@ impl Tx {
     pub(super) async fn delete(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<u64> {
         let key = table.key_columns();
         let start = format!("DELETE FROM {} WHERE ({}) IN (VALUES ", statement::quoted(name), names(key, ""));
-        let mut changed = 0;
-        for chunk in chunks(keys, key.len()) {
-            let sql = format!("{start}{})", tuples(chunk.len(), key.len()));
-            changed += self.run(&sql, arguments(chunk.into_iter().flatten())?).await?;
-        }
-        Ok(changed)
+        self.run_each(keys, key.len(), |len| format!("{start}{})", tuples(len, key.len()))).await
     }
 
     pub(super) async fn commit(self) -> Result<()> {
@@ -191,6 +183,20 @@ impl Tx {
 
     pub(super) async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(failed)
+    }
+
+    /// Runs a statement for each chunk of the rows. While one runs, the arguments of the next are made.
+    async fn run_each(&mut self, rows: Vec<Vec<Value>>, width: usize, sql: impl Fn(usize) -> String) -> Result<u64> {
+        let mut statements = chunks(rows, width)
+            .map(|chunk| Ok::<_, DriverError>((sql(chunk.len()), arguments(chunk.into_iter().flatten())?)));
+        let mut statement = statements.next().transpose()?;
+        let mut changed = 0;
+        while let Some((sql, args)) = statement {
+            let (done, next) = future::join(self.run(&sql, args), async { statements.next().transpose() }).await;
+            changed += done?;
+            statement = next?;
+        }
+        Ok(changed)
     }
 
     async fn run(&mut self, sql: &str, args: SqliteArguments) -> Result<u64> {
@@ -282,7 +288,7 @@ fn decode_value(row: &SqliteRow, place: usize) -> Result<Value> {
     }
     let decoded = match value.type_info().name() {
         "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Value::Integer),
-        "TEXT" => <String as Decode<Sqlite>>::decode(value).map(Value::Text),
+        "TEXT" => <&str as Decode<Sqlite>>::decode(value).map(Value::from),
         "BLOB" => <Vec<u8> as Decode<Sqlite>>::decode(value).map(Value::Bytes),
         other => {
             let name = row.column(place).name();

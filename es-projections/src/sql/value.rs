@@ -75,14 +75,14 @@ pub enum Value {
     Null,
     /// An integer.
     Integer(i64),
-    /// Text.
-    Text(String),
+    /// Text; rows with the same text can share it.
+    Text(Arc<str>),
     /// True or false.
     Bool(bool),
     /// Bytes.
     Bytes(Vec<u8>),
     /// JSON text.
-    Json(String),
+    Json(Arc<str>),
     /// A point in time; what is finer than a microsecond is cut off when it is stored.
     Time(DateTime<Utc>),
     /// A day.
@@ -99,7 +99,7 @@ impl Value {
     /// # Errors
     /// What the value's `Serialize` refuses.
     pub fn json(value: &impl serde::Serialize) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(Self::Json)
+        serde_json::to_string(value).map(|text| Self::Json(text.into()))
     }
 
     /// Whether it is [`Value::Null`].
@@ -163,10 +163,11 @@ from! {
     i32 => |value| Self::Integer(value.into());
     u32 => |value| Self::Integer(value.into());
     bool => |value| Self::Bool(value);
-    String => |value| Self::Text(value);
+    String => |value| Self::Text(value.into());
     &str => |value| Self::Text(value.into());
-    &String => |value| Self::Text(value.clone());
-    Arc<str> => |value| Self::Text(value.as_ref().into());
+    &String => |value| Self::Text(value.as_str().into());
+    Arc<str> => |value| Self::Text(value);
+    AggregateKey => |value| Self::Text(value.into());
     Vec<u8> => |value| Self::Bytes(value);
     &[u8] => |value| Self::Bytes(value.into());
     Bytes => |value| Self::Bytes(value.into());
@@ -217,13 +218,14 @@ from_value! {
     i16, "an integer of 16 bits": Value::Integer(value) => i16::try_from(*value).ok();
     i8, "an integer of 8 bits": Value::Integer(value) => i8::try_from(*value).ok();
     bool, "true or false": Value::Bool(value) => Some(*value), Value::Integer(value @ 0..=1) => Some(*value == 1);
-    String, "text": Value::Text(value) | Value::Json(value) => Some(value.clone()), Value::Uuid(value) => Some(value.to_string());
+    String, "text": Value::Text(value) | Value::Json(value) => Some(value.as_ref().into()), Value::Uuid(value) => Some(value.to_string());
+    Arc<str>, "text": Value::Text(value) | Value::Json(value) => Some(value.clone()), Value::Uuid(value) => Some(value.to_string().into());
     Vec<u8>, "bytes": Value::Bytes(value) => Some(value.clone());
     Bytes, "bytes": Value::Bytes(value) => Some(value.clone().into());
     DateTime<Utc>, "a time": Value::Time(value) => Some(*value), Value::Text(text) => parse_time(text);
     NaiveDate, "a date": Value::Date(value) => Some(*value), Value::Text(text) => text.parse().ok();
     Decimal, "a decimal number": Value::Decimal(value) => Some(*value), Value::Text(text) => text.parse().ok(), Value::Integer(value) => Some((*value).into());
-    AggregateKey, "an aggregate id": Value::Text(text) => AggregateKey::new(text.as_str()).ok();
+    AggregateKey, "an aggregate id": Value::Text(text) => AggregateKey::new(text).ok();
     Version, "a version": Value::Integer(value) => u64::try_from(*value).ok().map(Version::new);
     Uuid, "a UUID": Value::Uuid(value) => Some(*value), Value::Text(text) => Uuid::parse_str(text).ok();
     serde_json::Value, "JSON": Value::Json(text) | Value::Text(text) => serde_json::from_str(text).ok();

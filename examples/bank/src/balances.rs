@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use es_core::AggregateKey;
 use es_projections::{AsOf, Database, Frozen, Parked, ReadModel};
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub(crate) struct Args {
 }
 
 struct Balance {
-    account: String,
+    account: AggregateKey,
     balance: i64,
     version: u64,
 }
@@ -54,7 +55,7 @@ async fn print_now(database: &Database, out: &mut Printer<impl Write>) -> Result
     let mut after = None;
     out.header()?;
     loop {
-        let page = accounts_after(database, after.as_deref(), PAGE).await?;
+        let page = accounts_after(database, after.as_ref(), PAGE).await?;
         for row in &page {
             out.row(&Balance { account: row.id.clone(), balance: row.balance.get(), version: row.version.get() })?;
         }
@@ -89,7 +90,7 @@ async fn print_built(balances: &Frozen, out: &mut Printer<impl Write>) -> Result
     let mut after = None;
     out.header()?;
     loop {
-        let page = balances_after(database, after.as_deref(), PAGE).await?;
+        let page = balances_after(database, after.as_ref(), PAGE).await?;
         for row in &page {
             out.row(&Balance { account: row.account.clone(), balance: row.balance, version: row.version.get() })?;
         }
@@ -140,9 +141,9 @@ impl<W: Write> Printer<W> {
 
     fn row(&mut self, Balance { account, balance, version }: &Balance) -> Result<(), Failure> {
         if self.csv {
-            Ok(writeln!(self.out, "{},{balance},{version}", quoted(account))?)
+            Ok(writeln!(self.out, "{},{balance},{version}", quoted(account.as_str()))?)
         } else {
-            Ok(writeln!(self.out, "{account:<24} {balance:>20} {version:>8}")?)
+            Ok(writeln!(self.out, "{:<24} {balance:>20} {version:>8}", account.as_str())?)
         }
     }
 }

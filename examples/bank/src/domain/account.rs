@@ -239,6 +239,11 @@ impl AccountId {
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// As events and read models have it.
+    pub(crate) fn key(&self) -> &AggregateKey {
+        &self.0
+    }
 }
 
 impl FromStr for AccountId {

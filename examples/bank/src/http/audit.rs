@@ -73,7 +73,7 @@ pub(super) async fn history(
     let asked = Query { aggregate, limit: limit_of(limit)?, cursor, ..Query::default() };
     wait_for(&app.audit, headers::position(&headers)?).await?;
     let page = asked.run(&app.database).await?;
-    if page.entries.is_empty() && read_model::account(&app.database, account.as_str()).await?.is_none() {
+    if page.entries.is_empty() && read_model::account(&app.database, account.key()).await?.is_none() {
         return Err(Problem::account_not_found(account.as_str()));
     }
     let items = page.entries.iter().map(|entry| Changed { event: Shown::of(entry), changed: changed(entry) });

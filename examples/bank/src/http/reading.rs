@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use es_core::AggregateKey;
 use es_projections::audit::LIMIT_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ pub(super) struct Listed<T> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
-    id: String,
+    id: AggregateKey,
     owner: String,
     balance: i64,
     overdraft_limit: i64,
@@ -58,10 +59,10 @@ pub(super) async fn list(
     let limit = limit_of(limit)?;
     let after = cursor.map(|cursor| decode(&cursor)).transpose()?;
     wait_for(&app.accounts, headers::position(&headers)?).await?;
-    let mut rows = read_model::accounts_after(&app.database, after.as_deref(), limit + 1).await?;
+    let mut rows = read_model::accounts_after(&app.database, after.as_ref(), limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|last| encode(&last.id));
+    let next = rows.last().filter(|_| more).map(|last| encode(last.id.as_str()));
     Ok(Json(Listed { items: rows.into_iter().map(shown).collect(), next }))
 }
 
@@ -76,7 +77,7 @@ pub(super) async fn one(
         return Err(Problem::new(501, "not-implemented", "an account as it was is not there yet, only as it is"));
     }
     wait_for(&app.accounts, headers::position(&headers)?).await?;
-    let row = read_model::account(&app.database, id.as_str()).await?;
+    let row = read_model::account(&app.database, id.key()).await?;
     let row = row.ok_or_else(|| Problem::account_not_found(id.as_str()))?;
     let tag = format!("\"{}\"", row.version);
     Ok(([(header::ETAG, tag)], Json(shown(row))).into_response())
@@ -109,12 +110,12 @@ fn encode(id: &str) -> String {
     id.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn decode(cursor: &str) -> Result<String, Problem> {
+fn decode(cursor: &str) -> Result<AggregateKey, Problem> {
     let pairs = cursor.as_bytes().chunks(2).map(|pair| {
         let digits = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
         u8::from_str_radix(digits, 16).ok()
     });
     let bytes: Option<Vec<u8>> = pairs.collect();
-    let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|id| !id.contains('\0'));
+    let id = bytes.and_then(|bytes| AggregateKey::new(String::from_utf8(bytes).ok()?).ok());
     id.ok_or_else(|| Problem::bad_request(format!("cursor: {cursor:?} is not one of this list")))
 }

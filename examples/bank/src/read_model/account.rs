@@ -1,7 +1,7 @@
 //! The accounts as they are, and what each branch holds.
 
 use chrono::{DateTime, Utc};
-use es_core::{Apply, Recorded, Version};
+use es_core::{AggregateKey, Apply, Recorded, Version};
 use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
 
 use super::column::storable;
@@ -12,7 +12,7 @@ use crate::domain::{Account, AccountEvent, Money, Status};
 #[read_model(name = "accounts", version = 2)]
 pub(crate) struct AccountRow {
     #[key]
-    pub(crate) id: String,
+    pub(crate) id: AggregateKey,
     pub(crate) owner: String,
     pub(crate) balance: Money,
     pub(crate) overdraft_limit: Money,
@@ -36,17 +36,17 @@ pub(crate) struct BranchTotal {
 
 impl Fold<Account> for AccountRow {
     fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
-        let id = recorded.envelope.stream.id.to_string();
+        let id = &recorded.envelope.stream.id;
         let branch = if let AccountEvent::Opened { .. } = event {
-            let row = Self::absent(&id).after(event, recorded)?;
+            let row = Self::absent(id).after(event, recorded)?;
             let branch = row.branch.clone();
             rows.insert(row)?;
             branch
         } else {
             // Only its own row says in which branch an account is.
-            let row = rows.get::<Self>(&id)?.ok_or_else(|| format!("account {id} was not opened"))?;
+            let row = rows.get::<Self>(id)?.ok_or_else(|| format!("account {id} was not opened"))?;
             let (branch, after) = (row.branch.clone(), row.clone().after(event, recorded)?);
-            rows.change::<Self>(&id, |row| *row = after)?;
+            rows.change::<Self>(id, |row| *row = after)?;
             branch
         };
         branch.map_or(Ok(()), |branch| BranchTotal::fold(event, branch, rows))
@@ -54,9 +54,9 @@ impl Fold<Account> for AccountRow {
 }
 
 impl AccountRow {
-    fn absent(id: &str) -> Self {
+    fn absent(id: &AggregateKey) -> Self {
         Self {
-            id: id.into(),
+            id: id.clone(),
             owner: String::new(),
             balance: Money::ZERO,
             overdraft_limit: Money::ZERO,
@@ -109,17 +109,17 @@ impl BranchTotal {
 }
 
 /// The account with this id, if it was opened.
-pub(crate) async fn account(database: &Database, id: &str) -> Result<Option<AccountRow>, Error> {
-    database.row(&id.to_owned()).await
+pub(crate) async fn account(database: &Database, id: &AggregateKey) -> Result<Option<AccountRow>, Error> {
+    database.row(id).await
 }
 
 /// At most `limit` accounts in the order of their ids, from behind `after` on.
 pub(crate) async fn accounts_after(
     database: &Database,
-    after: Option<&str>,
+    after: Option<&AggregateKey>,
     limit: u32,
 ) -> Result<Vec<AccountRow>, Error> {
     // No id is empty, so that all are behind the empty text.
-    let args = [after.unwrap_or_default().into(), limit.into()];
+    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
     database.rows("WHERE id > ? ORDER BY id LIMIT ?", &args).await
 }

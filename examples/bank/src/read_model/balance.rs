@@ -1,6 +1,6 @@
 //! The balances at a business time.
 
-use es_core::{Recorded, Version};
+use es_core::{AggregateKey, Recorded, Version};
 use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
 
 use crate::domain::{Account, AccountEvent};
@@ -13,7 +13,7 @@ use crate::domain::{Account, AccountEvent};
 #[read_model(name = "balances")]
 pub(crate) struct BalanceRow {
     #[key]
-    pub(crate) account: String,
+    pub(crate) account: AggregateKey,
     pub(crate) balance: i64,
     /// That of the last event among them.
     pub(crate) version: Version,
@@ -22,10 +22,10 @@ pub(crate) struct BalanceRow {
 impl Fold<Account> for BalanceRow {
     fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
         let envelope = &recorded.envelope;
-        let account = envelope.stream.id.to_string();
+        let account = &envelope.stream.id;
         let mut sum = Some(0);
         let new = || Self { account: account.clone(), balance: 0, version: Version::EMPTY };
-        rows.change_or_insert::<Self>(&account, new, |row| {
+        rows.change_or_insert::<Self>(account, new, |row| {
             sum = row.balance.checked_add(event.balance_change());
             row.balance = sum.unwrap_or_default();
             row.version = envelope.version;
@@ -37,9 +37,9 @@ impl Fold<Account> for BalanceRow {
 /// At most `limit` balances in the order of the accounts' ids, from behind `after` on.
 pub(crate) async fn balances_after(
     database: &Database,
-    after: Option<&str>,
+    after: Option<&AggregateKey>,
     limit: u32,
 ) -> Result<Vec<BalanceRow>, Error> {
-    let args = [after.unwrap_or_default().into(), limit.into()];
+    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
     database.rows("WHERE account > ? ORDER BY account LIMIT ?", &args).await
 }

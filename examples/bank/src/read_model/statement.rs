@@ -1,7 +1,9 @@
 //! What moved on each account, and the sums of each day.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, NaiveDate, Utc};
-use es_core::{Recorded, Version};
+use es_core::{AggregateKey, Recorded, Version};
 use es_projections::{Fold, ProjectionError, ReadModel, Rows};
 
 use super::column::storable;
@@ -12,14 +14,14 @@ use crate::domain::{Account, AccountEvent, Money};
 #[read_model(name = "statements")]
 pub(crate) struct StatementLine {
     #[key]
-    pub(crate) account: String,
+    pub(crate) account: AggregateKey,
     #[key]
     pub(crate) version: Version,
     /// The business time.
     pub(crate) occurred_at: DateTime<Utc>,
     /// By how much the balance changed.
     pub(crate) amount: Money,
-    pub(crate) event_type: String,
+    pub(crate) event_type: Arc<str>,
     pub(crate) reference: Option<String>,
 }
 
@@ -31,7 +33,7 @@ pub(crate) struct StatementLine {
 #[read_model(name = "daily")]
 pub(crate) struct DailyBalance {
     #[key]
-    pub(crate) account: String,
+    pub(crate) account: AggregateKey,
     #[key]
     pub(crate) day: NaiveDate,
     pub(crate) money_in: i64,
@@ -42,30 +44,35 @@ pub(crate) struct DailyBalance {
 impl Fold<Account> for StatementLine {
     fn fold(event: &AccountEvent, recorded: &Recorded, rows: &mut Rows) -> Result<(), ProjectionError> {
         let envelope = &recorded.envelope;
-        let account = envelope.stream.id.to_string();
+        let account = &envelope.stream.id;
         if event.balance_change() != 0 {
-            DailyBalance::fold(event, &account, envelope.occurred_at.date_naive(), rows)?;
+            DailyBalance::fold(event, account, envelope.occurred_at.date_naive(), rows)?;
         }
         let reference = match event {
             AccountEvent::Deposited { reference, .. } | AccountEvent::Withdrawn { reference, .. } => reference,
             AccountEvent::Opened { .. } | AccountEvent::Closed => &None,
         };
         rows.insert(Self {
-            account,
+            account: account.clone(),
             version: envelope.version,
             occurred_at: envelope.occurred_at,
             amount: Money::new(event.balance_change())?,
-            event_type: envelope.event_type.to_string(),
+            event_type: envelope.event_type.clone(),
             reference: reference.as_deref().map(storable),
         })
     }
 }
 
 impl DailyBalance {
-    fn fold(event: &AccountEvent, account: &str, day: NaiveDate, rows: &mut Rows) -> Result<(), ProjectionError> {
+    fn fold(
+        event: &AccountEvent,
+        account: &AggregateKey,
+        day: NaiveDate,
+        rows: &mut Rows,
+    ) -> Result<(), ProjectionError> {
         let mut fits = true;
-        let new = || Self { account: account.to_owned(), day, money_in: 0, money_out: 0, change: 0 };
-        rows.change_or_insert::<Self>(&(account.to_owned(), day), new, |daily| {
+        let new = || Self { account: account.clone(), day, money_in: 0, money_out: 0, change: 0 };
+        rows.change_or_insert::<Self>(&(account.clone(), day), new, |daily| {
             let after = daily.clone().after(event.balance_change());
             fits = after.is_some();
             *daily = after.unwrap_or_else(|| daily.clone());

@@ -1,9 +1,10 @@
 //! What the folds make of commands, through a bus and a log in memory, whatever the size of the batches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use es_core::{Aggregate, Bus, Engine, EventSource};
+use es_core::{Aggregate, AggregateKey, Bus, Engine, EventSource};
 use es_projections::{AsOf, Database, Handle, ReadModel, Worker};
 
 use super::*;
@@ -59,6 +60,10 @@ async fn caught_up(worker: Handle) {
     worker.stop().await.unwrap();
 }
 
+fn key(text: &str) -> AggregateKey {
+    text.parse().unwrap()
+}
+
 fn money(minor_units: i64) -> Money {
     Money::new(minor_units).unwrap()
 }
@@ -110,9 +115,9 @@ async fn accounts_and_branches_are_what_their_events_made_of_them() {
     let zero = "\u{fffd}";
     let praha = || Some(format!("Pra{zero}ha"));
     let expected = [
-        ("1".into(), format!("A{zero}da"), 480, Status::Open, 4, praha()),
-        ("2".into(), "Bob".into(), 0, Status::Closed, 4, praha()),
-        ("3".into(), "Cleo".into(), 7, Status::Open, 2, None),
+        (key("1"), format!("A{zero}da"), 480, Status::Open, 4, praha()),
+        (key("2"), "Bob".into(), 0, Status::Closed, 4, praha()),
+        (key("3"), "Cleo".into(), 7, Status::Open, 2, None),
     ];
     assert_eq!(accounts.iter().map(account).collect::<Vec<_>>(), expected);
     assert_eq!((accounts[0].overdraft_limit, accounts[0].opened_at), (money(100), time("1993-01-01")));
@@ -124,16 +129,16 @@ async fn a_statement_has_every_movement_and_each_day_its_sums() {
     let bench = some_business().await;
     let (.., lines, daily) = bench.rows(2_000).await;
     let line = |row: &StatementLine| (row.version.get(), row.amount.get(), row.event_type.clone());
-    let first: Vec<_> = lines.iter().filter(|line| line.account == "1").map(line).collect();
-    let kinds = ["opened", "deposited", "withdrawn", "deposited"].map(String::from);
+    let first: Vec<_> = lines.iter().filter(|line| line.account == key("1")).map(line).collect();
+    let kinds = ["opened", "deposited", "withdrawn", "deposited"].map(Arc::from);
     let expected: Vec<_> =
         (1..).zip([0, 500, -30, 10]).zip(kinds).map(|((version, by), kind)| (version, by, kind)).collect();
     assert_eq!(first, expected);
     assert_eq!(lines[1].reference.as_deref(), Some("sa\u{fffd}lary"));
     assert_eq!(lines[2].occurred_at, time("1993-01-02"));
 
-    let first: Vec<_> = daily.iter().filter(|daily| daily.account == "1").cloned().collect();
-    let account = || "1".to_owned();
+    let first: Vec<_> = daily.iter().filter(|daily| daily.account == key("1")).cloned().collect();
+    let account = || key("1");
     let expected = [
         DailyBalance { account: account(), day: day("1993-01-02"), money_in: 10, money_out: 30, change: -20 },
         DailyBalance { account: account(), day: day("1993-01-03"), money_in: 500, money_out: 0, change: 500 },
@@ -163,7 +168,7 @@ async fn balances_at_a_business_time_are_sums_that_may_leave_out_versions() {
     };
     assert_eq!(at("1992-12-31").await, []);
     // Versions 1, 3 and 4: the deposit of version 2 took place a day later.
-    assert_eq!(at("1993-01-02").await, [("1".into(), -20, 4), ("2".into(), 0, 1)]);
-    assert_eq!(at("1993-01-03").await, [("1".into(), 480, 4), ("2".into(), 70, 2)]);
-    assert_eq!(at("1993-01-04").await, [("1".into(), 480, 4), ("2".into(), 0, 4), ("3".into(), 0, 1)]);
+    assert_eq!(at("1993-01-02").await, [(key("1"), -20, 4), (key("2"), 0, 1)]);
+    assert_eq!(at("1993-01-03").await, [(key("1"), 480, 4), (key("2"), 70, 2)]);
+    assert_eq!(at("1993-01-04").await, [(key("1"), 480, 4), (key("2"), 0, 4), (key("3"), 0, 1)]);
 }
