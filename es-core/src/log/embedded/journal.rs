@@ -7,7 +7,8 @@
 //! torn at the end is cut off, and damage in the middle is an error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -93,35 +94,72 @@ fn scan(path: &Path) -> io::Result<(u64, Rest)> {
     while journal.batch()?.is_some() {
         whole = journal.read;
     }
-    let mut input = journal.input;
-    input.seek(SeekFrom::Start(whole))?;
-    Ok((whole, rest(&mut input)?))
+    Ok((whole, rest(journal.input.get_ref(), whole)?))
 }
 
-fn rest(input: &mut impl BufRead) -> io::Result<Rest> {
-    let mut empty = true;
-    let mut trailers = 0;
-    let mut matched = 0;
-    loop {
-        let piece = input.fill_buf()?;
-        if piece.is_empty() {
-            return Ok(if empty { Rest::Empty } else { Rest::Torn { trailers } });
-        }
-        if matched > 0 || *piece != ZEROES[..piece.len()] {
-            empty = false;
-            for byte in piece {
-                matched = match *byte {
-                    byte if byte == TRAILER[matched] => matched + 1,
-                    byte => usize::from(byte == TRAILER[0]), // no other byte of it is like its first
-                };
-                if matched == TRAILER.len() {
-                    trailers += 1;
-                    matched = 0;
+/// What is from there on, where the file system holds anything at all: the rest of the room for more is a hole.
+fn rest(mut file: &File, whole: u64) -> io::Result<Rest> {
+    let mut found = Found { empty: true, trailers: 0, matched: 0 };
+    let mut at = whole;
+    while let Some(held) = held(file, at)? {
+        file.seek(SeekFrom::Start(held.start))?;
+        found.read(&mut BufReader::with_capacity(ZEROES.len(), file.take(held.end - held.start)))?;
+        at = held.end;
+    }
+    let Found { empty, trailers, .. } = found;
+    Ok(if empty { Rest::Empty } else { Rest::Torn { trailers } })
+}
+
+/// The next part of the file that is no hole.
+#[cfg(target_os = "linux")]
+fn held(file: &File, from: u64) -> io::Result<Option<Range<u64>>> {
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+
+    match seek(file, SeekFrom::Data(from)) {
+        Ok(start) => Ok(Some(start..seek(file, SeekFrom::Hole(start))?)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn held(file: &File, from: u64) -> io::Result<Option<Range<u64>>> {
+    let end = file.metadata()?.len();
+    Ok((from < end).then_some(from..end))
+}
+
+struct Found {
+    empty: bool,
+    trailers: usize,
+    /// How much of a trailer was read last.
+    matched: usize,
+}
+
+impl Found {
+    fn read(&mut self, input: &mut impl BufRead) -> io::Result<()> {
+        self.matched = 0;
+        loop {
+            let piece = input.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(());
+            }
+            if self.matched > 0 || *piece != ZEROES[..piece.len()] {
+                self.empty = false;
+                for byte in piece {
+                    self.matched = match *byte {
+                        byte if byte == TRAILER[self.matched] => self.matched + 1,
+                        byte => usize::from(byte == TRAILER[0]), // no other byte of it is like its first
+                    };
+                    if self.matched == TRAILER.len() {
+                        self.trailers += 1;
+                        self.matched = 0;
+                    }
                 }
             }
+            let length = piece.len();
+            input.consume(length);
         }
-        let length = piece.len();
-        input.consume(length);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -442,6 +443,26 @@ async fn damage_before_the_last_batch_is_an_error_and_nothing_is_cut_off() {
         assert!(message.contains("is damaged at byte"), "{message}");
         assert!(fs::read(journal_of(copy.path())).unwrap() == damaged);
     }
+}
+
+#[tokio::test]
+async fn what_is_behind_a_hole_in_the_journal_is_looked_through_too() {
+    let (crash, before) = crashed(4).await;
+    let path = journal_of(crash.path());
+    let journal = fs::read(&path).unwrap();
+    let (older, last) = journal.split_at(before as usize);
+    let write = |older: &[u8], last: &[u8]| {
+        fs::write(&path, older).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(last, 8 << 20).unwrap();
+        file.set_len(64 << 20).unwrap();
+    };
+    let mut damaged = older.to_vec();
+    damaged[before as usize - 30] ^= 0xff;
+    write(&damaged, last);
+    assert_eq!(open_error(crash.path(), config()).0, LogErrorKind::Lost);
+    write(older, &last[..last.len() - 2]);
+    assert_recovers(crash.path(), 4, "the last batch is behind a hole").await;
 }
 
 #[tokio::test]
