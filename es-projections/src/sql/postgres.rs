@@ -29,6 +29,8 @@ type Result<T> = std::result::Result<T, DriverError>;
 
 /// How long to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long a connection that nobody used is taken to be there still.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// Rows and roughly bytes of one statement.
 const CHUNK_ROWS: usize = 4_096;
 const CHUNK_BYTES: usize = 16 << 20;
@@ -51,7 +53,20 @@ impl Pool {
                 ("timezone", "UTC"),
             ])
             .disable_statement_logging();
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        // A worker uses a connection without pause: asking the server each time whether it is there would cost a worker at
+        // work a round trip per batch.
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, used| {
+                Box::pin(async move {
+                    if used.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
         Ok(Self(pool.connect_with(options).await.map_err(failed)?))
     }
 
