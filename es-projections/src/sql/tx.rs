@@ -117,7 +117,8 @@ impl Tx {
         self.noted(&format!("adding to {name}"), done)
     }
 
-    /// The rows of these keys that are there, in no particular order.
+    /// The rows of these keys that are there, in no particular order. Until the end of the transaction nobody else can
+    /// change them; of those that are not there another one may be the first to add them.
     ///
     /// # Errors
     /// As for [`Tx::upsert`].
@@ -131,6 +132,17 @@ impl Tx {
             Inner::Postgres(tx) => tx.load(table, &name, keys).await,
         };
         self.noted(&format!("loading from {name}"), rows)
+    }
+
+    /// Adds rows that were looked for and not there. Where another worker has added one of them since, trying again finds
+    /// it: to write over it would lose what that one folded in.
+    pub(crate) async fn add_absent(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        let count = rows.len() as u64;
+        if self.insert(table, rows, OnDuplicate::Keep).await? == count {
+            return Ok(());
+        }
+        let doing = format!("adding to {}", self.full_name(table));
+        Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"))
     }
 
     /// Deletes the rows of these keys and tells how many there were.

@@ -50,6 +50,10 @@ impl Run {
         };
         let mut failure = None;
         for (stream, mut asked) in asked {
+            // Others see to those of their places.
+            if !self.parked.contains(&stream) {
+                continue;
+            }
             while !self.shutdown.is_cancelled() {
                 match self.resume_in_time(&stream, &asked).await {
                     Ok(Page::Folded) => asked = Asked::Retry,
@@ -75,7 +79,7 @@ impl Run {
         Ok(())
     }
 
-    /// Begins a transaction in which nobody else can take the fence.
+    /// Begins a transaction in which nobody else can take any of the places that this worker holds.
     async fn begin_holding(&self) -> Result<Tx, Error> {
         let mut tx = self.database.begin().await?;
         if !self.ledger.holds(&mut tx).await? {
