@@ -90,4 +90,6 @@ pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
 pub use parked::{Parked, Resumed};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
-pub use worker::{AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, StandsBy, Status, Worker, WorkerState};
+pub use worker::{
+    AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, StandsBy, Status, Worker, WorkerState,
+};

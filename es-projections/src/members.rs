@@ -44,7 +44,8 @@ pub(crate) async fn of(database: &Database, build: &Build) -> Result<Vec<Member>
 
 /// Deletes the row of a worker that stops.
 pub(crate) async fn leave(tx: &mut Tx, build: &Build, member: &Member) -> Result<(), Error> {
-    let delete = format!("DELETE FROM {} WHERE projection = ? AND build = ? AND worker = ?", tx.table_name("es_workers"));
+    let delete =
+        format!("DELETE FROM {} WHERE projection = ? AND build = ? AND worker = ?", tx.table_name("es_workers"));
     tx.execute(&delete, &[&build.key()[..], &[member.name.clone().into()]].concat()).await.map(drop)
 }
 

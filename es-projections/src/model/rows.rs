@@ -378,7 +378,7 @@ impl<R: ReadModel> TableOf for Held<R> {
             tx.upsert(&self.table, changed).await?;
         }
         if !missed.is_empty() {
-            tx.add_absent(&self.table, missed).await?;
+            tx.insert(&self.table, missed, OnDuplicate::Retry).await?;
         }
         if !added.is_empty() {
             tx.insert(&self.table, added, OnDuplicate::Fail).await?;

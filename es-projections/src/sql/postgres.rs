@@ -111,7 +111,7 @@ impl Tx {
         let end = match or {
             OnDuplicate::Fail => "",
             // In order, so that two that add the same rows don't wait in circles.
-            OnDuplicate::Keep => {
+            OnDuplicate::Keep | OnDuplicate::Retry => {
                 let key = table.key_columns();
                 let ordinals = (1..=key.len()).map(|place| place.to_string()).collect::<Vec<_>>().join(", ");
                 &format!(" ORDER BY {ordinals} ON CONFLICT ({}) DO NOTHING", names(key, ""))

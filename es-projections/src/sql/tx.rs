@@ -31,6 +31,9 @@ pub enum OnDuplicate {
     Fail,
     /// The row that is there stays.
     Keep,
+    /// The transaction can only be rolled back, and is tried again without counting as a failure: for rows that were
+    /// looked for and not there, since another worker may have been first.
+    Retry,
 }
 
 impl Tx {
@@ -109,12 +112,18 @@ impl Tx {
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
         table.check_rows(table.columns(), &rows)?;
         self.usable()?;
-        let name = self.full_name(table);
+        let (name, count) = (self.full_name(table), rows.len() as u64);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
         };
-        self.noted(&format!("adding to {name}"), done)
+        let doing = format!("adding to {name}");
+        let added = self.noted(&doing, done)?;
+        if or == OnDuplicate::Retry && added < count {
+            self.failed = true;
+            return Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"));
+        }
+        Ok(added)
     }
 
     /// The rows of these keys that are there, in no particular order. Until the end of the transaction nobody else can
@@ -132,17 +141,6 @@ impl Tx {
             Inner::Postgres(tx) => tx.load(table, &name, keys).await,
         };
         self.noted(&format!("loading from {name}"), rows)
-    }
-
-    /// Adds rows that were looked for and not there. Where another worker has added one of them since, trying again finds
-    /// it: to write over it would lose what that one folded in.
-    pub(crate) async fn add_absent(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
-        let count = rows.len() as u64;
-        if self.insert(table, rows, OnDuplicate::Keep).await? == count {
-            return Ok(());
-        }
-        let doing = format!("adding to {}", self.full_name(table));
-        Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"))
     }
 
     /// Deletes the rows of these keys and tells how many there were.

@@ -132,6 +132,7 @@ impl Lookout {
             board: board.clone(),
             member: member.clone(),
             silence_max,
+            pace: silence_max.map_or(BEAT, |silence| BEAT.min(silence / 4)),
             heard: HashMap::new(),
             heard_at: None,
             view: View::default(),
@@ -166,6 +167,8 @@ struct Watch {
     member: Member,
     /// None for a worker that does not share: it looks at nobody.
     silence_max: Option<Duration>,
+    /// How often it raises its beat.
+    pace: Duration,
     /// What was heard last of each other worker, and how long ago.
     heard: HashMap<Arc<str>, Heard>,
     heard_at: Option<Instant>,
@@ -185,9 +188,8 @@ impl Watch {
     async fn run(mut self, sender: watch::Sender<View>) {
         let projection = self.board.projection().clone();
         let board = self.board.clone();
-        let pace = self.silence_max.map_or(BEAT, |silence| BEAT.min(silence / 4));
         let mut pause = Pause::new("looking at the other workers");
-        let mut next_beat = Instant::now() + pace;
+        let mut next_beat = Instant::now() + self.pace;
         loop {
             let asked = async {
                 tokio::time::sleep(LOOK_SOON).await;
@@ -199,7 +201,9 @@ impl Watch {
             };
             let looked = match tokio::time::timeout(LOOK_MAX, self.look(beats)).await {
                 Ok(looked) => looked,
-                Err(_) => Err(self.database.unavailable("looking at the other workers", format!("no answer in {LOOK_MAX:?}"))),
+                Err(_) => {
+                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {LOOK_MAX:?}")))
+                }
             };
             match looked {
                 Ok(()) => {
@@ -215,7 +219,7 @@ impl Watch {
                 }
             }
             if beats {
-                next_beat = Instant::now() + pace;
+                next_beat = Instant::now() + self.pace;
             }
             if self.silence_max.is_some() {
                 sender.send_replace(self.view.clone());
@@ -277,7 +281,7 @@ impl Watch {
         let Some(standing) = &self.view.standing else { return };
         let first = self.heard_at.is_none() && self.heard.is_empty();
         let now = Instant::now();
-        let passed = self.heard_at.replace(now).map_or(Duration::ZERO, |before| (now - before).min(2 * BEAT));
+        let passed = self.heard_at.replace(now).map_or(Duration::ZERO, |before| (now - before).min(2 * self.pace));
         let silence_max = self.silence_max.unwrap_or(Duration::MAX);
         let mut heard = HashMap::new();
         (self.view.present, self.view.gone) = (Vec::new(), Vec::new());
@@ -299,7 +303,8 @@ impl Watch {
     /// Shows why there is nothing to do, where that is so.
     fn tell(&self) {
         let Some(standing) = &self.view.standing else { return };
-        let (workers, partitions) = (self.view.present.iter().filter(|member| member.shares).count(), standing.saved.len());
+        let (workers, partitions) =
+            (self.view.present.iter().filter(|member| member.shares).count(), standing.saved.len());
         let others = || standing.holders.iter().flatten().find(|holder| **holder != self.member.name);
         let why = match self.view.quota(&self.member.name, partitions) {
             0 if workers > partitions => Some(StandsBy::Spare { workers, partitions }),

@@ -338,7 +338,11 @@ pub async fn who_comes_back_under_its_name_need_not_wait(url: &str) {
     runtime.shutdown_background();
     let another = started(&events, url, "another", NEVER).await;
     assert_eq!(held(&another), 0);
-    assert!(matches!(another.state(), WorkerState::StandingBy { why: StandsBy::Others { .. }, .. }), "{}", another.state());
+    assert!(
+        matches!(another.state(), WorkerState::StandingBy { why: StandsBy::Others { .. }, .. }),
+        "{}",
+        another.state()
+    );
     let again = started(&events, url, "one", NEVER).await;
     assert_eq!(held(&again), 4);
     shares(&[&another, &again], &[4, 4]).await;
@@ -352,15 +356,16 @@ pub async fn who_comes_back_under_its_name_need_not_wait(url: &str) {
 /// Shows: one that takes all partitions by force gets them, and those that share have them again after its end.
 pub async fn who_does_not_share_has_all_until_it_stops(url: &str) {
     let (database, mut events, mut expected) = (connect(url).await, new_events(), Expected::default());
-    let first = started(&events, url, "first", SILENCE).await;
-    let second = started(&events, url, "second", SILENCE).await;
+    let silence = SILENCE * 5; // one that does not share knows nothing of this, and has a beat a second
+    let first = started(&events, url, "first", silence).await;
+    let second = started(&events, url, "second", silence).await;
     shares(&[&first, &second], &[4, 4]).await;
     let all = events.worker(&connect(url).await).name("all").start(Balances::default()).await.unwrap();
     assert_eq!(held(&all), 8);
     shares(&[&first, &second], &[0, 0]).await;
     let standing_by = || first.state().to_string().starts_with("standing by: its partitions are held by all (");
     eventually("it says so", standing_by).await;
-    tokio::time::sleep(SILENCE * 3).await; // nothing to do is not silence
+    tokio::time::sleep(silence * 3 / 2).await; // nothing to do is not silence
     for _ in 0..32 {
         let position = expected.add(&mut events);
         first.wait_for(&position, SOON).await.unwrap();
@@ -383,7 +388,8 @@ pub async fn more_workers_than_partitions_is_said(url: &str) {
     let workers = [start("a").await, start("b").await, start("c").await];
     let [a, b, c] = &workers;
     shares(&[a, b, c], &[1, 1, 0]).await;
-    let spare = || matches!(c.state(), WorkerState::StandingBy { why: StandsBy::Spare { workers: 3, partitions: 2 }, .. });
+    let spare =
+        || matches!(c.state(), WorkerState::StandingBy { why: StandsBy::Spare { workers: 3, partitions: 2 }, .. });
     eventually("it says so", spare).await;
     assert_eq!(c.state().to_string(), "standing by: there are more workers (3) than partitions (2)");
     let position = events.add("x", &[1]);

@@ -49,12 +49,7 @@ impl Events {
 
     pub fn with_partitions(category: &str, log: MemoryLog, partitions: u32) -> Self {
         let topic = es_core::events_topic("bank", category);
-        let source = EventSource {
-            context: "bank".into(),
-            category: category.into(),
-            topic: topic.into(),
-            partitions,
-        };
+        let source = EventSource { context: "bank".into(), category: category.into(), topic: topic.into(), partitions };
         let encoder = Encoder::new("bank", category);
         let writers = vec![Writer::default(); partitions as usize];
         let mut events = Self { log, source, encoder, writers, streams: HashMap::new(), now_ms: 1_700_000_000_000 };
@@ -69,7 +64,8 @@ impl Events {
         let before = self.writers[partition as usize].epoch;
         let epoch = Epoch { number: before.number + 1, writer: u64::from(partition) + 77 * (before.number + 1) };
         let log_id = uuid::Uuid::from_u128(0x10_6000 + u128::from(partition));
-        let claim = Claim { epoch, log_id, node: "test".into(), partitions: Some(self.source.partitions), previous: None };
+        let claim =
+            Claim { epoch, log_id, node: "test".into(), partitions: Some(self.source.partitions), previous: None };
         let record = self.encoder.claim(&claim, self.now_ms);
         self.append(partition, record);
         self.writers[partition as usize] = Writer { epoch, sequence: 0 };
