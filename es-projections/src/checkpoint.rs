@@ -183,7 +183,7 @@ impl Ledger {
         }
         // Seen only now, when a rebuild that is about to replace it can't any more.
         let live = builds::find_live(&mut tx, &self.build.projection).await?;
-        if live.is_none_or(|live| live.number != self.build.number) {
+        if live.as_ref() != Some(&self.build) {
             return tx.rollback().await;
         }
         tx.commit().await?;
@@ -195,6 +195,9 @@ impl Ledger {
 
     /// Gives places back, for others to take.
     pub(crate) async fn give_back(&mut self, places: &[usize]) -> Result<(), Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.database.begin().await?;
         let table = tx.table_name("es_checkpoints");
         let update = format!(
@@ -216,13 +219,19 @@ impl Ledger {
     pub(crate) fn drop_lost(&mut self, standing: &Standing) -> Option<usize> {
         let mut lost = None;
         for (place, fence) in self.fences.iter_mut().enumerate() {
-            let ours = standing.holders[place].as_deref() == Some(&*self.member.name);
+            let ours = standing.is_held_by(place, &self.member.name);
             if fence.is_some_and(|fence| !ours || fence != standing.fences[place]) {
                 *fence = None;
                 lost.get_or_insert(place);
             }
         }
         lost
+    }
+
+    /// What it holds without knowing, since it was not told that it took it.
+    pub(crate) fn strays(&self, standing: &Standing) -> Vec<usize> {
+        let strays = self.fences.iter().enumerate().filter(|(_, fence)| fence.is_none()).map(|(place, _)| place);
+        strays.filter(|&place| standing.is_held_by(place, &self.member.name)).collect()
     }
 
     /// Says that it is there still, and holds all places.
@@ -273,12 +282,6 @@ impl Ledger {
         let holder = [self.member.name.clone().into()];
         let held = tx.execute(&update, &[&holder, &self.build.key()[..], &holder].concat()).await?;
         Ok(held == self.fences.iter().flatten().count() as u64)
-    }
-
-    /// Goes on with another build, of which it holds nothing yet.
-    pub(crate) fn turn_to(&mut self, build: Build) {
-        self.build = build;
-        self.fences.fill(None);
     }
 
     /// Tells the others that this worker moves nothing any more.
@@ -363,6 +366,10 @@ impl Ledger {
 }
 
 impl Standing {
+    pub(crate) fn is_held_by(&self, place: usize, holder: &str) -> bool {
+        self.holders[place].as_deref() == Some(holder)
+    }
+
     /// Where the places of this holder stand.
     pub(crate) fn of(&self, holder: &str) -> Vec<(usize, u64)> {
         let held = self.holders.iter().zip(&self.saved).enumerate();
@@ -441,4 +448,100 @@ fn log_id_value(checkpoint: &Checkpoint) -> Value {
 
 fn writer_value(checkpoint: &Checkpoint) -> Value {
     format!("{:016x}", checkpoint.current.epoch.writer).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projection::Projection;
+    use crate::sql::{Kind, Table};
+
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Projection for Nothing {
+        fn name(&self) -> &str {
+            "nothing"
+        }
+
+        fn tables(&self) -> Vec<Table> {
+            vec![Table::new("nothing").key("id", Kind::Integer)]
+        }
+
+        async fn project(&self, _: &mut Tx, _: &[es_core::Recorded]) -> Result<(), crate::error::ProjectionError> {
+            Ok(())
+        }
+    }
+
+    fn place(partition: u32) -> Place {
+        Place { source: 0, category: "account".into(), topic: "bank.account.events".into(), partition }
+    }
+
+    async fn joined(database: &Database, name: &str) -> Ledger {
+        let build = builds::live(database, &Nothing).await.unwrap();
+        let member = Member { name: name.into(), beat: 0, shares: true };
+        let mut ledger = Ledger::new(database.clone(), build, (0..4).map(place).collect(), member);
+        ledger.join().await.unwrap();
+        ledger
+    }
+
+    fn step(place: usize, from: u64, next: u64) -> Move {
+        Move { place, from, to: Checkpoint { next, ..Checkpoint::default() }, events: 1, void: 0, quarantined: 0 }
+    }
+
+    async fn advance(ledger: &Ledger, moves: &[Move]) -> bool {
+        let mut tx = ledger.database.begin().await.unwrap();
+        let moved = ledger.advance(&mut tx, moves).await.unwrap();
+        if moved {
+            tx.commit().await.unwrap()
+        } else {
+            tx.rollback().await.unwrap()
+        }
+        moved
+    }
+
+    /// Shows: what was seen is taken only as long as it is so, and who lost one place moves no batch with it.
+    #[tokio::test]
+    async fn a_place_is_taken_only_from_who_is_free_or_silent_still() {
+        let database = Database::connect("sqlite::memory:", "bank").await.unwrap();
+        let (mut one, mut two) = (joined(&database, "one").await, joined(&database, "two").await);
+        let free = one.look().await.unwrap();
+        one.take(&free, &[0, 1, 2], None).await.unwrap();
+        two.take(&free, &[2, 3], None).await.unwrap();
+        assert_eq!((one.held(), two.held()), (vec![true, true, true, false], vec![false, false, false, true]));
+        assert!(advance(&one, &[step(0, 0, 5)]).await);
+        assert!(!advance(&two, &[step(1, 0, 5)]).await, "it does not hold that");
+
+        // Seen silent: but it moved, or was heard of, before it was taken from.
+        let silent = one.member().clone();
+        let seen = two.look().await.unwrap();
+        assert!(advance(&one, &[step(0, 5, 6)]).await);
+        two.take(&seen, &[0], Some(&silent)).await.unwrap();
+        assert!(!two.held()[0]);
+        let seen = two.look().await.unwrap();
+        let alive = Member { beat: 1, ..silent.clone() };
+        let mut tx = database.begin().await.unwrap();
+        members::beat(&mut tx, one.build(), &alive).await.unwrap();
+        tx.commit().await.unwrap();
+        two.take(&seen, &[0, 1], Some(&silent)).await.unwrap();
+        assert_eq!(two.held(), [false, false, false, true]);
+        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 2);
+
+        // Gone: it does not know, and nothing of a batch with what it lost is in.
+        two.take(&seen, &[0, 1], Some(&alive)).await.unwrap();
+        assert_eq!(two.held(), [true, true, false, true]);
+        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 1);
+        assert!(!advance(&one, &[step(1, 0, 1), step(2, 0, 1)]).await);
+        let stands = one.look().await.unwrap();
+        assert_eq!(stands.saved[2].checkpoint.next, 0);
+        assert_eq!(one.drop_lost(&stands), Some(0));
+        assert_eq!(one.held(), [false, false, true, false]);
+        assert!(advance(&one, &[step(2, 0, 1)]).await);
+
+        one.give_back(&[2]).await.unwrap();
+        assert!(!advance(&one, &[step(2, 1, 2)]).await, "it gave that back");
+        let mut tx = database.begin().await.unwrap();
+        assert!(two.holds(&mut tx).await.unwrap());
+        tx.rollback().await.unwrap();
+    }
 }

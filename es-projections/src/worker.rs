@@ -29,7 +29,6 @@ use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
 use crate::members::Member;
-use crate::parked;
 use crate::projection::Projection;
 use crate::sql::Database;
 pub use handle::Handle;
@@ -217,7 +216,7 @@ impl Run {
     /// Before it goes on: where, and with what parked, as nobody else can change it any more.
     async fn begin(&mut self) -> Result<Vec<Saved>, Error> {
         let saved = self.look().await?;
-        self.now_parked(parked::streams(&self.database, self.ledger.build()).await?);
+        self.look_for_parked().await?;
         self.verify(&saved).await?;
         self.board.reset(&saved, &self.ledger.held());
         Ok(saved)

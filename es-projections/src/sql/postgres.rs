@@ -108,13 +108,15 @@ impl Tx {
         rows: Vec<Vec<Value>>,
         or: OnDuplicate,
     ) -> Result<u64> {
+        let key = table.key_columns();
+        let keep = format!(" ON CONFLICT ({}) DO NOTHING", names(key, ""));
         let end = match or {
             OnDuplicate::Fail => "",
+            OnDuplicate::Keep => &keep,
             // In order, so that two that add the same rows don't wait in circles.
-            OnDuplicate::Keep | OnDuplicate::Retry => {
-                let key = table.key_columns();
-                let ordinals = (1..=key.len()).map(|place| place.to_string()).collect::<Vec<_>>().join(", ");
-                &format!(" ORDER BY {ordinals} ON CONFLICT ({}) DO NOTHING", names(key, ""))
+            OnDuplicate::Retry => {
+                let ordinals = (1..=key.len()).map(|place| place.to_string()).collect::<Vec<_>>();
+                &format!(" ORDER BY {}{keep}", ordinals.join(", "))
             }
         };
         self.write(table, name, rows, end).await

@@ -209,7 +209,7 @@ impl Tx {
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
-            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '1s'").await,
+            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '200ms'").await,
         };
         self.noted("setting the lock timeout", done)
     }

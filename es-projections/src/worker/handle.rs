@@ -68,7 +68,8 @@ impl Handle {
         Err(self.late(position.clone(), self.board.read(|notice| notice.progress()[place].next), within))
     }
 
-    /// Waits until everything that is in the log when this is called has been handled.
+    /// Waits until everything that is in the log when this is called has been handled. The begin of a command that is not
+    /// complete counts as handled where this worker itself holds the partition: of others it does not know what they have read.
     ///
     /// # Errors
     /// As for [`Handle::wait_for`]; [`Error::Log`] when the log can't be asked for its end.

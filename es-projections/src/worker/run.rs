@@ -18,7 +18,7 @@ use super::quarantine;
 use super::read::{PAUSE_MAX, Selection, SourceReader};
 use super::share::Lookout;
 use super::state::{Board, Origin};
-use crate::builds;
+use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Move, Place, Saved};
 use crate::error::Error;
 use crate::parked;
@@ -169,8 +169,10 @@ impl Run {
                         () = tokio::time::sleep(pause) => {}
                     }
                 }
-                // It was replaced, and removed, since it was looked for.
-                Err(error) if error.is_fenced() && self.shares() && self.was_replaced().await? => {}
+                // It lost another place since it looked, or the read model was replaced.
+                Err(error) if error.is_fenced() && self.shares() && self.find_live().await?.is_some() => {
+                    tokio::time::sleep(Pause::FIRST).await;
+                }
                 begun => return begun.map(Some),
             }
         }
@@ -180,33 +182,34 @@ impl Run {
     pub(super) async fn look(&mut self) -> Result<Vec<Saved>, Error> {
         let standing = self.ledger.look().await?;
         let lost = self.ledger.drop_lost(&standing);
-        match lost {
-            Some(place) if !self.shares() => Err(self.ledger.fenced(place)),
-            _ => Ok(standing.saved),
+        if let (Some(place), false) = (lost, self.shares()) {
+            return Err(self.ledger.fenced(place));
         }
+        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
+        Ok(standing.saved)
     }
 
     /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
     /// version.
     async fn turn_to_live(&mut self) -> Result<(), Error> {
-        if !self.was_replaced().await? {
+        let live = self.find_live().await?;
+        if live.is_none() || live.as_ref() == Some(self.ledger.build()) {
             return Ok(());
         }
-        let build = builds::live(&self.worker.database, &*self.projection).await?;
-        self.lookout.stop().await;
-        self.ledger.leave().await?;
+        let (database, build) = (&self.worker.database, builds::live(&self.worker.database, &*self.projection).await?);
+        let (places, member) = (self.board.places().clone(), self.ledger.member().clone());
+        let mut ledger = Ledger::new(database.clone(), build.clone(), places, member);
+        ledger.join().await?;
+        let lookout = Lookout::start(database, &build, &self.board, ledger.member(), self.worker.share).await?;
+        self.leave().await;
         self.database = build.of(&self.worker.database);
-        self.ledger.turn_to(build);
-        self.ledger.join().await?;
-        let (database, build, member) = (&self.worker.database, self.ledger.build(), self.ledger.member());
-        self.lookout = Lookout::start(database, build, &self.board, member, self.worker.share).await?;
+        (self.ledger, self.lookout) = (ledger, lookout);
         self.regroup().await.map(drop)
     }
 
-    async fn was_replaced(&self) -> Result<bool, Error> {
-        let ours = self.ledger.build();
-        let live = builds::look_for_live(&self.worker.database, &ours.projection).await?;
-        Ok(live.is_some_and(|live| live.number != ours.number))
+    /// The build that is the read model now.
+    async fn find_live(&self) -> Result<Option<Build>, Error> {
+        builds::look_for_live(&self.worker.database, &self.ledger.build().projection).await
     }
 
     /// Reads on from the checkpoints and commits batch after batch.

@@ -69,15 +69,13 @@ impl View {
         }
     }
 
-    /// What this worker, that knows to hold some places, is to do.
+    /// What this worker, which holds some of the places, is to do.
     fn plan(&self, standing: &Standing, held: &[bool], me: &str) -> Plan {
         let mut plan = Plan::default();
-        let ours = (0..held.len()).filter(|&place| standing.holders[place].as_deref() == Some(me));
-        // What it holds without knowing, since it was not told that it took it, it gives back, too.
-        let (mine, strays): (Vec<_>, Vec<_>) = ours.partition(|&place| held[place]);
+        let mine: Vec<_> = (0..held.len()).filter(|&place| held[place]).collect();
         let quota = self.quota(me, held.len());
-        if mine.len() > quota || !strays.is_empty() {
-            plan.give = mine.iter().skip(quota).copied().chain(strays).collect();
+        if mine.len() > quota {
+            plan.give = mine[quota..].to_vec();
             return plan;
         }
         // A row is struck though nothing is taken with it.
@@ -252,14 +250,17 @@ impl Watch {
 
     async fn look_at_others(&mut self) -> Result<(), Error> {
         let live = builds::look_for_live(&self.database, &self.build.projection).await?;
-        self.view.replaced = live.is_none_or(|live| live.number != self.build.number);
+        self.view.replaced = live.as_ref() != Some(&self.build);
         if self.view.replaced {
             return Ok(());
         }
         let members = members::of(&self.database, &self.build).await?;
         self.look_at_checkpoints().await?;
         self.listen(members);
-        let streams = parked::streams(&self.database, &self.build).await?;
+        let streams = match self.board.holds_all() {
+            true => Vec::new(),
+            false => parked::streams(&self.database, &self.build).await?,
+        };
         self.board.parked_elsewhere(&streams);
         self.tell();
         Ok(())
@@ -333,17 +334,16 @@ impl Run {
         let Some(seen) = view.standing.as_ref() else { return Ok(false) };
         let me = self.ledger.member().name.clone();
         let before = self.ledger.held();
-        let ours: Vec<_> = seen.holders.iter().map(|holder| holder.as_deref() == Some(&*me)).collect();
+        let ours: Vec<_> = (0..before.len()).map(|place| seen.is_held_by(place, &me)).collect();
         if ours == before && (view.ailing || view.plan(seen, &before, &me).is_empty()) {
             return Ok(false);
         }
         // What was seen may be older than what this worker did since.
         let standing = self.ledger.look().await?;
         self.ledger.drop_lost(&standing);
+        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
         let plan = if view.ailing { Plan::default() } else { view.plan(&standing, &self.ledger.held(), &me) };
-        if !plan.give.is_empty() {
-            self.ledger.give_back(&plan.give).await?;
-        }
+        self.ledger.give_back(&plan.give).await?;
         for (from, places) in &plan.take {
             // A holder that is in the midst of a long transaction holds the rows, and so is not gone.
             match self.ledger.take(&standing, places, from.as_ref()).await {
@@ -411,9 +411,6 @@ mod tests {
         let mut takes_all = both.clone();
         takes_all.present[1].shares = false;
         assert!(plan(&takes_all, &[b, b], "a").is_empty());
-        // What it took without being told so, it gives back.
-        let stray = both.plan(&Standing::of_holders(&[a, a, b, b]), &[true, false, false, false], "a");
-        assert_eq!(stray, Plan { give: vec![1], take: vec![] });
     }
 
     #[test]

@@ -268,10 +268,15 @@ impl Board {
     pub(super) async fn asked_for_others(&self) {
         loop {
             self.asked.notified().await;
-            if self.read(|notice| notice.progress.iter().any(|at| !at.held)) {
+            if !self.holds_all() {
                 return;
             }
         }
+    }
+
+    /// Whether no other worker has anything to do.
+    pub(super) fn holds_all(&self) -> bool {
+        self.read(|notice| notice.progress.iter().all(|at| at.held))
     }
 
     /// Shows that a place moved.
@@ -317,7 +322,10 @@ impl Board {
     }
 
     pub(super) fn stopped(&self, error: Option<Arc<Error>>) {
-        self.sender.send_modify(|notice| notice.stopped = Some(error));
+        self.sender.send_modify(|notice| {
+            notice.progress.iter_mut().for_each(|at| at.held = false);
+            notice.stopped = Some(error);
+        });
     }
 }
 

@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// Reads which aggregates are parked, when nothing of this worker's can change that any more.
-    async fn look_for_parked(&mut self) -> Result<(), Error> {
+    pub(super) async fn look_for_parked(&mut self) -> Result<(), Error> {
         // Waits for a commit that failed only to be told.
         let mut tx = self.begin_holding().await?;
         let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
