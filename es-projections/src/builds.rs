@@ -313,7 +313,7 @@ pub(crate) async fn look_for_live(database: &Database, projection: &str) -> Resu
 
 async fn drop_build(tx: &mut Tx, build: &Build) -> Result<(), Error> {
     // First the checkpoints: a running worker holds its own while it writes, and can't move it any more.
-    for table in ["es_checkpoints", "es_parked", "es_waiting", "es_skipped", "es_builds"] {
+    for table in ["es_checkpoints", "es_workers", "es_parked", "es_waiting", "es_skipped", "es_builds"] {
         let delete = format!("DELETE FROM {} WHERE projection = ? AND build = ?", tx.table_name(table));
         tx.execute(&delete, &build.key()).await?;
     }

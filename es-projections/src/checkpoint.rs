@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::builds::{self, Build};
 use crate::error::Error;
+use crate::members::{self, Member};
 use crate::sql::{Database, Row, Tx, Value};
 
 /// A partition of one of the sources.
@@ -22,25 +23,24 @@ pub(crate) struct Place {
     pub(crate) partition: u32,
 }
 
-/// The checkpoint rows of one build of one read model, as the worker that took the fences may move them.
+/// The checkpoint rows of one build of one read model, as a worker that holds some of them may move them.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     database: Database,
     build: Build,
     places: Arc<[Place]>,
-    /// The name of this worker in the rows: no other's.
-    holder: Arc<str>,
-    fences: Vec<i64>,
+    /// This worker.
+    member: Member,
+    /// The fence of each place that it holds.
+    fences: Vec<Option<i64>>,
 }
 
-/// The rows as they stand, whoever may move them.
+/// The rows as they stand, whoever holds them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Standing {
     pub(crate) saved: Vec<Saved>,
-    /// Another worker that holds a fence; none when they are free.
-    pub(crate) holder: Option<Arc<str>>,
-    /// Whether all are held by the one that looks.
-    ours: bool,
+    /// Who holds each place; none where it is free.
+    pub(crate) holders: Vec<Option<Arc<str>>>,
     fences: Vec<i64>,
 }
 
@@ -67,9 +67,23 @@ pub(crate) struct Saved {
 }
 
 impl Ledger {
-    /// The ledger of a worker that holds no fence yet.
-    pub(crate) fn new(database: Database, build: Build, places: Arc<[Place]>, holder: Arc<str>) -> Self {
-        Self { database, build, places, holder, fences: Vec::new() }
+    /// The ledger of a worker that holds nothing yet.
+    pub(crate) fn new(database: Database, build: Build, places: Arc<[Place]>, member: Member) -> Self {
+        let fences = vec![None; places.len()];
+        Self { database, build, places, member, fences }
+    }
+
+    pub(crate) fn build(&self) -> &Build {
+        &self.build
+    }
+
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Whether it holds each of the places.
+    pub(crate) fn held(&self) -> Vec<bool> {
+        self.fences.iter().map(Option::is_some).collect()
     }
 
     /// Takes a new fence at each place, which shuts out whoever held the one before, and reads where to go on.
@@ -82,7 +96,7 @@ impl Ledger {
         let mut attempt = 1;
         loop {
             let mut tx = self.database.begin().await?;
-            match self.take_or_make(&mut tx).await {
+            match self.make_and_take(&mut tx).await {
                 Ok((fences, saved)) => {
                     tx.commit().await?;
                     self.fences = fences;
@@ -94,7 +108,27 @@ impl Ledger {
         }
     }
 
-    async fn take_or_make(&self, tx: &mut Tx) -> Result<(Vec<i64>, Vec<Saved>), Error> {
+    async fn make_and_take(&self, tx: &mut Tx) -> Result<(Vec<Option<i64>>, Vec<Saved>), Error> {
+        self.make_rows(tx).await?;
+        // Those that share come back with their next beat.
+        members::strike_all(tx, &self.build).await?;
+        members::beat(tx, &self.build, &self.member).await?;
+        self.take_all(tx).await
+    }
+
+    /// Comes in among those that share the places, and holds none of them yet.
+    ///
+    /// # Errors
+    /// As for [`Ledger::take_over`].
+    pub(crate) async fn join(&mut self) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        self.make_rows(&mut tx).await?;
+        members::beat(&mut tx, &self.build, &self.member).await?;
+        tx.commit().await
+    }
+
+    /// Makes the rows that are missing.
+    async fn make_rows(&self, tx: &mut Tx) -> Result<(), Error> {
         tx.lock_schema().await?;
         if !builds::stands(tx, &self.build).await? {
             return Err(self.fenced(0));
@@ -110,38 +144,105 @@ impl Ledger {
             let rest = [log_id_value(&empty), writer_value(&empty), Utc::now().into()];
             tx.execute(&insert, &[self.key(place).as_slice(), &rest].concat()).await?;
         }
-        self.take(tx).await
+        Ok(())
     }
 
-    /// The same, if the rows still stand as they were seen. None when they moved meanwhile: their holder is at work.
-    pub(crate) async fn take_over_from(&mut self, seen: &Standing) -> Result<Option<Vec<Saved>>, Error> {
+    /// Takes those of the places that stand as they were seen: free, or held by this other worker, of which nothing was
+    /// heard since.
+    pub(crate) async fn take(&mut self, seen: &Standing, places: &[usize], gone: Option<&Member>) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
         tx.wait_briefly_for_rows().await?;
-        let (fences, saved) = self.take(&mut tx).await?;
+        // A fence that went back with the server's last transactions would look like another worker's.
+        tx.commit_durably().await?;
+        let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));
+        let held_by = match gone {
+            None => "holder IS NULL".to_owned(),
+            Some(_) => format!(
+                "holder = ? AND NOT EXISTS (SELECT 1 FROM {workers} AS w WHERE w.projection = {table}.projection \
+                 AND w.build = {table}.build AND w.worker = {table}.holder AND w.beat <> ?)"
+            ),
+        };
+        let update = format!(
+            "UPDATE {table} SET fence = fence + 1, holder = ? WHERE projection = ? AND build = ? AND topic = ? \
+             AND topic_partition = ? AND fence = ? AND next_offset = ? AND {held_by}"
+        );
+        let mut taken = Vec::new();
+        for &place in places {
+            let mut args = vec![self.member.name.clone().into()];
+            args.extend(self.key(place));
+            args.extend([seen.fences[place].into(), integer(seen.saved[place].checkpoint.next)]);
+            if let Some(gone) = gone {
+                args.extend([gone.name.clone().into(), gone.beat.into()]);
+            }
+            if tx.execute(&update, &args).await? == 1 {
+                taken.push((place, seen.fences[place] + 1));
+            }
+        }
+        if let Some(gone) = gone {
+            members::strike(&mut tx, &self.build, gone).await?;
+        }
         // Seen only now, when a rebuild that is about to replace it can't any more.
         let live = builds::find_live(&mut tx, &self.build.projection).await?;
-        if live.is_none_or(|live| live.number != self.build.number) {
-            return tx.rollback().await.map(|()| None);
-        }
-        let follows = fences.iter().zip(&seen.fences).all(|(taken, seen)| *taken == seen + 1);
-        if !follows || saved != seen.saved {
-            return tx.rollback().await.map(|()| None);
+        if live.as_ref() != Some(&self.build) {
+            return tx.rollback().await;
         }
         tx.commit().await?;
-        self.fences = fences;
-        Ok(Some(saved))
+        for (place, fence) in taken {
+            self.fences[place] = Some(fence);
+        }
+        Ok(())
     }
 
-    /// Takes new fences in place of those that it holds, so that nobody takes it for dead who sees them.
+    /// Gives places back, for others to take.
+    pub(crate) async fn give_back(&mut self, places: &[usize]) -> Result<(), Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.database.begin().await?;
+        let table = tx.table_name("es_checkpoints");
+        let update = format!(
+            "UPDATE {table} SET holder = NULL WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? \
+             AND holder = ?"
+        );
+        for &place in places {
+            let holder = [self.member.name.clone().into()];
+            tx.execute(&update, &[self.key(place).as_slice(), &holder].concat()).await?;
+        }
+        tx.commit().await?;
+        for &place in places {
+            self.fences[place] = None;
+        }
+        Ok(())
+    }
+
+    /// Holds no more what others took, or what it gave back without being told so; tells a place of them.
+    pub(crate) fn drop_lost(&mut self, standing: &Standing) -> Option<usize> {
+        let mut lost = None;
+        for (place, fence) in self.fences.iter_mut().enumerate() {
+            let ours = standing.is_held_by(place, &self.member.name);
+            if fence.is_some_and(|fence| !ours || fence != standing.fences[place]) {
+                *fence = None;
+                lost.get_or_insert(place);
+            }
+        }
+        lost
+    }
+
+    /// What it holds without knowing, since it was not told that it took it.
+    pub(crate) fn strays(&self, standing: &Standing) -> Vec<usize> {
+        let strays = self.fences.iter().enumerate().filter(|(_, fence)| fence.is_none()).map(|(place, _)| place);
+        strays.filter(|&place| standing.is_held_by(place, &self.member.name)).collect()
+    }
+
+    /// Says that it is there still, and holds all places.
     pub(crate) async fn renew(&mut self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
         if !self.holds(&mut tx).await? {
             return Err(self.fenced(0));
         }
-        let (fences, _) = self.take(&mut tx).await?;
-        tx.commit().await?;
-        self.fences = fences;
-        Ok(())
+        self.member.beat += 1;
+        members::beat(&mut tx, &self.build, &self.member).await?;
+        tx.commit().await
     }
 
     /// Shuts out every worker of the build, and tells whether it is the same still and has come as far as these checkpoints.
@@ -149,61 +250,53 @@ impl Ledger {
         if !builds::stands(tx, &self.build).await? {
             return Ok(false);
         }
-        let (_, saved) = self.take(tx).await?;
-        self.release_in(tx).await?;
+        let (_, saved) = self.take_all(tx).await?;
+        self.leave_in(tx).await?;
         Ok(saved.iter().zip(least).all(|(saved, least)| saved.checkpoint.next >= least.checkpoint.next))
     }
 
     /// Raises the fence of each row, and gives both.
-    async fn take(&self, tx: &mut Tx) -> Result<(Vec<i64>, Vec<Saved>), Error> {
+    async fn take_all(&self, tx: &mut Tx) -> Result<(Vec<Option<i64>>, Vec<Saved>), Error> {
         let table = tx.table_name("es_checkpoints");
         let update = format!(
             "UPDATE {table} SET fence = fence + 1, holder = ? \
              WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
         );
-        // A fence that went back with the server's last transactions would look like another worker's.
+        // As in `take`.
         tx.commit_durably().await?;
         let mut taken = (Vec::with_capacity(self.places.len()), Vec::with_capacity(self.places.len()));
         for place in 0..self.places.len() {
-            let holder = [self.holder.clone().into()];
+            let holder = [self.member.name.clone().into()];
             let rows = tx.fetch(&update, &[&holder, self.key(place).as_slice()].concat()).await?;
             let row = rows.first().ok_or_else(|| self.fenced(place))?;
-            taken.0.push(row.get("fence")?);
+            taken.0.push(Some(row.get("fence")?));
             taken.1.push(read(row)?);
         }
         Ok(taken)
     }
 
-    /// Whether this worker still holds all fences; until the end of the transaction nobody can take one.
+    /// Whether this worker still holds what it believes to; until the end of the transaction nobody can take it.
     pub(crate) async fn holds(&self, tx: &mut Tx) -> Result<bool, Error> {
         let table = tx.table_name("es_checkpoints");
         let update = format!("UPDATE {table} SET holder = ? WHERE projection = ? AND build = ? AND holder = ?");
-        let holder = [self.holder.clone().into()];
+        let holder = [self.member.name.clone().into()];
         let held = tx.execute(&update, &[&holder, &self.build.key()[..], &holder].concat()).await?;
-        Ok(held == self.places.len() as u64)
+        Ok(held == self.fences.iter().flatten().count() as u64)
     }
 
-    pub(crate) fn build(&self) -> &Build {
-        &self.build
-    }
-
-    /// Goes on with another build, of which it holds no fence yet.
-    pub(crate) fn turn_to(&mut self, build: Build) {
-        (self.build, self.fences) = (build, Vec::new());
-    }
-
-    /// Tells those that stand by that this worker moves nothing any more.
-    pub(crate) async fn release(&self) -> Result<(), Error> {
+    /// Tells the others that this worker moves nothing any more.
+    pub(crate) async fn leave(&self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
-        self.release_in(&mut tx).await?;
+        self.leave_in(&mut tx).await?;
         tx.commit().await
     }
 
-    async fn release_in(&self, tx: &mut Tx) -> Result<(), Error> {
+    async fn leave_in(&self, tx: &mut Tx) -> Result<(), Error> {
         let table = tx.table_name("es_checkpoints");
         let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND build = ? AND holder = ?");
-        let holder = [self.holder.clone().into()];
-        tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await.map(drop)
+        let holder = [self.member.name.clone().into()];
+        tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await?;
+        members::leave(tx, &self.build, &self.member).await
     }
 
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
@@ -239,7 +332,8 @@ impl Ledger {
         for step in moves {
             let current = step.to.current;
             args.extend(self.key(step.place));
-            args.extend([self.fences[step.place].into(), integer(step.from)]);
+            // No row has the fence of a place that is not held.
+            args.extend([self.fences[step.place].unwrap_or(-1).into(), integer(step.from)]);
             args.extend([log_id_value(&step.to), integer(step.to.next), integer(current.epoch.number)]);
             args.extend([writer_value(&step.to), integer(current.claim_offset), integer(current.last_sequence)]);
             args.push(step.to.last_event.map(|(id, _)| id.to_string()).into());
@@ -247,53 +341,21 @@ impl Ledger {
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
         }
-        args.push(self.holder.clone().into());
+        args.push(self.member.name.clone().into());
         tx.execute(&sql, &args).await
     }
 
     /// The rows as they stand.
     ///
     /// # Errors
-    /// [`Error::Fenced`] when one of them has another fence or holder, or is gone.
-    pub(crate) async fn load(&self) -> Result<Vec<Saved>, Error> {
-        let Standing { saved, fences, ours, .. } = self.look().await?;
-        if !ours {
-            return Err(self.fenced(0));
-        }
-        let other = fences.iter().zip(&self.fences).position(|(stands, ours)| stands != ours);
-        other.map_or(Ok(saved), |place| Err(self.fenced(place)))
-    }
-
-    /// The rows as they stand, under any fence.
-    ///
-    /// # Errors
     /// [`Error::Fenced`] when one of them is gone.
     pub(crate) async fn look(&self) -> Result<Standing, Error> {
-        let table = self.database.table_name("es_checkpoints");
-        let sql =
-            format!("SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?");
-        let rows = self.database.fetch(&sql, &self.build.key()).await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
-        }
-        let mut standing = Standing { saved: Vec::new(), holder: None, ours: true, fences: Vec::new() };
-        for (index, place) in self.places.iter().enumerate() {
-            let row = found.get(&(place.topic.to_string(), place.partition)).ok_or_else(|| self.fenced(index))?;
-            standing.saved.push(read(row)?);
-            standing.fences.push(row.get("fence")?);
-            let holder: Option<String> = row.get("holder")?;
-            standing.ours &= holder.as_deref() == Some(&*self.holder);
-            let other = holder.filter(|holder| **holder != *self.holder);
-            standing.holder = standing.holder.or(other.map(Arc::from));
-        }
-        Ok(standing)
+        look(&self.database, &self.build, &self.places).await
     }
 
     /// That another worker took over.
     pub(crate) fn fenced(&self, place: usize) -> Error {
-        let Place { topic, partition, .. } = &self.places[place];
-        Error::Fenced { projection: self.build.projection.clone(), place: format!("{topic}/{partition}") }
+        fenced(&self.build, &self.places[place])
     }
 
     fn key(&self, place: usize) -> Vec<Value> {
@@ -301,6 +363,54 @@ impl Ledger {
         let [projection, build] = self.build.key();
         vec![projection, build, topic.clone().into(), (*partition).into()]
     }
+}
+
+impl Standing {
+    pub(crate) fn is_held_by(&self, place: usize, holder: &str) -> bool {
+        self.holders[place].as_deref() == Some(holder)
+    }
+
+    /// Where the places of this holder stand.
+    pub(crate) fn of(&self, holder: &str) -> Vec<(usize, u64)> {
+        let held = self.holders.iter().zip(&self.saved).enumerate();
+        let held = held.filter(|(_, (other, _))| other.as_deref() == Some(holder));
+        held.map(|(place, (_, saved))| (place, saved.checkpoint.next)).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_holders(holders: &[Option<&str>]) -> Self {
+        let saved = vec![Saved::default(); holders.len()];
+        let holders: Vec<_> = holders.iter().map(|holder| holder.map(Arc::from)).collect();
+        Self { saved, fences: vec![1; holders.len()], holders }
+    }
+}
+
+/// The rows as they stand.
+///
+/// # Errors
+/// [`Error::Fenced`] when one of them is gone.
+pub(crate) async fn look(database: &Database, build: &Build, places: &[Place]) -> Result<Standing, Error> {
+    let table = database.table_name("es_checkpoints");
+    let sql =
+        format!("SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?");
+    let rows = database.fetch(&sql, &build.key()).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
+    }
+    let mut standing = Standing { saved: Vec::new(), holders: Vec::new(), fences: Vec::new() };
+    for place in places {
+        let row = found.get(&(place.topic.to_string(), place.partition)).ok_or_else(|| fenced(build, place))?;
+        standing.saved.push(read(row)?);
+        standing.fences.push(row.get("fence")?);
+        standing.holders.push(row.get::<Option<String>>("holder")?.map(Arc::from));
+    }
+    Ok(standing)
+}
+
+fn fenced(build: &Build, place: &Place) -> Error {
+    let Place { topic, partition, .. } = place;
+    Error::Fenced { projection: build.projection.clone(), place: format!("{topic}/{partition}") }
 }
 
 const COLUMNS: &str = "fence, log_id, next_offset, epoch_number, epoch_writer, claim_offset, last_sequence, \
@@ -338,4 +448,100 @@ fn log_id_value(checkpoint: &Checkpoint) -> Value {
 
 fn writer_value(checkpoint: &Checkpoint) -> Value {
     format!("{:016x}", checkpoint.current.epoch.writer).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projection::Projection;
+    use crate::sql::{Kind, Table};
+
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Projection for Nothing {
+        fn name(&self) -> &str {
+            "nothing"
+        }
+
+        fn tables(&self) -> Vec<Table> {
+            vec![Table::new("nothing").key("id", Kind::Integer)]
+        }
+
+        async fn project(&self, _: &mut Tx, _: &[es_core::Recorded]) -> Result<(), crate::error::ProjectionError> {
+            Ok(())
+        }
+    }
+
+    fn place(partition: u32) -> Place {
+        Place { source: 0, category: "account".into(), topic: "bank.account.events".into(), partition }
+    }
+
+    async fn joined(database: &Database, name: &str) -> Ledger {
+        let build = builds::live(database, &Nothing).await.unwrap();
+        let member = Member { name: name.into(), beat: 0, shares: true };
+        let mut ledger = Ledger::new(database.clone(), build, (0..4).map(place).collect(), member);
+        ledger.join().await.unwrap();
+        ledger
+    }
+
+    fn step(place: usize, from: u64, next: u64) -> Move {
+        Move { place, from, to: Checkpoint { next, ..Checkpoint::default() }, events: 1, void: 0, quarantined: 0 }
+    }
+
+    async fn advance(ledger: &Ledger, moves: &[Move]) -> bool {
+        let mut tx = ledger.database.begin().await.unwrap();
+        let moved = ledger.advance(&mut tx, moves).await.unwrap();
+        if moved {
+            tx.commit().await.unwrap()
+        } else {
+            tx.rollback().await.unwrap()
+        }
+        moved
+    }
+
+    /// Shows: what was seen is taken only as long as it is so, and who lost one place moves no batch with it.
+    #[tokio::test]
+    async fn a_place_is_taken_only_from_who_is_free_or_silent_still() {
+        let database = Database::connect("sqlite::memory:", "bank").await.unwrap();
+        let (mut one, mut two) = (joined(&database, "one").await, joined(&database, "two").await);
+        let free = one.look().await.unwrap();
+        one.take(&free, &[0, 1, 2], None).await.unwrap();
+        two.take(&free, &[2, 3], None).await.unwrap();
+        assert_eq!((one.held(), two.held()), (vec![true, true, true, false], vec![false, false, false, true]));
+        assert!(advance(&one, &[step(0, 0, 5)]).await);
+        assert!(!advance(&two, &[step(1, 0, 5)]).await, "it does not hold that");
+
+        // Seen silent: but it moved, or was heard of, before it was taken from.
+        let silent = one.member().clone();
+        let seen = two.look().await.unwrap();
+        assert!(advance(&one, &[step(0, 5, 6)]).await);
+        two.take(&seen, &[0], Some(&silent)).await.unwrap();
+        assert!(!two.held()[0]);
+        let seen = two.look().await.unwrap();
+        let alive = Member { beat: 1, ..silent.clone() };
+        let mut tx = database.begin().await.unwrap();
+        members::beat(&mut tx, one.build(), &alive).await.unwrap();
+        tx.commit().await.unwrap();
+        two.take(&seen, &[0, 1], Some(&silent)).await.unwrap();
+        assert_eq!(two.held(), [false, false, false, true]);
+        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 2);
+
+        // Gone: it does not know, and nothing of a batch with what it lost is in.
+        two.take(&seen, &[0, 1], Some(&alive)).await.unwrap();
+        assert_eq!(two.held(), [true, true, false, true]);
+        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 1);
+        assert!(!advance(&one, &[step(1, 0, 1), step(2, 0, 1)]).await);
+        let stands = one.look().await.unwrap();
+        assert_eq!(stands.saved[2].checkpoint.next, 0);
+        assert_eq!(one.drop_lost(&stands), Some(0));
+        assert_eq!(one.held(), [false, false, true, false]);
+        assert!(advance(&one, &[step(2, 0, 1)]).await);
+
+        one.give_back(&[2]).await.unwrap();
+        assert!(!advance(&one, &[step(2, 1, 2)]).await, "it gave that back");
+        let mut tx = database.begin().await.unwrap();
+        assert!(two.holds(&mut tx).await.unwrap());
+        tx.rollback().await.unwrap();
+    }
 }

@@ -41,7 +41,7 @@ pub enum Error {
     /// Remove or rebuild: what is stored was made by another version of the projection or of this program.
     #[error("{0}")]
     OtherVersion(String),
-    /// Give up, or [stand by](crate::Worker::stand_by): another worker took over this partition of the projection.
+    /// Give up, or [share](crate::Worker::share): another worker took over this partition of the projection.
     #[error("projection {projection} lost {place} to a worker that started later")]
     Fenced {
         /// The projection.

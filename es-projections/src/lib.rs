@@ -62,7 +62,7 @@
 //!
 //! What the worker keeps beside the projections' tables, for SQL of one's own: `<namespace>_es_checkpoints` says how far each build of each read
 //! model is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an event;
-//! `_es_builds`, `_es_parked`, `_es_waiting`, `_es_skipped` and `_es_cuts` are what their names say.
+//! `_es_workers` says who works on it; `_es_builds`, `_es_parked`, `_es_waiting`, `_es_skipped` and `_es_cuts` are what their names say.
 
 // Lets the derives, which write `::es_projections::…`, be used in this crate's own docs and tests.
 extern crate self as es_projections;
@@ -73,6 +73,7 @@ mod checkpoint;
 mod cut;
 mod digest;
 mod error;
+mod members;
 mod migrations;
 mod model;
 mod parked;
@@ -89,4 +90,6 @@ pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
 pub use parked::{Parked, Resumed};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
-pub use worker::{AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, Status, Worker, WorkerState};
+pub use worker::{
+    AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, StandsBy, Status, Worker, WorkerState,
+};

@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "worker", include_str!("../migrations/0001_worker.sql")),
     (2, "holder", include_str!("../migrations/0002_holder.sql")),
     (3, "builds", include_str!("../migrations/0003_builds.sql")),
+    (4, "workers", include_str!("../migrations/0004_workers.sql")),
 ];
 
 /// Applies what is missing.

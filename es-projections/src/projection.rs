@@ -44,6 +44,12 @@ pub trait Projection: Send + Sync + 'static {
     /// The events are those of whole commands: never a part of one. They may be of several aggregates and
     /// partitions; those of one aggregate are in the order of their versions.
     ///
+    /// Where workers [share](crate::Worker::share) the partitions, others may change the same rows at the same time, unless
+    /// these are of one aggregate, as when its id is in their key. A [`Model`](crate::Model) sees to that by itself. SQL of one's own must do so
+    /// on PostgreSQL: what [`Tx::load`] gives is locked until the end of the transaction and may be written back, but a row
+    /// that it did not find may have been added since. So such rows are added with
+    /// [`OnDuplicate::Retry`](crate::OnDuplicate::Retry), not with [`Tx::upsert`]; or one statement does it all, as `INSERT … ON CONFLICT (key) DO UPDATE SET total = t.total + excluded.total` does.
+    ///
     /// # Errors
     /// Any. The transaction is rolled back, and the batch comes again after a pause; nothing is skipped.
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError>;

@@ -177,6 +177,11 @@ impl Database {
         }
     }
 
+    /// That trying again later may help.
+    pub(crate) fn unavailable(&self, doing: &str, reason: impl Into<Cause>) -> Error {
+        Error::Unavailable { doing: doing.into(), database: self.inner.url.clone(), source: reason.into() }
+    }
+
     fn error(&self, doing: &str, error: DriverError) -> Error {
         error.into_error(doing, &self.inner.url)
     }

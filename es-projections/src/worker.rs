@@ -1,4 +1,4 @@
-//! A worker: runs one projection over all partitions of its sources.
+//! A worker: runs one projection over the partitions of its sources, all of them or its share.
 //!
 //! Readers decode the log and put whole commands into a hopper, [`hopper`]; the worker takes what is there, and in
 //! one transaction moves the checkpoints, folds the events in and commits, [`run`]. While a batch is committed the
@@ -10,7 +10,7 @@ mod quarantine;
 mod read;
 mod rebuild;
 mod run;
-mod stand_by;
+mod share;
 mod state;
 mod wishes;
 
@@ -28,14 +28,15 @@ use uuid::Uuid;
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
-use crate::parked;
+use crate::members::Member;
 use crate::projection::Projection;
 use crate::sql::Database;
 pub use handle::Handle;
 pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};
 use run::{Extent, Run};
+use share::Lookout;
 use state::Board;
-pub use state::{PartitionProgress, Status, WorkerState};
+pub use state::{PartitionProgress, StandsBy, Status, WorkerState};
 
 /// A worker's settings; [`Worker::start`] sets it to work.
 #[derive(Clone)]
@@ -47,8 +48,8 @@ pub struct Worker {
     name: Arc<str>,
     /// How often a batch is tried before the aggregates that make it fail are parked.
     park_after: u32,
-    /// How long the one that shut this one out may be silent.
-    stand_by: Option<Duration>,
+    /// Where it shares the partitions with others: how long one of these may be silent before it counts as gone.
+    share: Option<Duration>,
     shutdown: CancellationToken,
 }
 
@@ -58,7 +59,7 @@ impl Worker {
         let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
         let name = format!("process {}", std::process::id()).into();
         let shutdown = CancellationToken::new();
-        Self { database, log, sources: sources.into(), limits, name, park_after: 5, stand_by: None, shutdown }
+        Self { database, log, sources: sources.into(), limits, name, park_after: 5, share: None, shutdown }
     }
 
     /// The most events of a transaction, save that a command is never split; 2,000 unless given.
@@ -81,21 +82,28 @@ impl Worker {
         self
     }
 
-    /// The name that workers which stand by see of it; the process id unless given.
+    /// The name that other workers see of it; the process id unless given. Where workers share, two that run at the same
+    /// time should not have the same one: whoever starts under a name takes over at once what an earlier one held
+    /// under it, as a process does that was killed and comes back.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    /// A worker that was shut out by another of the same projection stands by, rather than to stop. It takes over
-    /// again when that one has stopped, or moves nothing for as long as `silence` though the log has more. Meanwhile
-    /// its handle waits for, and shows, what the other one commits.
+    /// Shares the partitions with the other workers of the projection that do so: for processes that each run the same
+    /// projections, over the same sources. Each holds as many as the next one, or one more; what one gives back, when it
+    /// stops or another joins, the others take, and so they do with what one held of which nothing was heard for as long
+    /// as `silence`. The handle of each waits for, and shows, what any of them commits.
     ///
-    /// For processes that each run the same projections: the one that started last works, the others stand by.
+    /// A worker that does not share takes all partitions when it starts, shuts out whoever held them, and stops when
+    /// another one does the same. Those that share then wait for its end.
+    ///
+    /// Workers that hold different partitions may change one row at the same time: see
+    /// [`Projection::project`](crate::Projection::project).
     #[must_use]
-    pub fn stand_by(mut self, silence: Duration) -> Self {
-        self.stand_by = Some(silence);
+    pub fn share(mut self, silence: Duration) -> Self {
+        self.share = Some(silence);
         self
     }
 
@@ -106,8 +114,8 @@ impl Worker {
         self
     }
 
-    /// Makes the projection's tables, shuts out every earlier worker of it, compares its checkpoints with the log,
-    /// and goes on from there in a task of its own.
+    /// Makes the projection's tables, takes all partitions or its [share](Worker::share) of them, compares their
+    /// checkpoints with the log, and goes on from there in a task of its own.
     ///
     /// # Errors
     /// [`Error::OtherVersion`] when the tables were built by another version of the projection, [`Error::Log`] when
@@ -135,31 +143,46 @@ impl Worker {
         let database = build.of(&self.database);
         let name = build.projection.clone();
         let places = self.places();
-        let mut ledger = Ledger::new(self.database.clone(), build, places.clone(), self.holder());
-        let saved = ledger.take_over().await?;
-        let board = Arc::new(Board::new(name, places, &saved));
+        let mut ledger = Ledger::new(self.database.clone(), build, places.clone(), self.member());
+        match self.share {
+            Some(_) => ledger.join().await?,
+            None => drop(ledger.take_over().await?),
+        }
+        let board = Arc::new(Board::new(name, places));
+        board.reset(&ledger.look().await?.saved, &ledger.held());
+        let (member, live) = (ledger.member(), ledger.build());
+        let lookout = Lookout::start(&self.database, live, &board, member, self.share).await?;
         let shutdown = self.shutdown.child_token();
         let mut run = Run {
             worker: self.clone(),
             projection,
             database,
             ledger,
+            lookout,
             board: board.clone(),
             extent,
             parked: HashSet::new(),
             shutdown: shutdown.clone(),
         };
-        if let Err(error) = run.prepare(&saved).await {
-            run.release().await;
-            return Err(error);
-        }
+        let begun = async {
+            run.regroup().await?;
+            run.begin().await
+        };
+        let saved = match begun.await {
+            Ok(saved) => saved,
+            Err(error) => {
+                run.leave().await;
+                return Err(error);
+            }
+        };
         tokio::spawn(run.finish(saved));
         Ok(Handle::new(board, self.log.clone(), self.database.clone(), shutdown))
     }
 
-    /// A name that no other worker has.
-    fn holder(&self) -> Arc<str> {
-        format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into()
+    /// This worker under a name that no other one has.
+    fn member(&self) -> Member {
+        let name = format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into();
+        Member { name, beat: 0, shares: self.share.is_some() }
     }
 
     fn check_sources(&self) -> Result<(), Error> {
@@ -190,17 +213,20 @@ impl Worker {
 }
 
 impl Run {
-    /// Before it goes on from these checkpoints.
-    async fn prepare(&mut self, saved: &[Saved]) -> Result<(), Error> {
-        self.now_parked(parked::streams(&self.database, self.ledger.build()).await?);
-        self.verify(saved).await
+    /// Before it goes on: where, and with what parked, as nobody else can change it any more.
+    async fn begin(&mut self) -> Result<Vec<Saved>, Error> {
+        let saved = self.look().await?;
+        self.look_for_parked().await?;
+        self.verify(&saved).await?;
+        self.board.reset(&saved, &self.ledger.held());
+        Ok(saved)
     }
 
-    /// Compares each checkpoint with the log.
+    /// Compares the checkpoint of each place that it holds with the log.
     async fn verify(&self, saved: &[Saved]) -> Result<(), Error> {
         const AT_ONCE: usize = 16;
-        let places = self.board.places();
-        let checks = places.iter().zip(saved).map(|(place, saved)| {
+        let places = self.board.places().iter().zip(saved).zip(self.ledger.held());
+        let checks = places.filter(|(_, held)| *held).map(|((place, saved), _)| {
             let source = &self.worker.sources[place.source];
             verify_checkpoint(&*self.worker.log, source, place.partition, &saved.checkpoint).boxed()
         });

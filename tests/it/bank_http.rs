@@ -465,12 +465,15 @@ async fn two_serving_banks_read_what_either_wrote() {
             }
         }
     }
-    let stands_by = eventually("all three projections of the first to stand by", LONG, async || {
-        let metrics = first.get("/metrics").await;
-        let text = metrics.body.as_str()?;
-        (text.lines().filter(|line| line.contains("_standing_by{") && line.ends_with(" 1")).count() == 3).then_some(())
-    });
-    stands_by.await;
+    for bank in [&first, &second] {
+        let shares = eventually("both to have partitions of all three projections", LONG, async || {
+            let metrics = bank.get("/metrics").await;
+            let text = metrics.body.as_str()?;
+            let held = text.lines().filter_map(|line| line.strip_prefix("bank_projection_partitions{"));
+            (held.filter(|line| !line.ends_with(" 0")).count() == 3).then_some(())
+        });
+        shares.await;
+    }
 
     second.process.sigterm();
     assert!(second.process.wait(LONG).await.success(), "{}", second.process.stderr());

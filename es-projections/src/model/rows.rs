@@ -357,11 +357,12 @@ impl<R: ReadModel> TableOf for Held<R> {
     }
 
     async fn write(self: Box<Self>, tx: &mut Tx, events: &[&Recorded]) -> Result<(), Error> {
-        let (mut added, mut changed, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut added, mut missed, mut changed, mut deleted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for slot in self.slots {
             let Some(by) = slot.changed_by else { continue };
             match (slot.stored, slot.row) {
                 (None, Some(row)) => added.push(values(&row, None, events[by])?),
+                (Some(Stored::Absent), Some(row)) => missed.push(values(&row, None, events[by])?),
                 (Some(_), Some(row)) => {
                     let before = slot.lineage.filter(|_| !slot.deleted);
                     changed.push(values(&row, before, events[by])?);
@@ -375,6 +376,9 @@ impl<R: ReadModel> TableOf for Held<R> {
         }
         if !changed.is_empty() {
             tx.upsert(&self.table, changed).await?;
+        }
+        if !missed.is_empty() {
+            tx.insert(&self.table, missed, OnDuplicate::Retry).await?;
         }
         if !added.is_empty() {
             tx.insert(&self.table, added, OnDuplicate::Fail).await?;

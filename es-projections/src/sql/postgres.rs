@@ -123,9 +123,16 @@ impl Tx {
         rows: Vec<Vec<Value>>,
         or: OnDuplicate,
     ) -> Result<u64> {
+        let key = table.key_columns();
+        let keep = format!(" ON CONFLICT ({}) DO NOTHING", names(key, ""));
         let end = match or {
             OnDuplicate::Fail => "",
-            OnDuplicate::Keep => " ON CONFLICT DO NOTHING",
+            OnDuplicate::Keep => &keep,
+            // In order, so that two that add the same rows don't wait in circles.
+            OnDuplicate::Retry => {
+                let ordinals = (1..=key.len()).map(|place| place.to_string()).collect::<Vec<_>>();
+                &format!(" ORDER BY {}{keep}", ordinals.join(", "))
+            }
         };
         self.write(table, name, rows, end).await
     }
@@ -144,8 +151,14 @@ impl Tx {
     pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
         let key = table.key_columns();
         let (name, select, on) = (statement::quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));
-        let sql =
-            format!("SELECT {select} FROM {} AS k({}) JOIN {name} AS t ON {on}", unnest(key.len()), names(key, ""));
+        // Other workers may load the same rows, to change them: one after the other, in the order of the keys, so that
+        // they don't wait in circles.
+        let sql = format!(
+            "SELECT {select} FROM {} AS k({}) JOIN {name} AS t ON {on} ORDER BY {} FOR UPDATE OF t",
+            unnest(key.len()),
+            names(key, ""),
+            names(key, "t.")
+        );
         let mut loaded = Vec::new();
         for chunk in chunks(keys) {
             loaded.append(&mut rows(&mut self.0, &sql, arrays(key, &chunk)?).await?);

@@ -125,7 +125,9 @@ impl Tx {
     ) -> Result<u64> {
         let end = match or {
             OnDuplicate::Fail => "",
-            OnDuplicate::Keep => " ON CONFLICT DO NOTHING",
+            OnDuplicate::Keep | OnDuplicate::Retry => {
+                &format!(" ON CONFLICT ({}) DO NOTHING", names(table.key_columns(), ""))
+            }
         };
         // A failed statement ends the transaction, so what it had done need not be undone: FAIL spares the copy of each
         // page that ABORT would keep, a third of the time.

@@ -31,6 +31,9 @@ pub enum OnDuplicate {
     Fail,
     /// The row that is there stays.
     Keep,
+    /// The transaction can only be rolled back, and is tried again without counting as a failure: for rows that were
+    /// looked for and not there, since another worker may have been first.
+    Retry,
 }
 
 impl Tx {
@@ -109,15 +112,22 @@ impl Tx {
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
         table.check_rows(table.columns(), &rows)?;
         self.usable()?;
-        let name = self.full_name(table);
+        let (name, count) = (self.full_name(table), rows.len() as u64);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
         };
-        self.noted(&format!("adding to {name}"), done)
+        let doing = format!("adding to {name}");
+        let added = self.noted(&doing, done)?;
+        if or == OnDuplicate::Retry && added < count {
+            self.failed = true;
+            return Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"));
+        }
+        Ok(added)
     }
 
-    /// The rows of these keys that are there, in no particular order.
+    /// The rows of these keys that are there, in no particular order. Until the end of the transaction nobody else can
+    /// change them; of those that are not there another one may be the first to add them.
     ///
     /// # Errors
     /// As for [`Tx::upsert`].
@@ -199,7 +209,7 @@ impl Tx {
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
-            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '1s'").await,
+            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '200ms'").await,
         };
         self.noted("setting the lock timeout", done)
     }

@@ -15,7 +15,7 @@ use crate::sql::Database;
 
 /// How long [`Handle::status`] asks the log.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a worker that stands by is asked to look while somebody waits.
+/// How often a worker is asked to look at what others commit while somebody waits.
 const ASK: Duration = Duration::from_millis(50);
 
 /// A worker that was started. Dropping the last clone of its handle stops it without waiting.
@@ -41,8 +41,8 @@ impl Handle {
 
     /// Waits until the read model contains the event at this position: reads what was written.
     ///
-    /// The database is not asked: the worker tells after each commit. Only one that stands by looks there, for what
-    /// the other one commits.
+    /// The database is not asked: the worker tells after each commit. Only where others hold some of the partitions does
+    /// it look there, for what they commit.
     ///
     /// # Errors
     /// [`Error::Deadline`] with where it is when `within` has passed, [`Error::Parked`] when the event waits behind one
@@ -58,7 +58,7 @@ impl Handle {
         };
         if self.wait_until(within, |progress| progress[place].next > position.offset).await? {
             // Only where something is parked, or another worker would know, is the database asked.
-            let sure = self.board.read(|notice| notice.parked() == 0 && !notice.is_standing_by());
+            let sure = self.board.read(|notice| notice.is_sound(place));
             return if sure {
                 Ok(())
             } else {
@@ -68,7 +68,8 @@ impl Handle {
         Err(self.late(position.clone(), self.board.read(|notice| notice.progress()[place].next), within))
     }
 
-    /// Waits until everything that is in the log when this is called has been handled.
+    /// Waits until everything that is in the log when this is called has been handled. The begin of a command that is not
+    /// complete counts as handled where this worker itself holds the partition: of others it does not know what they have read.
     ///
     /// # Errors
     /// As for [`Handle::wait_for`]; [`Error::Log`] when the log can't be asked for its end.

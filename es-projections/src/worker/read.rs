@@ -1,5 +1,6 @@
 //! The readers: decode, apply the validity rule, and put whole commands into the hopper.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(super) struct Quarantined {
     pub(super) value: Bytes,
 }
 
-/// Reads all partitions of one source until something is final.
+/// Reads partitions of one source until something is final.
 pub(super) struct SourceReader {
     pub(super) log: Arc<dyn Log>,
     pub(super) source: EventSource,
@@ -59,11 +60,12 @@ impl Selection {
 }
 
 impl SourceReader {
-    /// Reads on from the checkpoints, one per partition, and returns only with an error that trying again can't mend.
-    pub(super) async fn run(self, checkpoints: Vec<Checkpoint>) -> LogError {
-        let partitions = 0..self.source.partitions;
-        let resume = |(partition, checkpoint)| PartitionReader::resume(self.source.clone(), partition, checkpoint);
-        let mut readers: Vec<_> = partitions.zip(&checkpoints).map(resume).collect();
+    /// Reads on from the checkpoints of these partitions, and returns only with an error that trying again can't mend.
+    pub(super) async fn run(self, checkpoints: Vec<(u32, Checkpoint)>) -> LogError {
+        let resume = |(partition, checkpoint): &(u32, Checkpoint)| {
+            (*partition, PartitionReader::resume(self.source.clone(), *partition, checkpoint))
+        };
+        let mut readers: HashMap<_, _> = checkpoints.iter().map(resume).collect();
         let mut pause = Pause::new("reading the log");
         loop {
             let Err(error) = self.follow(&mut readers, &mut pause).await;
@@ -78,18 +80,17 @@ impl SourceReader {
 
     async fn follow(
         &self,
-        readers: &mut [PartitionReader],
+        readers: &mut HashMap<u32, PartitionReader>,
         pause: &mut Pause,
     ) -> Result<std::convert::Infallible, LogError> {
-        let from: Vec<_> = readers.iter().map(|reader| (reader.partition(), reader.next())).collect();
+        let from: Vec<_> = readers.values().map(|reader| (reader.partition(), reader.next())).collect();
         let mut log = self.log.reader(&self.source.topic, &from).await?;
         loop {
             let batch = log.next().await?;
             if pause.reset() {
                 self.board.well(Origin::Source(self.index));
             }
-            let partition = batch.partition as usize;
-            let reader = readers.get_mut(partition).expect("a log reads the partitions that it was asked for");
+            let reader = readers.get_mut(&batch.partition).expect("a log reads the partitions that it was asked for");
             self.feed(reader, batch).await?;
         }
     }

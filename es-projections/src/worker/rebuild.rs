@@ -15,13 +15,14 @@ use crate::checkpoint::{Ledger, Place};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
+use crate::members::Member;
 use crate::parked::{self, Parked};
 use crate::projection::Projection;
 use crate::sql::{Database, Table};
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(200);
-/// How often those that stand by are shown that a rebuild is at work while the live one stands still.
+/// How often the others are shown that a rebuild is at work while the live one stands still.
 const SHOW: Duration = Duration::from_millis(100);
 /// The most aggregates that are told which a new build has parked.
 const PARKED_TOLD_MAX: u32 = 5;
@@ -96,7 +97,7 @@ impl Worker {
     ///
     /// For another version of the projection, or for the same one to be sure of the rows. Stopped half way, by dropping the
     /// future or killing the process, it goes on from there when it is called again. Workers that keep up the live one
-    /// must [stand by](Worker::stand_by): for the moment of the switch this one takes their fence, and those of the same
+    /// must [share](Worker::share): for the moment of the switch this one takes all partitions, and those of the same
     /// version go on with the new build. `report` is called a few times a second.
     ///
     /// # Errors
@@ -116,7 +117,7 @@ impl Worker {
         let live = loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
-            let reached = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder()).look().await?;
+            let reached = self.whole(&live).look().await?;
             let began = Instant::now();
             self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
             // What no longer gets shorter never gets short enough.
@@ -127,7 +128,7 @@ impl Worker {
             took_before = took;
         };
         // From here on the live one stands still.
-        let mut ledger = Ledger::new(self.database.clone(), live.clone(), self.places(), self.holder());
+        let mut ledger = self.whole(&live);
         let stands = ledger.take_over().await?;
         let compared = async {
             self.build(&projection, &build, Extent::of(&stands), &mut pace, &mut report).await?;
@@ -149,7 +150,7 @@ impl Worker {
                 return Err(ledger.fenced(0));
             }
             // Another rebuild may have removed it meanwhile, or begun it anew.
-            let built = Ledger::new(self.database.clone(), build.clone(), self.places(), self.holder());
+            let built = self.whole(&build);
             if !built.close_at(&mut tx, &stands).await? {
                 return Err(built.fenced(0));
             }
@@ -163,9 +164,9 @@ impl Worker {
             tx.commit().await
         };
         let switched = switched.await;
-        // Whoever stands by takes the fence of whichever is live now.
-        if let Err(error) = ledger.release().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "giving the fence back failed");
+        // Those that share take the places of whichever is live now.
+        if let Err(error) = ledger.leave().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "giving the fences back failed");
         }
         if switched.is_ok() {
             tracing::info!(projection = projection.name(), build = build.number, "the rebuilt read model is live");
@@ -266,7 +267,7 @@ impl Worker {
     ) -> Result<(), Error> {
         let until = extent.until.clone().unwrap_or_default();
         // Another one that is at it keeps the fence.
-        let worker = Self { stand_by: None, ..self.clone() };
+        let worker = Self { share: None, ..self.clone() };
         let handle = worker.start_build(projection.clone(), build.clone(), extent).await?;
         let ended = async {
             loop {
@@ -283,6 +284,12 @@ impl Worker {
             return Ok(());
         }
         Err(Error::Stopped { projection: build.projection.clone(), source: None }) // it was asked to
+    }
+
+    /// The ledger of one that takes all places.
+    fn whole(&self, build: &Build) -> Ledger {
+        let member = Member { shares: false, ..self.member() };
+        Ledger::new(self.database.clone(), build.clone(), self.places(), member)
     }
 
     /// Where the log ends.
@@ -311,13 +318,13 @@ impl Worker {
     }
 }
 
-/// Holds the fences, as those that stand by can see, until they are lost.
+/// Holds the fences, as others can see, until they are lost.
 async fn hold(ledger: &mut Ledger) -> Error {
     loop {
         tokio::time::sleep(SHOW).await;
         match ledger.renew().await {
             Err(error) if error.is_fenced() => return error,
-            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "renewing the fence failed"),
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "raising the beat failed"),
             Ok(()) => {}
         }
     }

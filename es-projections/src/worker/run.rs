@@ -16,7 +16,9 @@ use super::Worker;
 use super::hopper::{Chunk, Hopper};
 use super::quarantine;
 use super::read::{PAUSE_MAX, Selection, SourceReader};
+use super::share::Lookout;
 use super::state::{Board, Origin};
+use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Move, Place, Saved};
 use crate::error::Error;
 use crate::parked;
@@ -27,8 +29,8 @@ use crate::sql::{Database, Tx};
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// How long an attempt may go on after the worker was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long giving the fence back may take: without, those that stand by wait longer, and that is all.
-const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// How long giving places back may take: without, others take them later, and that is all.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
 
 /// How often an operator's wishes for parked aggregates are looked for.
 const LOOK_ASKED: Duration = Duration::from_millis(200);
@@ -43,9 +45,10 @@ pub(super) struct Run {
     /// As the projection sees it.
     pub(super) database: Database,
     pub(super) ledger: Ledger,
+    pub(super) lookout: Lookout,
     pub(super) board: Arc<Board>,
     pub(super) extent: Extent,
-    /// The aggregates whose events wait.
+    /// The aggregates whose events wait, of the places that it holds.
     pub(super) parked: HashSet<StreamId>,
     pub(super) shutdown: CancellationToken,
 }
@@ -94,8 +97,8 @@ pub(super) enum Next {
     Continue,
     /// Nothing: the worker was asked to stop.
     Stop,
-    /// Reading again from these checkpoints: the database stands elsewhere than was believed.
-    Rewind(Vec<Saved>),
+    /// Reading again from what is saved: the database stands elsewhere than was believed, or other places are held.
+    Anew,
 }
 
 impl Run {
@@ -107,7 +110,7 @@ impl Run {
             Ok(Err(error)) => Some(error),
             Err(panic) => Some(self.failed("the worker itself".into(), panicked(&*panic))),
         };
-        self.release().await;
+        self.leave().await;
         let projection = self.board.projection();
         match &error {
             None => tracing::info!(%projection, "projection stopped"),
@@ -117,49 +120,96 @@ impl Run {
     }
 
     async fn work(&mut self, mut saved: Vec<Saved>) -> Result<(), Error> {
-        while let Next::Rewind(stored) = self.follow_or_stand_by(&saved).await? {
-            if !self.prepare_patiently(&stored).await? {
-                break;
-            }
-            self.board.reset(&stored);
-            saved = stored;
-        }
-        Ok(())
-    }
-
-    async fn follow_or_stand_by(&mut self, saved: &[Saved]) -> Result<Next, Error> {
-        match (self.follow(saved).await, self.worker.stand_by) {
-            (Err(error), Some(silence)) if error.is_fenced() => self.stand_by(silence).await,
-            (followed, _) => followed,
-        }
-    }
-
-    /// Gives the fence back, so that who stands by need not wait for silence.
-    pub(super) async fn release(&self) {
-        let released = tokio::time::timeout(RELEASE_MAX, self.ledger.release()).await;
-        if let Ok(Err(error)) = released {
-            let projection = self.board.projection();
-            tracing::debug!(%projection, error = &error as &dyn std::error::Error, "giving the fence back failed");
-        }
-    }
-
-    /// Does [`Run::prepare`] again and again while log or database can't be reached. False when asked to stop.
-    async fn prepare_patiently(&mut self, saved: &[Saved]) -> Result<bool, Error> {
-        let mut pause = Pause::new("comparing checkpoints with the log");
         loop {
-            match self.prepare(saved).await {
+            match self.follow(&saved).await {
+                Ok(Next::Anew) => {}
+                Ok(Next::Continue | Next::Stop) => return Ok(()),
+                // It lost a place, and goes on with the others.
+                Err(error) if error.is_fenced() && self.shares() => {}
+                Err(error) => return Err(error),
+            }
+            match self.begin_patiently().await? {
+                Some(stored) => saved = stored,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn shares(&self) -> bool {
+        self.worker.share.is_some()
+    }
+
+    /// Gives back what it holds, so that others need not wait for silence.
+    pub(super) async fn leave(&mut self) {
+        self.lookout.stop().await;
+        let left = tokio::time::timeout(LEAVE_MAX, self.ledger.leave()).await;
+        if let Ok(Err(error)) = left {
+            let projection = self.board.projection();
+            tracing::debug!(%projection, error = &error as &dyn std::error::Error, "giving the fences back failed");
+        }
+    }
+
+    /// Does [`Run::begin`] again and again while log or database can't be reached. None when asked to stop.
+    async fn begin_patiently(&mut self) -> Result<Option<Vec<Saved>>, Error> {
+        let mut pause = Pause::new("beginning at the checkpoints");
+        loop {
+            let begun = async {
+                if self.shares() {
+                    self.turn_to_live().await?;
+                }
+                self.begin().await
+            };
+            match begun.await {
                 Err(error) if error.is_retryable() => {
                     let error = Arc::new(error);
                     self.board.trouble(Origin::Commit, error.clone());
                     let pause = pause.grow(self.board.projection(), &error);
                     tokio::select! {
-                        () = self.shutdown.cancelled() => return Ok(false),
+                        () = self.shutdown.cancelled() => return Ok(None),
                         () = tokio::time::sleep(pause) => {}
                     }
                 }
-                verified => return verified.map(|()| true),
+                // It lost another place since it looked, or the read model was replaced.
+                Err(error) if error.is_fenced() && self.shares() && self.find_live().await?.is_some() => {
+                    tokio::time::sleep(Pause::FIRST).await;
+                }
+                begun => return begun.map(Some),
             }
         }
+    }
+
+    /// The rows as they stand. What was lost, and what a commit of unknown outcome took, this worker holds no more.
+    pub(super) async fn look(&mut self) -> Result<Vec<Saved>, Error> {
+        let standing = self.ledger.look().await?;
+        let lost = self.ledger.drop_lost(&standing);
+        if let (Some(place), false) = (lost, self.shares()) {
+            return Err(self.ledger.fenced(place));
+        }
+        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
+        Ok(standing.saved)
+    }
+
+    /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
+    /// version.
+    async fn turn_to_live(&mut self) -> Result<(), Error> {
+        let live = self.find_live().await?;
+        if live.is_none() || live.as_ref() == Some(self.ledger.build()) {
+            return Ok(());
+        }
+        let (database, build) = (&self.worker.database, builds::live(&self.worker.database, &*self.projection).await?);
+        let (places, member) = (self.board.places().clone(), self.ledger.member().clone());
+        let mut ledger = Ledger::new(database.clone(), build.clone(), places, member);
+        ledger.join().await?;
+        let lookout = Lookout::start(database, &build, &self.board, ledger.member(), self.worker.share).await?;
+        self.leave().await;
+        self.database = build.of(&self.worker.database);
+        (self.ledger, self.lookout) = (ledger, lookout);
+        self.regroup().await.map(drop)
+    }
+
+    /// The build that is the read model now.
+    async fn find_live(&self) -> Result<Option<Build>, Error> {
+        builds::look_for_live(&self.worker.database, &self.ledger.build().projection).await
     }
 
     /// Reads on from the checkpoints and commits batch after batch.
@@ -182,6 +232,17 @@ impl Run {
                     looked = Instant::now();
                     continue;
                 }
+                seen = self.lookout.changed() => {
+                    if !seen {
+                        return Err(self.failed("the lookout".into(), "it has ended".into()));
+                    }
+                    match self.regroup().await {
+                        Ok(true) => return Ok(Next::Anew),
+                        Ok(false) => continue,
+                        Err(error) if error.is_retryable() => continue, // tried again after the next look
+                        Err(error) => return Err(error),
+                    }
+                }
                 batch = hopper.take(), if sure => batch,
             };
             match self.settle(Batch::new(batch)).await? {
@@ -200,10 +261,12 @@ impl Run {
 
     fn spawn_readers(&self, hopper: &Arc<Hopper>, saved: &[Saved]) -> JoinSet<LogError> {
         let mut readers = JoinSet::new();
+        let held = self.ledger.held();
         let mut first_place = 0;
         for (index, source) in self.worker.sources.iter().enumerate() {
-            let after = first_place + source.partitions as usize;
-            let checkpoints = saved[first_place..after].iter().map(|saved| saved.checkpoint.clone()).collect();
+            let places = first_place..first_place + source.partitions as usize;
+            let of_place = |place: usize| (self.board.places()[place].partition, saved[place].checkpoint.clone());
+            let checkpoints: Vec<_> = places.clone().filter(|&place| held[place]).map(of_place).collect();
             let reader = SourceReader {
                 log: self.worker.log.clone(),
                 source: source.clone(),
@@ -211,11 +274,13 @@ impl Run {
                 first_place,
                 hopper: hopper.clone(),
                 board: self.board.clone(),
-                until: self.extent.until.as_ref().map(|until| until[first_place..after].to_vec()),
+                until: self.extent.until.as_ref().map(|until| until[places.clone()].to_vec()),
                 selection: self.extent.selection,
             };
-            readers.spawn(reader.run(checkpoints));
-            first_place = after;
+            if !checkpoints.is_empty() {
+                readers.spawn(reader.run(checkpoints));
+            }
+            first_place = places.end;
         }
         readers
     }
@@ -251,7 +316,8 @@ impl Run {
                 }
             }
             // Whether a failed commit took place, and who else moved the checkpoint, is what the checkpoint says.
-            match self.ledger.load().await {
+            match self.look().await {
+                Ok(_) if !self.holds_all_of(&batch) => return Ok(Next::Anew),
                 Ok(saved) if batch.is_in(&saved) => {
                     // Which of its aggregates were parked then is not known here.
                     if let Ok(parked) = parked::streams(&self.database, self.ledger.build()).await {
@@ -260,14 +326,20 @@ impl Run {
                     }
                 }
                 Ok(saved) if batch.comes_next(&saved) => tokio::time::sleep(Pause::FIRST).await,
-                Ok(saved) => {
+                Ok(_) => {
                     tracing::warn!(projection = %self.board.projection(), "the database went back: reading again from there");
-                    return Ok(Next::Rewind(saved));
+                    return Ok(Next::Anew);
                 }
                 Err(error) if error.is_fenced() => return Err(error),
                 Err(_) => {} // tried again, and told, with the batch
             }
         }
+    }
+
+    /// Whether it holds the places of a batch still.
+    fn holds_all_of(&self, batch: &Batch) -> bool {
+        let held = self.ledger.held();
+        batch.chunks.iter().all(|chunk| held[chunk.place])
     }
 
     /// Gives a piece of work its time, or tells that it took longer; none when the worker was asked to stop and it did not
@@ -286,9 +358,11 @@ impl Run {
         }
     }
 
-    /// Notes which aggregates wait, and shows how many.
+    /// Notes which aggregates wait at the places that it holds, and shows how many.
     pub(super) fn now_parked(&mut self, parked: Vec<StreamId>) {
-        self.parked = parked.into_iter().collect();
+        let held = self.ledger.held();
+        let here = |stream: &StreamId| self.board.place_of_stream(stream).is_some_and(|place| held[place]);
+        self.parked = parked.into_iter().filter(here).collect();
         self.board.parked(self.parked.len());
     }
 

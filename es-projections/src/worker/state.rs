@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use es_core::{Checkpoint, Position};
+use es_core::{Checkpoint, Position, StreamId, partition_of};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use crate::checkpoint::{Place, Saved, Standing};
+use crate::checkpoint::{Place, Saved};
 use crate::error::Error;
 
 /// How a worker is doing.
@@ -25,11 +27,11 @@ pub enum WorkerState {
         /// How often it failed since then.
         attempts: u32,
     },
-    /// Another worker, mostly of another process, took the fence and does the work: see
-    /// [`Worker::stand_by`](super::Worker::stand_by).
+    /// Other workers, mostly of other processes, hold all partitions: see [`Worker::share`](super::Worker::share). It
+    /// shows what they commit, and takes its share as soon as there is one.
     StandingBy {
-        /// That worker.
-        holder: Arc<str>,
+        /// Why it holds none.
+        why: StandsBy,
         /// Since when.
         since: DateTime<Utc>,
     },
@@ -40,13 +42,42 @@ pub enum WorkerState {
     },
 }
 
+/// Why a worker holds no partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StandsBy {
+    /// Others hold them for now: one that does not share them, a rebuild, or those that give some back in a moment.
+    Others {
+        /// One of them.
+        holder: Arc<str>,
+    },
+    /// There are more workers than partitions: another one's end would give it something to do.
+    Spare {
+        /// How many workers there are.
+        workers: usize,
+        /// How many partitions there are.
+        partitions: usize,
+    },
+}
+
+impl fmt::Display for StandsBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Others { holder } => write!(f, "its partitions are held by {holder}"),
+            Self::Spare { workers, partitions } => {
+                write!(f, "there are more workers ({workers}) than partitions ({partitions})")
+            }
+        }
+    }
+}
+
 /// In a few words, the causes of an error not among them.
 impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("running"),
             Self::Retrying { error, attempts, .. } => write!(f, "trying again after {attempts} failures: {error}"),
-            Self::StandingBy { holder, .. } => write!(f, "standing by: fence taken by {holder}"),
+            Self::StandingBy { why, .. } => write!(f, "standing by: {why}"),
             Self::Stopped { error: None } => f.write_str("stopped"),
             Self::Stopped { error: Some(error) } => write!(f, "stopped: {error}"),
         }
@@ -73,6 +104,8 @@ pub struct PartitionProgress {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: u32,
+    /// Whether this worker folds it in; else another one does, or one will in a moment.
+    pub held: bool,
     /// The offset to go on from: everything before is in the read model.
     pub next: u64,
     /// The offset up to which it has read: further than `next` while a command is not complete.
@@ -94,7 +127,7 @@ pub(super) struct Board {
     projection: Arc<str>,
     places: Arc<[Place]>,
     sender: watch::Sender<Notice>,
-    /// Somebody waits for progress: who only looks at what another worker commits looks sooner.
+    /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
 }
 
@@ -103,10 +136,12 @@ pub(super) struct Board {
 pub(super) struct Notice {
     progress: Vec<PartitionProgress>,
     troubles: BTreeMap<Origin, Trouble>,
-    /// Who has the fence, and since when.
-    standing_by: Option<(Arc<str>, DateTime<Utc>)>,
-    /// How many aggregates are parked.
+    /// Why it holds no place, and since when.
+    standing_by: Option<(StandsBy, DateTime<Utc>)>,
+    /// How many aggregates are parked at the places that it holds.
     parked: usize,
+    /// The same at the others.
+    parked_elsewhere: usize,
     stopped: Option<Option<Arc<Error>>>,
 }
 
@@ -115,6 +150,8 @@ pub(super) struct Notice {
 pub(super) enum Origin {
     /// The transaction.
     Commit,
+    /// The look at the other workers.
+    Lookout,
     /// The reader of a source.
     Source(usize),
 }
@@ -123,14 +160,14 @@ pub(super) enum Origin {
 struct Trouble {
     error: Arc<Error>,
     since: DateTime<Utc>,
+    /// The same by a clock that is not set.
+    began: Instant,
     attempts: u32,
 }
 
 impl Board {
-    pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>, saved: &[Saved]) -> Self {
-        let board = Self { projection, places, sender: watch::Sender::default(), asked: Notify::new() };
-        board.reset(saved);
-        board
+    pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>) -> Self {
+        Self { projection, places, sender: watch::Sender::default(), asked: Notify::new() }
     }
 
     pub(super) fn projection(&self) -> &Arc<str> {
@@ -155,31 +192,55 @@ impl Board {
         self.places.iter().position(here)
     }
 
-    /// Shows a worker that begins, or begins anew, at what is saved.
-    pub(super) fn reset(&self, saved: &[Saved]) {
-        let progress = self.progress_of(saved);
+    /// The place of an aggregate's events.
+    pub(super) fn place_of_stream(&self, stream: &StreamId) -> Option<usize> {
+        let of_type = |place: &&Place| place.category == stream.category;
+        let partitions = self.places.iter().filter(of_type).count();
+        let partition = (partitions > 0).then(|| partition_of(&stream.id, partitions as u32))?;
+        let here = |place: &Place| place.category == stream.category && place.partition == partition;
+        self.places.iter().position(here)
+    }
+
+    /// Shows a worker that begins, or begins anew, at what is saved, and which places it holds.
+    pub(super) fn reset(&self, saved: &[Saved], held: &[bool]) {
+        let mut progress = self.progress_of(saved);
+        for (at, held) in progress.iter_mut().zip(held) {
+            at.held = *held;
+        }
         self.sender.send_modify(|notice| {
             notice.progress = progress;
-            notice.troubles.clear();
-            notice.standing_by = None;
+            notice.troubles.retain(|origin, _| *origin == Origin::Lookout);
         });
     }
 
-    /// Shows what another worker saved.
-    pub(super) fn stands_by(&self, standing: &Standing) {
-        let mut progress = self.progress_of(&standing.saved);
-        let holder = standing.holder.clone().unwrap_or_else(|| "a worker that has stopped".into());
-        self.sender.send_modify(|notice| {
-            for (at, before) in progress.iter_mut().zip(&notice.progress) {
-                if at.next == before.next {
-                    at.read = before.read;
-                }
-            }
-            notice.progress = progress;
-            notice.troubles.clear();
-            let since = notice.standing_by.take().map_or_else(Utc::now, |(_, since)| since);
-            notice.standing_by = Some((holder, since));
+    /// Shows what is saved of the places that other workers hold.
+    pub(super) fn others(&self, saved: &[Saved]) {
+        let progress = self.progress_of(saved);
+        self.sender.send_if_modified(|notice| {
+            let others = notice.progress.iter_mut().zip(progress).filter(|(at, _)| !at.held);
+            others.fold(false, |changed, (at, saved)| {
+                // What this worker has read itself, of a command that is not complete, stays read.
+                let read = if at.next == saved.next { at.read } else { saved.read };
+                let saved = PartitionProgress { read, ..saved };
+                let moved = *at != saved;
+                *at = saved;
+                changed || moved
+            })
         });
+    }
+
+    /// Shows why it holds no place, if it holds none; true when that is news.
+    pub(super) fn stands_by(&self, why: Option<StandsBy>) -> bool {
+        let mut news = false;
+        self.sender.send_if_modified(|notice| {
+            let why = why.filter(|_| notice.progress.iter().all(|at| !at.held));
+            let (before, since) = notice.standing_by.take().unzip();
+            news = why != before;
+            let since = since.unwrap_or_else(Utc::now);
+            notice.standing_by = why.map(|why| (why, since));
+            news
+        });
+        news
     }
 
     fn progress_of(&self, saved: &[Saved]) -> Vec<PartitionProgress> {
@@ -187,6 +248,7 @@ impl Board {
             category: place.category.clone(),
             topic: place.topic.clone(),
             partition: place.partition,
+            held: false,
             next: saved.checkpoint.next,
             read: saved.checkpoint.next,
             checkpoint: saved.checkpoint.clone(),
@@ -202,9 +264,19 @@ impl Board {
         self.asked.notify_one();
     }
 
-    /// Waits until somebody waits for progress.
-    pub(super) async fn asked(&self) {
-        self.asked.notified().await;
+    /// Waits until somebody waits for progress while other workers hold some of the places.
+    pub(super) async fn asked_for_others(&self) {
+        loop {
+            self.asked.notified().await;
+            if !self.holds_all() {
+                return;
+            }
+        }
+    }
+
+    /// Whether no other worker has anything to do.
+    pub(super) fn holds_all(&self) -> bool {
+        self.read(|notice| notice.progress.iter().all(|at| at.held))
     }
 
     /// Shows that a place moved.
@@ -215,14 +287,30 @@ impl Board {
         });
     }
 
-    /// Shows how many aggregates are parked.
+    /// Shows how many of the parked aggregates are of places that other workers hold.
+    pub(super) fn parked_elsewhere(&self, streams: &[StreamId]) {
+        let places: Vec<_> = streams.iter().map(|stream| self.place_of_stream(stream)).collect();
+        self.sender.send_if_modified(|notice| {
+            let held = |place: &Option<usize>| place.is_some_and(|place| notice.progress[place].held);
+            let parked = places.iter().filter(|place| !held(place)).count();
+            std::mem::replace(&mut notice.parked_elsewhere, parked) != parked
+        });
+    }
+
+    /// For how long something has failed.
+    pub(super) fn in_trouble_for(&self) -> Duration {
+        let longest = |notice: &Notice| notice.troubles.values().map(|trouble| trouble.began.elapsed()).max();
+        self.read(longest).unwrap_or_default()
+    }
+
+    /// Shows how many aggregates are parked at the places that it holds.
     pub(super) fn parked(&self, parked: usize) {
         self.sender.send_if_modified(|notice| std::mem::replace(&mut notice.parked, parked) != parked);
     }
 
     pub(super) fn trouble(&self, origin: Origin, error: Arc<Error>) {
         self.sender.send_modify(|notice| {
-            let new = Trouble { error: error.clone(), since: Utc::now(), attempts: 0 };
+            let new = Trouble { error: error.clone(), since: Utc::now(), began: Instant::now(), attempts: 0 };
             let trouble = notice.troubles.entry(origin).or_insert(new);
             trouble.error = error;
             trouble.attempts += 1;
@@ -234,7 +322,10 @@ impl Board {
     }
 
     pub(super) fn stopped(&self, error: Option<Arc<Error>>) {
-        self.sender.send_modify(|notice| notice.stopped = Some(error));
+        self.sender.send_modify(|notice| {
+            notice.progress.iter_mut().for_each(|at| at.held = false);
+            notice.stopped = Some(error);
+        });
     }
 }
 
@@ -243,12 +334,14 @@ impl Notice {
         &self.progress
     }
 
+    /// How many aggregates are parked.
     pub(super) fn parked(&self) -> usize {
-        self.parked
+        self.parked + self.parked_elsewhere
     }
 
-    pub(super) fn is_standing_by(&self) -> bool {
-        self.standing_by.is_some()
+    /// Whether nothing of a place can be parked without this worker's knowledge, and nothing is.
+    pub(super) fn is_sound(&self, place: usize) -> bool {
+        self.progress[place].held && self.parked == 0
     }
 
     /// Whether the worker stopped, and why.
@@ -260,12 +353,12 @@ impl Notice {
         if let Some(error) = &self.stopped {
             return WorkerState::Stopped { error: error.clone() };
         }
-        if let Some(Trouble { error, since, attempts }) = self.troubles.values().next().cloned() {
+        if let Some(Trouble { error, since, attempts, .. }) = self.troubles.values().next().cloned() {
             return WorkerState::Retrying { error, since, attempts };
         }
         match self.standing_by.clone() {
-            Some((holder, since)) => WorkerState::StandingBy { holder, since },
-            None => WorkerState::Running,
+            Some((why, since)) if self.progress.iter().all(|at| !at.held) => WorkerState::StandingBy { why, since },
+            _ => WorkerState::Running,
         }
     }
 }

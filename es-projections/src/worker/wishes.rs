@@ -50,6 +50,10 @@ impl Run {
         };
         let mut failure = None;
         for (stream, mut asked) in asked {
+            // Others see to those of their places.
+            if !self.parked.contains(&stream) {
+                continue;
+            }
             while !self.shutdown.is_cancelled() {
                 match self.resume_in_time(&stream, &asked).await {
                     Ok(Page::Folded) => asked = Asked::Retry,
@@ -66,7 +70,7 @@ impl Run {
     }
 
     /// Reads which aggregates are parked, when nothing of this worker's can change that any more.
-    async fn look_for_parked(&mut self) -> Result<(), Error> {
+    pub(super) async fn look_for_parked(&mut self) -> Result<(), Error> {
         // Waits for a commit that failed only to be told.
         let mut tx = self.begin_holding().await?;
         let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
@@ -75,7 +79,7 @@ impl Run {
         Ok(())
     }
 
-    /// Begins a transaction in which nobody else can take the fence.
+    /// Begins a transaction in which nobody else can take any of the places that this worker holds.
     async fn begin_holding(&self) -> Result<Tx, Error> {
         let mut tx = self.database.begin().await?;
         if !self.ledger.holds(&mut tx).await? {

@@ -20,14 +20,14 @@ async fn goes_on(worker: &Handle, events: &mut Events) {
 }
 
 /// Shows: while events come in, a build catches up, holds the same rows, takes the other's place, and is kept up from then on by the
-/// worker that stood by meanwhile.
+/// workers that share meanwhile.
 pub async fn a_rebuild_takes_the_live_ones_place_under_load(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     for number in 0..500 {
         events.move_money(&format!("a{}", number % 40), 1 + number % 9);
     }
-    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(model()).await.unwrap();
     caught_up(&live).await;
     let worker = events.worker(&database).batch_max(20);
     let over = Arc::new(AtomicBool::new(false));
@@ -77,7 +77,7 @@ pub async fn a_rebuild_that_differs_is_refused_with_the_rows(url: &str) {
     for id in ["a", "b", "c"] {
         events.move_money(id, 5);
     }
-    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(model()).await.unwrap();
     caught_up(&live).await;
     let mut tx = database.begin().await.unwrap();
     for change in ["UPDATE {} SET balance = 6 WHERE id = 'a'", "DELETE FROM {} WHERE id = 'b'"] {
@@ -101,7 +101,7 @@ pub async fn a_rebuild_goes_on_where_it_was_stopped(url: &str) {
     for number in 0..2_000 {
         events.move_money(&format!("a{}", number % 40), 1);
     }
-    let live = events.worker(&database).stand_by(SILENCE).start(model()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(model()).await.unwrap();
     caught_up(&live).await;
     let token = tokio_util::sync::CancellationToken::new();
     let stop = token.clone();
@@ -139,7 +139,7 @@ pub async fn another_version_replaces_the_one_before(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     events.add("a", &[1, 2]);
-    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
     caught_up(&live).await;
     let newer = || Balances::of_version(2).with_column("note");
     let error = events.worker(&database).start(newer()).await.unwrap_err();
@@ -230,7 +230,7 @@ pub async fn a_build_that_was_begun_anew_meanwhile_is_not_made_live(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     let last = events.add("a", &[1, 2]);
-    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
     live.wait_for(&last, SOON).await.unwrap();
     let (other, log, source) = (url.to_owned(), events.log.clone(), events.source.clone());
     let mut reports = 0;
@@ -261,7 +261,7 @@ pub async fn a_build_that_is_removed_meanwhile_is_not_gone_on_with(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     events.add("a", &[1, 2]);
-    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
     caught_up(&live).await;
     let other = url.to_owned();
     let mut reports = 0;
@@ -286,7 +286,7 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     events.add("a", &[1]);
-    let live = events.worker(&database).stand_by(SILENCE).start(Balances::default()).await.unwrap();
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
     caught_up(&live).await;
     let slow = Balances::failing(|_| {
         std::thread::sleep(Duration::from_millis(1_100));
@@ -304,14 +304,14 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
     rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
 }
 
-/// Shows: however long the last pass takes, who stands by does not take the rebuild for dead.
+/// Shows: however long the last pass takes, who shares does not take the rebuild for dead.
 pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
     for _ in 0..10 {
         events.add("a", &[1]);
     }
-    let live = events.worker(&database).stand_by(Duration::from_millis(500)).start(Balances::default()).await.unwrap();
+    let live = events.worker(&database).share(Duration::from_millis(500)).start(Balances::default()).await.unwrap();
     caught_up(&live).await;
     let slow = Balances::failing(|_| {
         std::thread::sleep(Duration::from_millis(100));

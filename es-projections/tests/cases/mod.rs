@@ -10,7 +10,7 @@ pub mod faults;
 pub mod models;
 pub mod parked;
 pub mod replay;
-pub mod standing_by;
+pub mod sharing;
 pub mod support;
 pub mod waiting;
 
@@ -38,13 +38,22 @@ macro_rules! for_each_case {
                 a_log_that_goes_away_is_read_on
                 a_large_command_is_not_split
                 a_worker_of_a_removed_read_model_can_not_commit_to_the_next;
-            standing_by:
-                who_stands_by_goes_on_when_the_other_has_stopped
-                of_two_that_work_the_second_keeps_the_fence_and_both_wait
-                who_stands_by_takes_over_from_a_silent_one
-                a_slow_one_keeps_the_fence
+            sharing:
+                partitions_are_split_evenly_while_workers_join_and_leave
+                a_worker_that_starts_and_stops_beside_another_ends_nothing
+                every_handle_waits_for_every_partition
+                who_gets_nothing_done_loses_its_partitions
+                who_is_frozen_in_a_batch_loses_its_partitions_and_changes_nothing
+                a_slow_one_keeps_its_partitions
+                who_comes_back_under_its_name_need_not_wait
+                who_does_not_share_has_all_until_it_stops
+                more_workers_than_partitions_is_said
                 an_incomplete_command_is_nobodys_silence
-                a_removed_read_model_ends_who_stands_by;
+                a_removed_read_model_ends_who_shares
+                a_rebuild_takes_the_place_of_what_two_share
+                who_holds_the_partition_sees_to_a_wish
+                rows_of_several_partitions_lose_no_update
+                whoever_joins_leaves_or_dies_no_event_is_lost_or_doubled;
             waiting:
                 a_wait_ends_when_the_event_is_visible
                 a_wait_ends_at_its_deadline_and_says_where_it_is

@@ -285,8 +285,8 @@ pub async fn a_wish_that_hangs_does_not_keep_a_worker(url: &str) {
 pub async fn what_was_left_out_is_left_out_of_a_rebuild(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
-    let standing_by = || events.worker(&database).park_after(0).stand_by(SOON);
-    let worker = standing_by().start(model()).await.unwrap();
+    let sharing = || events.worker(&database).park_after(0).share(SOON);
+    let worker = sharing().start(model()).await.unwrap();
     for amount in [5, FAILS as i64, 2] {
         events.move_money("a", amount);
     }
@@ -314,7 +314,7 @@ pub async fn what_is_visible_is_not_parked_by_a_rebuild(url: &str) {
     events.add("b", &[1]);
     events.add("c", &[1]);
     let last = events.add("a", &[1]);
-    let worker = events.worker(&database).park_after(0).stand_by(SOON).start(live).await.unwrap();
+    let worker = events.worker(&database).park_after(0).share(SOON).start(live).await.unwrap();
     worker.wait_for(&last, SOON).await.unwrap();
     caught_up(&worker).await;
     let rebuild = events.worker(&database).park_after(0).rebuild(newer, Check::Nothing, |_| {}).await;

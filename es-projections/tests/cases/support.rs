@@ -44,17 +44,16 @@ impl Events {
     }
 
     pub fn of(category: &str, log: MemoryLog) -> Self {
+        Self::with_partitions(category, log, PARTITIONS)
+    }
+
+    pub fn with_partitions(category: &str, log: MemoryLog, partitions: u32) -> Self {
         let topic = es_core::events_topic("bank", category);
-        let source = EventSource {
-            context: "bank".into(),
-            category: category.into(),
-            topic: topic.into(),
-            partitions: PARTITIONS,
-        };
+        let source = EventSource { context: "bank".into(), category: category.into(), topic: topic.into(), partitions };
         let encoder = Encoder::new("bank", category);
-        let writers = vec![Writer::default(); PARTITIONS as usize];
+        let writers = vec![Writer::default(); partitions as usize];
         let mut events = Self { log, source, encoder, writers, streams: HashMap::new(), now_ms: 1_700_000_000_000 };
-        for partition in 0..PARTITIONS {
+        for partition in 0..partitions {
             events.claim(partition);
         }
         events
@@ -65,7 +64,8 @@ impl Events {
         let before = self.writers[partition as usize].epoch;
         let epoch = Epoch { number: before.number + 1, writer: u64::from(partition) + 77 * (before.number + 1) };
         let log_id = uuid::Uuid::from_u128(0x10_6000 + u128::from(partition));
-        let claim = Claim { epoch, log_id, node: "test".into(), partitions: Some(PARTITIONS), previous: None };
+        let claim =
+            Claim { epoch, log_id, node: "test".into(), partitions: Some(self.source.partitions), previous: None };
         let record = self.encoder.claim(&claim, self.now_ms);
         self.append(partition, record);
         self.writers[partition as usize] = Writer { epoch, sequence: 0 };
@@ -77,7 +77,7 @@ impl Events {
         let mut position = None;
         let records = self.records(id, amounts);
         for record in records {
-            position = Some(self.append(partition_of(&key(id), PARTITIONS), record));
+            position = Some(self.append(self.home(id), record));
         }
         position.expect("a command has events")
     }
@@ -101,7 +101,7 @@ impl Events {
     /// Appends one event as it is given.
     pub fn add_event(&mut self, envelope: &Envelope) -> Position {
         let record = self.encode(envelope, 0, 1);
-        self.append(partition_of(&envelope.stream.id, PARTITIONS), record)
+        self.append(partition_of(&envelope.stream.id, self.source.partitions), record)
     }
 
     /// The next event of a stream, changed, and then hashed.
@@ -142,7 +142,7 @@ impl Events {
     }
 
     fn encode(&mut self, envelope: &Envelope, index: u32, count: u32) -> Record {
-        let writer = &mut self.writers[partition_of(&envelope.stream.id, PARTITIONS) as usize];
+        let writer = &mut self.writers[partition_of(&envelope.stream.id, self.source.partitions) as usize];
         writer.sequence += 1;
         self.encoder.event(envelope, Stamp { epoch: writer.epoch, sequence: writer.sequence, index, count })
     }
@@ -150,6 +150,11 @@ impl Events {
     pub fn append(&self, partition: u32, record: Record) -> Position {
         let offset = self.log.partition(&self.source.topic, partition).append_foreign(record);
         Position { category: self.source.category.clone(), partition, offset }
+    }
+
+    /// The partition of an aggregate.
+    pub fn home(&self, id: &str) -> u32 {
+        partition_of(&key(id), self.source.partitions)
     }
 
     pub fn worker(&self, database: &Database) -> Worker {

@@ -22,7 +22,7 @@ use crate::read_model;
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Read models that do not move for this long are given up.
 const STANDSTILL: Duration = Duration::from_secs(10);
-/// Projections that another process took over come back when they do not move for this long.
+/// What a process keeps up of the read models is the others' when nothing was heard of it for this long.
 const SILENCE: Duration = Duration::from_secs(5);
 /// States kept in memory per partition. Small: the whole process is to stay within a few hundred megabytes.
 const STATES_MAX: usize = 2_000;
@@ -95,10 +95,11 @@ impl Store {
         Ok(Self { log, source, database, group, folder })
     }
 
-    /// What runs projections. Where another process of this bank does so already, that one stands by from then on until
-    /// this one has stopped.
+    /// What runs projections. Other processes of this bank do so, too: each keeps up its share of the partitions. The name is
+    /// that of the data folder, which is one process's at a time.
     pub(crate) fn worker(&self) -> Worker {
-        Worker::builder(self.database.clone(), self.log.clone(), vec![self.source.clone()]).stand_by(SILENCE)
+        let worker = Worker::builder(self.database.clone(), self.log.clone(), vec![self.source.clone()]);
+        worker.name(&format!("bank in {}", self.folder.shown())).share(SILENCE)
     }
 
     pub(crate) fn audit_trail(&self) -> AuditTrail {

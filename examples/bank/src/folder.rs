@@ -49,6 +49,11 @@ impl Folder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// The folder's whole path, whatever it was called when it was opened.
+    pub(crate) fn shown(&self) -> String {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()).display().to_string()
+    }
+
     /// A path in the folder.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

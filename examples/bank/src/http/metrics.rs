@@ -64,11 +64,17 @@ async fn projections(text: &mut String, app: &App) {
         text,
         "bank_projection_standing_by",
         "gauge",
-        "Whether another process runs the projection, and this one watches",
+        "Whether other processes hold all partitions of the projection, and this one watches",
     );
     for (projection, status) in projections.iter().zip(&statuses) {
         let standing_by = matches!(status.state, WorkerState::StandingBy { .. });
         line(text, "bank_projection_standing_by", &label(projection.projection()), u64::from(standing_by));
+    }
+    let help = "Partitions whose events this process folds in; other processes have the rest";
+    head(text, "bank_projection_partitions", "gauge", help);
+    for projection in projections.iter() {
+        let held = projection.progress().iter().filter(|at| at.held).count();
+        line(text, "bank_projection_partitions", &label(projection.projection()), held);
     }
     head(text, "bank_projection_lag_records", "gauge", "Records of the log that the projection has not handled yet");
     for (projection, status) in projections.iter().zip(&statuses) {

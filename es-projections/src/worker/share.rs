@@ -1,0 +1,423 @@
+//! Sharing: each worker of a projection, in whatever process, holds some of its places.
+//!
+//! There is no leader. Each worker raises its beat, looks at the others' and at who holds what, and brings what it holds
+//! in line with its share: it gives back what is too much, and takes what is free. The fence at each checkpoint, not what
+//! the workers believe of each other, keeps the rows right.
+//!
+//! The beat is raised beside the batches, so that a long one does not make a worker look dead.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::run::{Pause, Run};
+use super::state::{Board, Origin, StandsBy};
+use crate::builds::{self, Build};
+use crate::checkpoint::{self, Standing};
+use crate::error::Error;
+use crate::members::{self, Member};
+use crate::parked;
+use crate::sql::Database;
+
+/// How often a worker raises its beat, and looks at the others.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often it looks at the checkpoints while somebody waits for those of others.
+const LOOK_SOON: Duration = Duration::from_millis(50);
+/// The longest that one look may take: a statement on a dead connection would wait for minutes.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// What a worker last saw of the others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct View {
+    standing: Option<Standing>,
+    /// Those that are there, this one included.
+    present: Vec<Member>,
+    gone: Vec<Member>,
+    /// What it worked on is not the read model any more.
+    replaced: bool,
+    /// Nothing of its own gets done: it keeps away from what others hold.
+    ailing: bool,
+}
+
+/// What a worker does to have its share.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    give: Vec<usize>,
+    /// What is free, and what a worker that is gone holds.
+    take: Vec<(Option<Member>, Vec<usize>)>,
+}
+
+impl View {
+    /// How many places this worker is to hold.
+    fn quota(&self, me: &str, places: usize) -> usize {
+        let sharing: Vec<_> = self.present.iter().filter(|member| member.shares).collect();
+        let Some(rank) = sharing.iter().position(|member| *member.name == *me) else { return 0 };
+        places / sharing.len() + usize::from(rank < places % sharing.len())
+    }
+
+    /// The worker that holds a place though it is gone, or left no trace but this.
+    fn gone(&self, holder: &Arc<str>) -> Option<Member> {
+        let of_name = |members: &[Member]| members.iter().find(|member| member.name == *holder).cloned();
+        match (of_name(&self.gone), of_name(&self.present)) {
+            (Some(gone), _) => Some(gone),
+            (None, Some(_)) => None,
+            (None, None) => Some(Member { name: holder.clone(), beat: -1, shares: false }),
+        }
+    }
+
+    /// What this worker, which holds some of the places, is to do.
+    fn plan(&self, standing: &Standing, held: &[bool], me: &str) -> Plan {
+        let mut plan = Plan::default();
+        let mine: Vec<_> = (0..held.len()).filter(|&place| held[place]).collect();
+        let quota = self.quota(me, held.len());
+        if mine.len() > quota {
+            plan.give = mine[quota..].to_vec();
+            return plan;
+        }
+        // A row is struck though nothing is taken with it.
+        plan.take = self.gone.iter().map(|gone| (Some(gone.clone()), Vec::new())).collect();
+        let mut missing = quota - mine.len();
+        for (place, holder) in standing.holders.iter().enumerate() {
+            let from = match holder {
+                None => None,
+                Some(holder) => match self.gone(holder) {
+                    None => continue,
+                    gone => gone,
+                },
+            };
+            if missing == 0 {
+                break;
+            }
+            missing -= 1;
+            match plan.take.iter_mut().find(|(other, _)| *other == from) {
+                Some((_, places)) => places.push(place),
+                None => plan.take.push((from, vec![place])),
+            }
+        }
+        plan
+    }
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.give.is_empty() && self.take.is_empty()
+    }
+}
+
+/// A task that raises the worker's beat, shows what others commit, and tells when there may be something to do.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    view: watch::Receiver<View>,
+    task: JoinSet<()>,
+}
+
+impl Lookout {
+    /// Begins with a look, so that a worker that starts knows of the others.
+    pub(super) async fn start(
+        database: &Database,
+        build: &Build,
+        board: &Arc<Board>,
+        member: &Member,
+        silence_max: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let mut watch = Watch {
+            database: database.clone(),
+            build: build.clone(),
+            board: board.clone(),
+            member: member.clone(),
+            silence_max,
+            pace: silence_max.map_or(BEAT, |silence| BEAT.min(silence / 4)),
+            heard: HashMap::new(),
+            heard_at: None,
+            view: View::default(),
+        };
+        if silence_max.is_some() {
+            watch.look_at_others().await?;
+        }
+        let (sender, view) = watch::channel(watch.view.clone());
+        let mut task = JoinSet::new();
+        task.spawn(watch.run(sender));
+        Ok(Self { view, task })
+    }
+
+    /// Waits until there is something new to see. False when that will never be.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.view.changed().await.is_ok()
+    }
+
+    /// Raises the beat no more.
+    pub(super) async fn stop(&mut self) {
+        self.task.shutdown().await;
+    }
+}
+
+struct Watch {
+    database: Database,
+    build: Build,
+    board: Arc<Board>,
+    member: Member,
+    /// None for a worker that does not share: it looks at nobody.
+    silence_max: Option<Duration>,
+    /// How often it raises its beat.
+    pace: Duration,
+    /// What was heard last of each other worker, and how long ago.
+    heard: HashMap<Arc<str>, Heard>,
+    heard_at: Option<Instant>,
+    view: View,
+}
+
+/// The last signs of life of a worker.
+#[derive(Debug)]
+struct Heard {
+    beat: i64,
+    /// Where its places stand.
+    at: Vec<(usize, u64)>,
+    silent: Duration,
+}
+
+impl Watch {
+    async fn run(mut self, sender: watch::Sender<View>) {
+        let projection = self.board.projection().clone();
+        let board = self.board.clone();
+        let mut pause = Pause::new("looking at the other workers");
+        let mut next_beat = Instant::now() + self.pace;
+        loop {
+            let asked = async {
+                tokio::time::sleep(LOOK_SOON).await;
+                board.asked_for_others().await;
+            };
+            let beats = tokio::select! {
+                () = tokio::time::sleep_until(next_beat) => true,
+                () = asked => false,
+            };
+            let looked = match tokio::time::timeout(LOOK_MAX, self.look(beats)).await {
+                Ok(looked) => looked,
+                Err(_) => {
+                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {LOOK_MAX:?}")))
+                }
+            };
+            match looked {
+                Ok(()) => {
+                    pause.reset();
+                    board.well(Origin::Lookout);
+                }
+                Err(error) => {
+                    // Whom it did not look at, it did not hear.
+                    self.heard_at = None;
+                    let error = Arc::new(error);
+                    board.trouble(Origin::Lookout, error.clone());
+                    pause.grow(&projection, &error);
+                }
+            }
+            if beats {
+                next_beat = Instant::now() + self.pace;
+            }
+            if self.silence_max.is_some() {
+                sender.send_replace(self.view.clone());
+            }
+        }
+    }
+
+    async fn look(&mut self, beats: bool) -> Result<(), Error> {
+        if beats {
+            self.beat().await?;
+        }
+        match self.silence_max {
+            None => Ok(()),
+            Some(_) if beats => self.look_at_others().await,
+            Some(_) => self.look_at_checkpoints().await,
+        }
+    }
+
+    /// Says that this worker is there: unless nothing of its own gets done for so long that others do better.
+    async fn beat(&mut self) -> Result<(), Error> {
+        self.view.ailing = self.silence_max.is_some_and(|silence| self.board.in_trouble_for() > silence);
+        if self.view.ailing {
+            return Ok(());
+        }
+        self.member.beat += 1;
+        let mut tx = self.database.begin().await?;
+        members::beat(&mut tx, &self.build, &self.member).await?;
+        tx.commit().await
+    }
+
+    async fn look_at_others(&mut self) -> Result<(), Error> {
+        let live = builds::look_for_live(&self.database, &self.build.projection).await?;
+        self.view.replaced = live.as_ref() != Some(&self.build);
+        if self.view.replaced {
+            return Ok(());
+        }
+        let members = members::of(&self.database, &self.build).await?;
+        self.look_at_checkpoints().await?;
+        self.listen(members);
+        let streams = match self.board.holds_all() {
+            true => Vec::new(),
+            false => parked::streams(&self.database, &self.build).await?,
+        };
+        self.board.parked_elsewhere(&streams);
+        self.tell();
+        Ok(())
+    }
+
+    async fn look_at_checkpoints(&mut self) -> Result<(), Error> {
+        if self.view.replaced {
+            return Ok(());
+        }
+        let standing = checkpoint::look(&self.database, &self.build, self.board.places()).await?;
+        self.board.others(&standing.saved);
+        self.view.standing = Some(standing);
+        Ok(())
+    }
+
+    /// Notes of whom nothing was heard for long. Time in which this worker did not look, or could not raise its own beat,
+    /// does not count: then the others may not have been able to, either.
+    fn listen(&mut self, members: Vec<Member>) {
+        let Some(standing) = &self.view.standing else { return };
+        let first = self.heard_at.is_none() && self.heard.is_empty();
+        let now = Instant::now();
+        let passed = self.heard_at.replace(now).map_or(Duration::ZERO, |before| (now - before).min(2 * self.pace));
+        let silence_max = self.silence_max.unwrap_or(Duration::MAX);
+        let mut heard = HashMap::new();
+        (self.view.present, self.view.gone) = (Vec::new(), Vec::new());
+        for member in members {
+            let at = standing.of(&member.name);
+            let silent = match self.heard.remove(&member.name) {
+                Some(before) if before.beat == member.beat && before.at == at => before.silent.saturating_add(passed),
+                // One process has a name at a time: this one's predecessor is gone.
+                None if first && is_predecessor(&member.name, &self.member.name) => silence_max,
+                _ => Duration::ZERO,
+            };
+            heard.insert(member.name.clone(), Heard { beat: member.beat, at, silent });
+            let gone = silent >= silence_max && member.name != self.member.name;
+            if gone { &mut self.view.gone } else { &mut self.view.present }.push(member);
+        }
+        self.heard = heard;
+    }
+
+    /// Shows why there is nothing to do, where that is so.
+    fn tell(&self) {
+        let Some(standing) = &self.view.standing else { return };
+        let (workers, partitions) =
+            (self.view.present.iter().filter(|member| member.shares).count(), standing.saved.len());
+        let others = || standing.holders.iter().flatten().find(|holder| **holder != self.member.name);
+        let why = match self.view.quota(&self.member.name, partitions) {
+            0 if workers > partitions => Some(StandsBy::Spare { workers, partitions }),
+            _ => others().map(|holder| StandsBy::Others { holder: holder.clone() }),
+        };
+        if self.board.stands_by(why) && workers > partitions {
+            let projection = self.board.projection();
+            tracing::warn!(%projection, workers, partitions, "more workers than partitions: this one has nothing to do");
+        }
+    }
+}
+
+/// Whether a worker's name is another's, save for what is made up for each start.
+fn is_predecessor(one: &str, of: &str) -> bool {
+    let given = |name: &str| name.rsplit_once(" (").map(|(given, _)| given.to_owned());
+    one != of && given(one).is_some() && given(one) == given(of)
+}
+
+impl Run {
+    /// Brings what this worker holds in line with its share; true when that has changed, and reading has to begin anew.
+    pub(super) async fn regroup(&mut self) -> Result<bool, Error> {
+        let view = self.lookout.view.borrow_and_update().clone();
+        if view.replaced {
+            return Ok(true);
+        }
+        let Some(seen) = view.standing.as_ref() else { return Ok(false) };
+        let me = self.ledger.member().name.clone();
+        let before = self.ledger.held();
+        let ours: Vec<_> = (0..before.len()).map(|place| seen.is_held_by(place, &me)).collect();
+        if ours == before && (view.ailing || view.plan(seen, &before, &me).is_empty()) {
+            return Ok(false);
+        }
+        // What was seen may be older than what this worker did since.
+        let standing = self.ledger.look().await?;
+        self.ledger.drop_lost(&standing);
+        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
+        let plan = if view.ailing { Plan::default() } else { view.plan(&standing, &self.ledger.held(), &me) };
+        self.ledger.give_back(&plan.give).await?;
+        for (from, places) in &plan.take {
+            // A holder that is in the midst of a long transaction holds the rows, and so is not gone.
+            match self.ledger.take(&standing, places, from.as_ref()).await {
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "taking partitions over failed");
+                }
+                taken => taken?,
+            }
+        }
+        let after = self.ledger.held();
+        if after != before {
+            let count = |held: &[bool]| held.iter().filter(|held| **held).count();
+            let (projection, had, has) = (self.board.projection(), count(&before), count(&after));
+            tracing::info!(%projection, had, has, of = after.len(), "the worker's share of the partitions changed");
+        }
+        Ok(after != before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str) -> Member {
+        Member { name: name.into(), beat: 1, shares: true }
+    }
+
+    fn view(present: &[&str], gone: &[&str]) -> View {
+        let members = |names: &[&str]| names.iter().map(|name| member(name)).collect();
+        View { present: members(present), gone: members(gone), ..View::default() }
+    }
+
+    /// Shows: whoever knows the same workers agrees on shares that make up the whole, and differ by one at most.
+    #[test]
+    fn quotas_make_up_the_whole() {
+        let names = ["a", "b", "c", "d", "e"];
+        for workers in 1..=names.len() {
+            for places in 0..20 {
+                let view = view(&names[..workers], &["z"]);
+                let quotas: Vec<_> = names[..workers].iter().map(|name| view.quota(name, places)).collect();
+                assert_eq!(quotas.iter().sum::<usize>(), places);
+                assert!(quotas[0] - quotas[workers - 1] <= 1 && quotas.is_sorted_by(|one, next| one >= next));
+            }
+        }
+        assert_eq!(view(&["a"], &[]).quota("b", 8), 0, "one that has not raised its beat yet");
+    }
+
+    #[test]
+    fn a_plan_gives_what_is_too_much_and_takes_what_nobody_holds() {
+        let plan = |view: &View, holders: &[Option<&str>], me: &str| {
+            let held: Vec<_> = holders.iter().map(|holder| *holder == Some(me)).collect();
+            view.plan(&Standing::of_holders(holders), &held, me)
+        };
+        let (a, b, none) = (Some("a"), Some("b"), None);
+        let both = view(&["a", "b"], &[]);
+        assert_eq!(plan(&both, &[a, a, a, a], "a"), Plan { give: vec![2, 3], take: vec![] });
+        assert_eq!(plan(&both, &[a, a, none, b], "b"), Plan { give: vec![], take: vec![(None, vec![2])] });
+        assert!(plan(&both, &[a, a, b, b], "b").is_empty());
+        let taken = plan(&view(&["a"], &["b"]), &[a, none, b, b], "a").take;
+        assert_eq!(taken, [(Some(member("b")), vec![2, 3]), (None, vec![1])]);
+        // Who holds a place and is nowhere else has been struck, or is of an older release.
+        let taken = plan(&view(&["a"], &[]), &[a, b], "a").take;
+        assert_eq!(taken, [(Some(Member { name: "b".into(), beat: -1, shares: false }), vec![1])]);
+        // Who takes all, and is there, keeps all.
+        let mut takes_all = both.clone();
+        takes_all.present[1].shares = false;
+        assert!(plan(&takes_all, &[b, b], "a").is_empty());
+    }
+
+    #[test]
+    fn a_predecessor_is_who_had_the_same_name() {
+        assert!(is_predecessor("bank 1 (aaaa)", "bank 1 (bbbb)"));
+        assert!(!is_predecessor("bank 1 (bbbb)", "bank 1 (bbbb)"));
+        assert!(!is_predecessor("bank 2 (aaaa)", "bank 1 (bbbb)"));
+        assert!(!is_predecessor("bank", "bank 1 (bbbb)"));
+    }
+}
