@@ -91,5 +91,6 @@ pub use parked::{Parked, Resumed};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{
-    AsOf, Check, Frozen, Handle, PartitionProgress, RebuildProgress, StandsBy, Status, Worker, WorkerState,
+    AsOf, Check, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status, Unwell,
+    Worker, WorkerState,
 };

@@ -5,7 +5,9 @@
 //! next one is decoded, and no more than that is held.
 
 mod handle;
+mod health;
 mod hopper;
+mod lag;
 mod quarantine;
 mod read;
 mod rebuild;
@@ -32,6 +34,8 @@ use crate::members::Member;
 use crate::projection::Projection;
 use crate::sql::Database;
 pub use handle::Handle;
+pub use health::Unwell;
+pub use lag::{Lag, PartitionLag};
 pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};
 use run::{Extent, Run};
 use share::Lookout;

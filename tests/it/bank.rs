@@ -102,7 +102,12 @@ impl Bank {
 
     /// Serves on a free port, and gives the process and its address once it says that it listens.
     pub(crate) async fn serve(&self) -> (Proc, String) {
-        let mut serving = Proc::spawn(self.command(&["serve", "--listen", "127.0.0.1:0"]));
+        self.serve_with(&[]).await
+    }
+
+    /// The same with more options.
+    pub(crate) async fn serve_with(&self, more: &[&str]) -> (Proc, String) {
+        let mut serving = Proc::spawn(self.command(&[&["serve", "--listen", "127.0.0.1:0"], more].concat()));
         let address = eventually("the bank to listen", LONG, async || {
             assert!(serving.exited().is_none(), "the bank ended: {}", serving.stderr());
             serving.stdout().trim().strip_prefix("listening on ").map(String::from)
@@ -116,7 +121,7 @@ impl Bank {
 pub(crate) fn program(args: &[&str]) -> Command {
     let mut command = Command::new(bank_binary());
     command.args(args).stdin(Stdio::null());
-    for name in ["BANK_DATA", "BANK_LISTEN", "BANK_KAFKA", "BANK_DATABASE", "BANK_NODE", "RUST_LOG"] {
+    for name in ["BANK_DATA", "BANK_LISTEN", "BANK_KAFKA", "BANK_DATABASE", "BANK_NODE", "BANK_LAG_MAX", "RUST_LOG"] {
         command.env_remove(name);
     }
     command

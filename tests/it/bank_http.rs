@@ -26,7 +26,11 @@ struct Answer {
 
 impl Served {
     async fn start(bank: Bank) -> Served {
-        let (process, url) = bank.serve().await;
+        Self::start_with(bank, &[]).await
+    }
+
+    async fn start_with(bank: Bank, more: &[&str]) -> Served {
+        let (process, url) = bank.serve_with(more).await;
         Served { bank, process, url, client: Client::new() }
     }
 
@@ -414,6 +418,32 @@ async fn operators_see_health_and_figures() {
     assert_eq!(sum("bank_projection_running"), 3);
     assert_eq!(sum("bank_projection_parked_aggregates"), 0);
     assert_eq!(sum("bank_projection_events_total"), 3);
+    for name in ["bank_projection_lag_records", "bank_projection_lag_seconds"] {
+        let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
+        assert_eq!(series, 3 * 8, "{name} of each projection and partition");
+    }
+}
+
+/// Shows: read models that can't follow turn the process's health red where a limit was given, though commands are taken.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn read_models_that_lag_behind_are_not_ready() {
+    let bank = Served::start_with(Bank::embedded(), &["--lag-max", "1"]).await;
+    let opened = bank.open("a").await;
+    bank.get_after("/api/accounts", &opened).await;
+    assert_eq!(bank.get("/readyz").await.status, 200);
+    // SQLite has one writer at a time.
+    let database = bank.bank.connect().await;
+    let held = database.begin().await.unwrap();
+    assert_eq!(bank.post("/api/accounts/a/deposits", &json!({ "amount": 5 })).await.status, 201);
+    let red = eventually("the limit", LONG, async || {
+        let ready = bank.get("/readyz").await;
+        (ready.status == 503).then(|| ready.body["detail"].as_str().expect("text").to_owned())
+    });
+    let detail = red.await;
+    assert!(detail.contains(" behind in bank.account.events/") && detail.ends_with("and may be 1s"), "{detail}");
+    held.rollback().await.unwrap();
+    eventually("what waited", LONG, async || (bank.get("/readyz").await.status == 200).then_some(())).await;
 }
 
 /// Shows: SIGINT and SIGTERM end the process with status 0, and what was acknowledged is there afterwards.

@@ -5,6 +5,7 @@ mod cases;
 
 use std::time::Duration;
 
+use cases::accounts::{everything, model};
 use cases::support::{Balances, Events, balances, caught_up, connect, count};
 use es_projections::audit::AuditTrail;
 use es_projections::{ConnectOptions, Database, Error};
@@ -60,6 +61,43 @@ async fn a_server_that_goes_away_under_load_costs_no_event_and_doubles_none() {
     assert_eq!(balances(&database).await, totals.collect::<Vec<_>>().join(", "));
     sum.stop().await.unwrap();
     trail.stop().await.unwrap();
+}
+
+/// Shows: a derived read model that two workers share has the rows of an undisturbed one, however the server's stops and
+/// crashes move partitions between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_server_that_goes_away_under_load_costs_two_that_share_no_row() {
+    let mut server = Postgres::start().await;
+    let url = server.database().await;
+    let mut events = Events::new();
+    let mut sharing = Vec::new();
+    for name in ["one", "two"] {
+        // Connections of its own, as another process has.
+        let worker = events.worker(&connect(&url).await).batch_max(50).name(name).share(Duration::from_secs(2));
+        sharing.push(worker.start(model()).await.unwrap());
+    }
+    for round in 0..4 {
+        for number in 0..400 {
+            // No sum is 0, which would delete a row.
+            events.move_money(&format!("a{}", number % 23), if number % 5 == 0 { -1 } else { 3 });
+            if number == 200 {
+                if round % 2 == 0 { server.kill().await } else { server.stop().await }
+            }
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        server.restart().await;
+    }
+    for worker in &sharing {
+        caught_up(worker).await;
+    }
+    let undisturbed = connect("sqlite::memory:").await;
+    let alone = events.worker(&undisturbed).start(model()).await.unwrap();
+    caught_up(&alone).await;
+    assert_eq!(everything(&connect(&url).await).await, everything(&undisturbed).await);
+    for worker in &sharing {
+        worker.stop().await.unwrap();
+    }
 }
 
 /// Shows: a server that is not there is named, without the password, after a bounded time.

@@ -8,6 +8,7 @@ use es_core::log::Log;
 use futures::{StreamExt, stream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::lag::{Lag, PartitionLag};
 use super::state::{Board, Notice, PartitionProgress, Status, WorkerState};
 use crate::error::Error;
 use crate::parked;
@@ -108,13 +109,16 @@ impl Handle {
         Status { state: self.state(), lag, parked: self.board.read(Notice::parked) }
     }
 
-    async fn lag(&self) -> Option<u64> {
+    async fn lag(&self) -> Option<Lag> {
         // Owned, since the future of a closure over references would not be Send.
-        let behind = stream::iter(self.progress()).map(async |at: PartitionProgress| {
-            let end = self.log.bounds(&at.topic, at.partition).await.ok()?.end;
-            Some(end.saturating_sub(at.read))
+        let behind = stream::iter(self.progress().into_iter().enumerate()).map(async |(place, at)| {
+            let PartitionProgress { topic, partition, read, .. } = at;
+            let end = self.log.bounds(&topic, partition).await.ok()?.end;
+            let time = self.board.backlog().age(place, read, end);
+            Some(PartitionLag { topic, partition, records: end.saturating_sub(read), time })
         });
-        behind.buffer_unordered(16).fold(Some(0), async |sum: Option<u64>, lag| Some(sum? + lag?)).await
+        let partitions: Vec<Option<PartitionLag>> = behind.buffered(16).collect().await;
+        Some(Lag { partitions: partitions.into_iter().collect::<Option<_>>()? })
     }
 
     /// Waits until the worker has stopped, whatever stops it.

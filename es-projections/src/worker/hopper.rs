@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use chrono::{DateTime, Utc};
 use es_core::{Checkpoint, Recorded};
 use tokio::sync::Notify;
 
@@ -25,6 +26,8 @@ pub(super) struct Chunk {
     pub(super) to: Checkpoint,
     /// The offset up to which was read: further than the checkpoint while a command is not complete.
     pub(super) read: u64,
+    /// When the first event of it was recorded.
+    pub(super) since: Option<DateTime<Utc>>,
     pub(super) events: Vec<Recorded>,
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) void: u64,
@@ -117,7 +120,7 @@ impl Chunk {
     /// An empty chunk at a checkpoint.
     pub(super) fn at(place: usize, to: Checkpoint) -> Self {
         let (from, read) = (to.next, to.next);
-        Self { place, from, to, read, events: Vec::new(), quarantined: Vec::new(), void: 0, bytes: 0 }
+        Self { place, from, to, read, since: None, events: Vec::new(), quarantined: Vec::new(), void: 0, bytes: 0 }
     }
 
     /// What counts against the limit of events.
@@ -133,6 +136,7 @@ impl Chunk {
     fn extend(&mut self, mut next: Chunk) {
         self.to = next.to;
         self.read = next.read;
+        self.since = self.since.or(next.since);
         self.events.append(&mut next.events);
         self.quarantined.append(&mut next.quarantined);
         self.void += next.void;

@@ -107,12 +107,19 @@ impl SourceReader {
             take(&mut chunk, reader, stored, self.selection)?;
             if chunk.weight() >= limits.events || chunk.bytes >= limits.bytes {
                 let full = std::mem::replace(&mut chunk, Chunk::at(place, reader.checkpoint()));
-                self.hopper.push(cut(full, reader)).await;
+                self.push(cut(full, reader)).await;
             }
         }
         reader.skip_to(batch.next.min(until));
-        self.hopper.push(cut(chunk, reader)).await;
+        self.push(cut(chunk, reader)).await;
         Ok(())
+    }
+
+    async fn push(&self, chunk: Chunk) {
+        if let Some(since) = chunk.since {
+            self.board.backlog().read(chunk.place, chunk.read, since);
+        }
+        self.hopper.push(chunk).await;
     }
 }
 
@@ -129,6 +136,7 @@ fn take(
     let (key, value) = (stored.record.key.clone(), stored.record.value.clone());
     match reader.feed(stored)? {
         Fed::Events(mut events) => {
+            chunk.since = chunk.since.or(events.first().map(|event| event.envelope.recorded_at));
             events.retain(|event| selection.takes(event));
             chunk.bytes += events.iter().map(|event| event.envelope.payload.len() + EVENT_BYTES).sum::<usize>();
             chunk.events.extend(events);

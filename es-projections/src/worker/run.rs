@@ -464,6 +464,7 @@ impl Run {
 
     fn settled(&self, batch: &Batch) -> Next {
         self.board.parked(self.parked.len());
+        batch.chunks.iter().for_each(|chunk| self.board.backlog().handled(chunk.place, chunk.read));
         self.board.moved(|progress| {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];

@@ -10,6 +10,7 @@ use es_core::{Checkpoint, Position, StreamId, partition_of};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::lag::{Backlog, Lag};
 use crate::checkpoint::{Place, Saved};
 use crate::error::Error;
 
@@ -89,8 +90,8 @@ impl fmt::Display for WorkerState {
 pub struct Status {
     /// How it is doing.
     pub state: WorkerState,
-    /// The number of records that it has not handled yet; none when the log can't be asked.
-    pub lag: Option<u64>,
+    /// How far it is behind the log; none when the log can't be asked.
+    pub lag: Option<Lag>,
     /// The number of aggregates whose events wait: see [`Database::parked`](crate::Database::parked).
     pub parked: usize,
 }
@@ -127,6 +128,7 @@ pub(super) struct Board {
     projection: Arc<str>,
     places: Arc<[Place]>,
     sender: watch::Sender<Notice>,
+    backlog: Backlog,
     /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
 }
@@ -167,7 +169,8 @@ struct Trouble {
 
 impl Board {
     pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>) -> Self {
-        Self { projection, places, sender: watch::Sender::default(), asked: Notify::new() }
+        let backlog = Backlog::new(places.len());
+        Self { projection, places, sender: watch::Sender::default(), backlog, asked: Notify::new() }
     }
 
     pub(super) fn projection(&self) -> &Arc<str> {
@@ -184,6 +187,10 @@ impl Board {
 
     pub(super) fn read<T>(&self, read: impl FnOnce(&Notice) -> T) -> T {
         read(&self.sender.borrow())
+    }
+
+    pub(super) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Index of the partition of a position.
@@ -203,6 +210,7 @@ impl Board {
 
     /// Shows a worker that begins, or begins anew, at what is saved, and which places it holds.
     pub(super) fn reset(&self, saved: &[Saved], held: &[bool]) {
+        self.backlog.clear();
         let mut progress = self.progress_of(saved);
         for (at, held) in progress.iter_mut().zip(held) {
             at.held = *held;

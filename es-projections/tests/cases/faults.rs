@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use async_trait::async_trait;
 use es_core::log::memory::MemoryLog;
 use es_core::log::{Batch, Log, LogError, LogErrorKind, LogReader, LogWriter, TopicSpec};
-use es_projections::{Worker, WorkerState};
+use es_projections::{Unwell, Worker, WorkerState};
 
 use super::support::*;
 
@@ -33,12 +33,14 @@ pub async fn a_crash_between_rows_and_commit_leaves_neither(url: &str) {
     assert_eq!(balances(&database).await, "", "no rows");
     let sql = format!("SELECT sum(next_offset) AS n FROM {}", database.table_name("es_checkpoints"));
     assert_eq!(database.fetch(&sql, &[]).await.unwrap()[0].get::<i64>("n").unwrap(), 0, "no checkpoint");
-    assert_eq!(worker.status().await.lag, Some(5), "nothing is skipped: two events and three claims");
+    assert_eq!(worker.status().await.lag.unwrap().records(), 5, "nothing is skipped: two events and three claims");
+    assert!(matches!(worker.check(None).await, Err(Unwell::Trouble { .. })));
     healthy.store(true, Ordering::Relaxed);
     caught_up(&worker).await;
+    worker.check(None).await.unwrap();
     assert_eq!(balances(&database).await, "a 3/2");
     assert!(matches!(worker.state(), WorkerState::Running));
-    assert_eq!(worker.status().await.lag, Some(0));
+    assert_eq!(worker.status().await.lag.unwrap().records(), 0);
 }
 
 pub async fn a_panic_is_retried_and_shown(url: &str) {

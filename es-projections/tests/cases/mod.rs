@@ -57,6 +57,7 @@ macro_rules! for_each_case {
             waiting:
                 a_wait_ends_when_the_event_is_visible
                 a_wait_ends_at_its_deadline_and_says_where_it_is
+                a_read_model_that_is_behind_is_not_well
                 a_stopped_worker_ends_waits_with_its_error
                 a_worker_is_stopped_by_its_token;
             bulk:

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use es_projections::{Error, WorkerState};
+use es_projections::{Error, Unwell, WorkerState};
 use tokio_util::sync::CancellationToken;
 
 use super::support::*;
@@ -34,6 +34,35 @@ pub async fn a_wait_ends_at_its_deadline_and_says_where_it_is(url: &str) {
     position.category = "unknown".into();
     let error = worker.wait_for(&position, SOON).await.unwrap_err();
     assert_eq!(error.to_string(), format!("projection balances does not read the partition of {position}"));
+}
+
+/// Shows: what was read and is not folded in is as old as its first event, and a limit on that age is kept.
+pub async fn a_read_model_that_is_behind_is_not_well(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let well = events.worker(&database).start(Balances::default()).await.unwrap();
+    well.wait_for(&events.add("a", &[1, 2]), SOON).await.unwrap();
+    caught_up(&well).await;
+    well.check(Some(Duration::ZERO)).await.unwrap();
+
+    // The events are of a day long ago.
+    let hanging =
+        events.worker(&database).start(Balances::named("hanging").with_table("hanging").hanging()).await.unwrap();
+    let day = Duration::from_secs(24 * 3_600);
+    let deadline = tokio::time::Instant::now() + SOON;
+    let lag = loop {
+        match hanging.check(Some(day)).await {
+            Err(Unwell::Behind { lag, .. }) => break lag,
+            other => assert!(tokio::time::Instant::now() < deadline, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((&*lag.topic, lag.partition, lag.records), ("bank.account.events", partition("a"), 3));
+    let all = hanging.status().await.lag.unwrap();
+    assert_eq!(all.partitions.len(), PARTITIONS as usize);
+    assert_eq!(all.longest().unwrap().partition, lag.partition);
+    hanging.check(None).await.unwrap();
+    hanging.check(Some(100_000 * day)).await.unwrap();
 }
 
 pub async fn a_stopped_worker_ends_waits_with_its_error(url: &str) {

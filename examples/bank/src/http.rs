@@ -40,10 +40,17 @@ struct App {
     audit: Handle,
     projections: Arc<[Handle]>,
     live: Arc<Live>,
+    /// How old what the read models lack may be.
+    lag_max: Option<Duration>,
 }
 
 /// Serves until `stop`, then finishes the requests that are under way.
-pub(crate) fn serve(listener: TcpListener, bank: &Bank, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    bank: &Bank,
+    lag_max: Option<Duration>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let models = &bank.models;
     let app = App {
         bus: bank.bus.clone(),
@@ -52,6 +59,7 @@ pub(crate) fn serve(listener: TcpListener, bank: &Bank, stop: CancellationToken)
         audit: models.audit.clone(),
         projections: models.all().into_iter().cloned().collect(),
         live: Arc::new(Live::new(models, stop.clone())),
+        lag_max,
     };
     let router = router(app);
     async move {

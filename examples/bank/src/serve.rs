@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Read what other processes' accounts do too, so that taking them over is short. Without effect but with --kafka
     #[arg(long, env = "BANK_STANDBY")]
     standby: bool,
+    /// How long an event may wait for the read models before /readyz says that this process is not ready; for ever unless given
+    #[arg(long, env = "BANK_LAG_MAX", value_name = "SECONDS")]
+    lag_max: Option<u64>,
 }
 
 impl Default for Args {
@@ -57,7 +60,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         opened = Bank::open(options, args.node.as_deref(), args.standby) => opened?,
         () = stop.cancelled() => return Ok(()),
     };
-    let server = tokio::spawn(http::serve(listener, &bank, stop.clone()));
+    let server = tokio::spawn(http::serve(listener, &bank, args.lag_max.map(Duration::from_secs), stop.clone()));
     let ready = tokio::select! {
         ready = bank.bus.ready() => ready,
         () = stop.cancelled() => Err(NotDone::Stopped),

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use es_core::OwnerState;
-use es_projections::WorkerState;
 
 use super::App;
 use super::problem::Problem;
@@ -13,7 +12,8 @@ pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Every partition has an owner that serves, and every projection runs, here or in another process.
+/// Every partition has an owner that serves, and every projection runs, here or in another process, and is not further behind than
+/// it may be.
 pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     for partition in app.bus.status() {
         if !matches!(partition.state, OwnerState::Serving | OwnerState::Elsewhere) {
@@ -23,14 +23,8 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Proble
         }
     }
     for projection in app.projections.iter() {
-        let name = projection.projection();
-        let why = match projection.state() {
-            WorkerState::Running | WorkerState::StandingBy { .. } => continue,
-            WorkerState::Retrying { error, .. } => format!("projection {name} is in trouble: {}", chain(&*error)),
-            WorkerState::Stopped { error: Some(error) } => format!("projection {name} stopped: {}", chain(&*error)),
-            WorkerState::Stopped { error: None } => format!("projection {name} was stopped"),
-        };
-        return Err(Problem::try_again("not-ready", why));
+        let checked = projection.check(app.lag_max).await;
+        checked.map_err(|unwell| Problem::try_again("not-ready", chain(&unwell)))?;
     }
     Ok("ready\n")
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use es_core::{OwnerState, PartitionStatus};
-use es_projections::{Handle, PartitionProgress, WorkerState};
+use es_projections::{Handle, PartitionLag, PartitionProgress, Status, WorkerState};
 
 use super::App;
 
@@ -76,12 +76,7 @@ async fn projections(text: &mut String, app: &App) {
         let held = projection.progress().iter().filter(|at| at.held).count();
         line(text, "bank_projection_partitions", &label(projection.projection()), held);
     }
-    head(text, "bank_projection_lag_records", "gauge", "Records of the log that the projection has not handled yet");
-    for (projection, status) in projections.iter().zip(&statuses) {
-        if let Some(lag) = status.lag {
-            line(text, "bank_projection_lag_records", &label(projection.projection()), lag);
-        }
-    }
+    lags(text, projections, &statuses);
     let help = "Accounts whose events wait, since one of them could not be folded in: see bank parked";
     head(text, "bank_projection_parked_aggregates", "gauge", help);
     for (projection, status) in projections.iter().zip(&statuses) {
@@ -101,6 +96,29 @@ async fn projections(text: &mut String, app: &App) {
             let figure: u64 = progress.iter().map(figure).sum();
             line(text, &name_total, &label(projection.projection()), figure);
         }
+    }
+}
+
+/// How far each projection is behind in each partition.
+fn lags(text: &mut String, projections: &[Handle], statuses: &[Status]) {
+    let lags = || {
+        let known = projections
+            .iter()
+            .zip(statuses)
+            .filter_map(|(projection, status)| Some((projection, status.lag.as_ref()?)));
+        known.flat_map(|(projection, lag)| lag.partitions.iter().map(move |at| (projection.projection(), at)))
+    };
+    let label =
+        |projection: &str, at: &PartitionLag| format!("projection=\"{projection}\",partition=\"{}\"", at.partition);
+    let help = "Records of the log that the projection has not handled yet";
+    head(text, "bank_projection_lag_records", "gauge", help);
+    for (projection, at) in lags() {
+        line(text, "bank_projection_lag_records", &label(projection, at), at.records);
+    }
+    let help = "For how long the first event has waited that the projection has not handled yet";
+    head(text, "bank_projection_lag_seconds", "gauge", help);
+    for (projection, at) in lags() {
+        line(text, "bank_projection_lag_seconds", &label(projection, at), at.time.as_secs_f64());
     }
 }
 
