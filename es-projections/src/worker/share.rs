@@ -266,7 +266,7 @@ impl Watch {
             true => Vec::new(),
             false => parked::streams(&self.database, &self.build).await?,
         };
-        self.board.parked_elsewhere(&streams);
+        self.board.all_parked(&streams);
         self.tell();
         Ok(())
     }

@@ -518,6 +518,11 @@ pub async fn who_holds_the_partition_sees_to_a_wish(url: &str) {
     for id in &ids {
         assert!(matches!(skip(id).await, Resumed::Parked(_)), "{id}");
     }
+    // Who loses all to one that does not share, or a part of it, in the midst of looking for wishes, goes on.
+    let all = events.worker(&connect(url).await).park_after(0).start(model()).await.unwrap();
+    shares(&[&first, &second, &all], &[0, 0, 8]).await;
+    all.stop().await.unwrap();
+    shares(&[&first, &second], &[4, 4]).await;
     // What one held, the other sees to.
     first.stop().await.unwrap();
     for id in &ids {
