@@ -98,7 +98,8 @@ impl Worker {
     /// Shares the partitions with the other workers of the projection that do so: for processes that each run the same
     /// projections, over the same sources. Each holds as many as the next one, or one more; what one gives back, when it
     /// stops or another joins, the others take, and so they do with what one held of which nothing was heard for as long
-    /// as `silence`. The handle of each waits for, and shows, what any of them commits.
+    /// as `silence`: at least a few seconds, since each gives a sign of life once a second. The handle of each waits for, and
+    /// shows, what any of them commits.
     ///
     /// A worker that does not share takes all partitions when it starts, shuts out whoever held them, and stops when
     /// another one does the same. Those that share then wait for its end.

@@ -237,9 +237,10 @@ impl Run {
                         return Err(self.failed("the lookout".into(), "it has ended".into()));
                     }
                     match self.regroup().await {
-                        Ok(true) => return Ok(Next::Anew),
                         Ok(false) => continue,
-                        Err(error) if error.is_retryable() => continue, // tried again after the next look
+                        Ok(true) => return Ok(Next::Anew),
+                        // Half done, maybe.
+                        Err(error) if error.is_retryable() => return Ok(Next::Anew),
                         Err(error) => return Err(error),
                     }
                 }

@@ -52,6 +52,10 @@ struct Plan {
 }
 
 impl View {
+    fn has_free(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.holders.iter().any(Option::is_none))
+    }
+
     /// How many places this worker is to hold.
     fn quota(&self, me: &str, places: usize) -> usize {
         let sharing: Vec<_> = self.present.iter().filter(|member| member.shares).collect();
@@ -219,7 +223,8 @@ impl Watch {
             if beats {
                 next_beat = Instant::now() + self.pace;
             }
-            if self.silence_max.is_some() {
+            // Whoever waits need not wait for the next beat until what is free is taken.
+            if self.silence_max.is_some() && (beats || self.view.has_free()) {
                 sender.send_replace(self.view.clone());
             }
         }
@@ -261,7 +266,7 @@ impl Watch {
             true => Vec::new(),
             false => parked::streams(&self.database, &self.build).await?,
         };
-        self.board.parked_elsewhere(&streams);
+        self.board.all_parked(&streams);
         self.tell();
         Ok(())
     }
@@ -311,7 +316,8 @@ impl Watch {
             0 if workers > partitions => Some(StandsBy::Spare { workers, partitions }),
             _ => others().map(|holder| StandsBy::Others { holder: holder.clone() }),
         };
-        if self.board.stands_by(why) && workers > partitions {
+        let is_spare = matches!(why, Some(StandsBy::Spare { .. }));
+        if self.board.stands_by(why) && is_spare {
             let projection = self.board.projection();
             tracing::warn!(%projection, workers, partitions, "more workers than partitions: this one has nothing to do");
         }

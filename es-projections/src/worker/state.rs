@@ -142,8 +142,8 @@ pub(super) struct Notice {
     standing_by: Option<(StandsBy, DateTime<Utc>)>,
     /// How many aggregates are parked at the places that it holds.
     parked: usize,
-    /// The same at the others.
-    parked_elsewhere: usize,
+    /// The places of all that were parked when it was looked for those of others.
+    parked_at: Vec<usize>,
     stopped: Option<Option<Arc<Error>>>,
 }
 
@@ -295,13 +295,13 @@ impl Board {
         });
     }
 
-    /// Shows how many of the parked aggregates are of places that other workers hold.
-    pub(super) fn parked_elsewhere(&self, streams: &[StreamId]) {
-        let places: Vec<_> = streams.iter().map(|stream| self.place_of_stream(stream)).collect();
+    /// Shows what is parked, wherever: of the places that other workers hold that is what counts.
+    pub(super) fn all_parked(&self, streams: &[StreamId]) {
+        let places: Vec<_> = streams.iter().filter_map(|stream| self.place_of_stream(stream)).collect();
         self.sender.send_if_modified(|notice| {
-            let held = |place: &Option<usize>| place.is_some_and(|place| notice.progress[place].held);
-            let parked = places.iter().filter(|place| !held(place)).count();
-            std::mem::replace(&mut notice.parked_elsewhere, parked) != parked
+            let changed = notice.parked_at != places;
+            notice.parked_at = places;
+            changed
         });
     }
 
@@ -332,6 +332,7 @@ impl Board {
     pub(super) fn stopped(&self, error: Option<Arc<Error>>) {
         self.sender.send_modify(|notice| {
             notice.progress.iter_mut().for_each(|at| at.held = false);
+            notice.parked_at.clear(); // or what it held would be counted twice
             notice.stopped = Some(error);
         });
     }
@@ -344,7 +345,7 @@ impl Notice {
 
     /// How many aggregates are parked.
     pub(super) fn parked(&self) -> usize {
-        self.parked + self.parked_elsewhere
+        self.parked + self.parked_at.iter().filter(|&&place| !self.progress[place].held).count()
     }
 
     /// Whether nothing of a place can be parked without this worker's knowledge, and nothing is.

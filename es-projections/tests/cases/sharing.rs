@@ -488,6 +488,15 @@ pub async fn who_holds_the_partition_sees_to_a_wish(url: &str) {
     let start = async |name: &str| worker(&events, url, name, NEVER).await.park_after(0).start(model()).await.unwrap();
     let (first, second) = (start("first").await, start("second").await);
     shares(&[&first, &second], &[4, 4]).await;
+    // Who folds nothing of the partition in, and has nothing parked itself, knows all the same.
+    let alone = events.move_money("alone", FAILS as i64);
+    for worker in [&first, &second] {
+        let error = worker.wait_for(&alone, SOON).await.unwrap_err();
+        assert_eq!(error.to_string(), "account-alone is parked in read model accounts: thirteen");
+    }
+    let stream = |id: &str| StreamId { category: "account".into(), id: key(id) };
+    let skip = async |id: &str| database.skip_parked("accounts", &stream(id), "ada", "an error", SOON).await.unwrap();
+    assert_eq!(skip("alone").await, Resumed::Done);
     let ids: Vec<_> = (0..16).map(|number| format!("a{number}")).collect();
     let mut last = Vec::new();
     for amount in [5, FAILS as i64, 2, FAILS as i64, 3] {
@@ -506,11 +515,14 @@ pub async fn who_holds_the_partition_sees_to_a_wish(url: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    let stream = |id: &str| StreamId { category: "account".into(), id: key(id) };
-    let skip = async |id: &str| database.skip_parked("accounts", &stream(id), "ada", "an error", SOON).await.unwrap();
     for id in &ids {
         assert!(matches!(skip(id).await, Resumed::Parked(_)), "{id}");
     }
+    // Who loses all to one that does not share, or a part of it, in the midst of looking for wishes, goes on.
+    let all = events.worker(&connect(url).await).park_after(0).start(model()).await.unwrap();
+    shares(&[&first, &second, &all], &[0, 0, 8]).await;
+    all.stop().await.unwrap();
+    shares(&[&first, &second], &[4, 4]).await;
     // What one held, the other sees to.
     first.stop().await.unwrap();
     for id in &ids {
