@@ -24,7 +24,7 @@ pub(crate) trait Work: Clone + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
     /// Units a second.
-    per_second: f64,
+    pub(crate) per_second: f64,
     /// What this process computed for each, in microseconds: a busy machine changes it little.
     cpu_us: f64,
 }

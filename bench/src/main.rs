@@ -168,6 +168,14 @@ const FIGURES: &[(&str, &str)] = &[
         "live-lag-kafka-postgres",
         "from an acknowledged command to its visible row, at 5,000 commands/s; without a floor",
     ),
+    (
+        "rebuild-slowdown-kafka-postgres",
+        "how much less 256 senders get done while a read model is rebuilt; without a floor",
+    ),
+    (
+        "replay-memory-10m",
+        "how much the process grows from the first to the last million of 10,000,000 events replayed into SQLite",
+    ),
     ("memory-1m", "peak resident memory of `bank serve` with 1,000,000 accounts opened over HTTP"),
     ("memory-core-1m", "the same of the framework alone, without HTTP and read models"),
 ];
@@ -217,6 +225,11 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
             let (broker, databases) = (servers.kafka().await, servers.databases(1).await);
             replay::live_lag(name, &broker, &databases[0]).await
         }
+        "rebuild-slowdown-kafka-postgres" => {
+            let (broker, databases) = (servers.kafka().await, servers.databases(1).await);
+            replay::rebuild_slowdown(name, &broker, &databases[0]).await
+        }
+        "replay-memory-10m" => replay::memory(name).await,
         "memory-1m" => memory::of_bank(name).await,
         "memory-core-1m" => memory::of_core(name).await,
         _ => unreachable!("the names were checked against the list"),

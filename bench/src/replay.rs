@@ -10,15 +10,15 @@ use es_core::{Engine, EngineConfig, EventSource, Recorded};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
 use es_projections::{
-    ConnectOptions, Database, Fold, Model, Projection, ProjectionError, ReadModel, Rows, Table, Value, Worker,
+    Check, ConnectOptions, Database, Fold, Model, Projection, ProjectionError, ReadModel, Rows, Table, Value, Worker,
 };
 
 use crate::Failure;
 use crate::account::{Account, AccountEvent, Deposits};
 use crate::embedded::folder;
-use crate::figure::{Figure, detail};
+use crate::figure::{Figure, detail, median};
 use crate::floor::BulkInsert;
-use crate::load::cpu_seconds;
+use crate::load::{cpu_seconds, rate};
 
 const ACCOUNTS: usize = 1_000;
 const TURNS: usize = 3;
@@ -150,6 +150,84 @@ pub(crate) async fn live_lag(name: &'static str, broker: &str, url: &str) -> Res
         format!("{} commands, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", lags.len(), at(0.5), at(0.99), at(1.0))
     });
     Ok(Figure { name, unit: "ms p99", value: at(0.99), floor: None })
+}
+
+/// Megabytes by which the process grows between the first and the last million of 10,000,000 events that it replays; without a
+/// floor.
+pub(crate) async fn memory(name: &'static str) -> Result<Figure, Failure> {
+    const EVENTS: usize = 10_000_000;
+    const PART: u64 = 1_000_000;
+    let dir = folder()?;
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path().join("log"), EmbeddedConfig::default())?);
+    let source = fill(&log, "bank", dir.path(), EVENTS).await?;
+    let database = Database::connect(&format!("sqlite://{}", dir.path().join("rows.db").display()), "bank").await?;
+    let worker = Worker::builder(database, log, vec![source]);
+    let handle = worker.start(Model::<Balance>::new().follow::<Account>()).await?;
+    let (mut early, mut late) = (0.0_f64, 0.0_f64);
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let events: u64 = handle.progress().iter().map(|at| at.events).sum();
+        if events < PART {
+            early = early.max(resident_mb()?);
+        } else if events >= EVENTS as u64 - PART {
+            late = late.max(resident_mb()?);
+        }
+        if events >= EVENTS as u64 {
+            break;
+        }
+    }
+    handle.stop().await?;
+    detail(|| format!("{early:.0} MB during the first {PART} events, {late:.0} MB during the last"));
+    Ok(Figure { name, unit: "MB growth", value: late - early, floor: None })
+}
+
+/// How much less 256 senders get done while the read model is rebuilt, in percent; without a floor.
+pub(crate) async fn rebuild_slowdown(name: &'static str, broker: &str, url: &str) -> Result<Figure, Failure> {
+    const EVENTS: usize = 600_000;
+    const SENDERS: usize = 256;
+    const WINDOW: Duration = Duration::from_secs(3);
+    warn_of_autogroups();
+    let dir = folder()?;
+    let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
+    let (namespace, state_dir) = (Some(es_tests::unique_name("bench")), Some(dir.path().join("state")));
+    let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
+    let bus = engine.start::<Account>().await?;
+    bus.ready().await?;
+    let model = || Model::<Balance>::new().follow::<Account>();
+    let database = Database::connect(url, "bank").await?;
+    let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]).share(Duration::from_secs(5));
+    let deposits = Deposits::new(bus, ACCOUNTS);
+    deposits.fill(EVENTS).await?;
+    let live = worker.start(model()).await?;
+    live.catch_up(PATIENCE).await?;
+    let (mut alone, mut beside) = (vec![], vec![]);
+    rate(SENDERS, WINDOW, &deposits).await;
+    for _ in 0..TURNS {
+        alone.push(rate(SENDERS, WINDOW, &deposits).await.per_second);
+        let rebuild = worker.rebuild(model(), Check::Nothing, |_| {});
+        tokio::select! {
+            rebuilt = rebuild => {
+                rebuilt?;
+                return Err("the rebuild ended before what it slows was measured".into());
+            }
+            rate = rate(SENDERS, WINDOW, &deposits) => beside.push(rate.per_second),
+        }
+        // The next one begins anew.
+        database.remove_replaced(Balance::NAME).await?;
+    }
+    live.stop().await?;
+    engine.shutdown().await;
+    detail(|| format!("alone {alone:.0?}, beside a rebuild {beside:.0?} commands/s"));
+    Ok(Figure { name, unit: "% slower", value: (1.0 - median(beside) / median(alone)) * 100.0, floor: None })
+}
+
+/// What is resident now, in millions of bytes.
+fn resident_mb() -> Result<f64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the system tells no resident memory")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1_024.0 / 1_000_000.0)
 }
 
 /// Each process of PostgreSQL is a session, and so a scheduling group, of its own: on a busy machine Linux lets such groups wait

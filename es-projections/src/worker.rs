@@ -14,6 +14,7 @@ mod rebuild;
 mod run;
 mod share;
 mod state;
+mod way;
 mod wishes;
 
 use std::collections::HashSet;

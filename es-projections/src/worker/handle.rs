@@ -144,6 +144,16 @@ impl Handle {
         self.stopped().await
     }
 
+    /// Whether it is to leave most of the time to others from now on.
+    pub(super) fn make_way(&self, way: bool) {
+        self.board.way().give(way);
+    }
+
+    /// For how long it did.
+    pub(super) fn made_way(&self) -> Duration {
+        self.board.way().given()
+    }
+
     /// Waits for progress; false when it did not come in time.
     async fn wait_until(
         &self,

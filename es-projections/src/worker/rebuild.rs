@@ -47,6 +47,8 @@ pub struct RebuildProgress {
     pub total: u64,
     /// Records a second since this process began.
     pub per_second: f64,
+    /// For how long it did nothing, since commands were coming in: until it is close to the log's end, it works a third of the time then.
+    pub made_way: Duration,
 }
 
 /// What a read model is built as of.
@@ -112,7 +114,7 @@ impl Worker {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
         let build = builds::beside(&self.database, &*projection).await?;
-        let mut pace = Pace { started: Instant::now(), first: None };
+        let mut pace = Pace::start();
         let mut took_before = Duration::MAX;
         let live = loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
@@ -122,12 +124,14 @@ impl Worker {
             self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
-            if took < CLOSE || took >= took_before {
+            if took < CLOSE || (took >= took_before && !pace.gentle) {
                 break live;
             }
+            pace.gentle &= took < took_before / 2;
             took_before = took;
         };
         // From here on the live one stands still.
+        pace.gentle = false;
         let mut ledger = self.whole(&live);
         let stands = ledger.take_over().await?;
         let compared = async {
@@ -211,7 +215,7 @@ impl Worker {
             Some(until) => until,
             None => self.own_cut(projection.name(), name, &places).await?,
         };
-        let mut pace = Pace { started: Instant::now(), first: None };
+        let mut pace = Pace::start();
         let extent = Extent { until: Some(until), selection };
         self.build(&projection, &build, extent, &mut pace, &mut report).await?;
         Ok(Frozen { database: build.of(&self.database), build, tables: projection.tables() })
@@ -269,21 +273,33 @@ impl Worker {
         // Another one that is at it keeps the fence.
         let worker = Self { share: None, ..self.clone() };
         let handle = worker.start_build(projection.clone(), build.clone(), extent).await?;
+        let mut ends = None;
         let ended = async {
             loop {
                 match tokio::time::timeout(REPORT, handle.stopped()).await {
                     Ok(ended) => return ended,
-                    Err(_) => report(pace.at(&handle, &until)),
+                    Err(_) => {
+                        report(pace.at(&handle, &until));
+                        handle.make_way(pace.gentle && self.log_grows(&mut ends).await);
+                    }
                 }
             }
         };
         ended.await?;
         report(pace.at(&handle, &until));
+        pace.made_way += handle.made_way();
         let complete = handle.progress().iter().zip(&until).all(|(at, until)| at.read >= *until);
         if complete {
             return Ok(());
         }
         Err(Error::Stopped { projection: build.projection.clone(), source: None }) // it was asked to
+    }
+
+    /// Whether the log has more than when this was asked last.
+    async fn log_grows(&self, ends: &mut Option<Vec<u64>>) -> bool {
+        let now = self.ends(&self.places()).await.ok();
+        let before = std::mem::replace(ends, now);
+        before.is_some() && *ends != before
     }
 
     /// The ledger of one that takes all places.
@@ -345,13 +361,22 @@ struct Pace {
     started: Instant,
     /// What was done when it was looked at first.
     first: Option<u64>,
+    /// Whether it makes way for commands.
+    gentle: bool,
+    /// For how long it did, in the passes before.
+    made_way: Duration,
 }
 
 impl Pace {
+    fn start() -> Self {
+        Self { started: Instant::now(), first: None, gentle: true, made_way: Duration::ZERO }
+    }
+
     fn at(&mut self, handle: &Handle, until: &[u64]) -> RebuildProgress {
         let done = handle.progress().iter().zip(until).map(|(at, until)| at.read.min(*until)).sum();
         let first = *self.first.get_or_insert(done);
         let per_second = done.saturating_sub(first) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
-        RebuildProgress { done, total: until.iter().sum(), per_second }
+        let made_way = self.made_way + handle.made_way();
+        RebuildProgress { done, total: until.iter().sum(), per_second, made_way }
     }
 }

@@ -246,9 +246,14 @@ impl Run {
                 }
                 batch = hopper.take(), if sure => batch,
             };
+            let began = Instant::now();
             match self.settle(Batch::new(batch)).await? {
                 Next::Continue => {}
                 end => return Ok(end),
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(Next::Stop),
+                () = self.board.way().after(began.elapsed()) => {}
             }
         }
         Ok(Next::Stop)

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::lag::{Backlog, Lag};
+use super::way::Way;
 use crate::checkpoint::{Place, Saved};
 use crate::error::Error;
 
@@ -129,6 +130,7 @@ pub(super) struct Board {
     places: Arc<[Place]>,
     sender: watch::Sender<Notice>,
     backlog: Backlog,
+    way: Way,
     /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
 }
@@ -170,7 +172,14 @@ struct Trouble {
 impl Board {
     pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>) -> Self {
         let backlog = Backlog::new(places.len());
-        Self { projection, places, sender: watch::Sender::default(), backlog, asked: Notify::new() }
+        Self {
+            projection,
+            places,
+            sender: watch::Sender::default(),
+            backlog,
+            way: Way::default(),
+            asked: Notify::new(),
+        }
     }
 
     pub(super) fn projection(&self) -> &Arc<str> {
@@ -191,6 +200,10 @@ impl Board {
 
     pub(super) fn backlog(&self) -> &Backlog {
         &self.backlog
+    }
+
+    pub(super) fn way(&self) -> &Way {
+        &self.way
     }
 
     /// Index of the partition of a position.

@@ -1,6 +1,6 @@
 //! Read models that are built beside the live one, or as of some time or place.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -302,6 +302,43 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
     let rebuilt = tokio::time::timeout(SOON, worker.rebuild(slow, Check::Equal, quiet)).await;
     load.abort();
     rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
+}
+
+/// Shows: a rebuild does nothing for most of the time while commands come in, and works without pause while none do.
+pub async fn a_rebuild_makes_way_for_commands(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for _ in 0..40 {
+        events.add("a", &[1]);
+    }
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let slow = || {
+        Balances::failing(|_| {
+            std::thread::sleep(Duration::from_millis(30));
+            None
+        })
+    };
+    let worker = events.worker(&database).batch_max(1);
+    let rebuild = async || {
+        let made_way = Arc::new(Mutex::new(Duration::ZERO));
+        let told = made_way.clone();
+        let report = move |progress: RebuildProgress| *told.lock().unwrap() = progress.made_way;
+        worker.rebuild(slow(), Check::Equal, report).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        *made_way.lock().unwrap()
+    };
+    assert_eq!(rebuild().await, Duration::ZERO, "nobody was there to make way for");
+    assert!(database.remove_replaced("balances").await.unwrap());
+    let load = tokio::spawn(async move {
+        loop {
+            events.add("b", &[1]);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let made_way = tokio::time::timeout(SOON, rebuild()).await;
+    load.abort();
+    assert!(made_way.expect("it ends") > Duration::ZERO);
+    live.stop().await.unwrap();
 }
 
 /// Shows: however long the last pass takes, who shares does not take the rebuild for dead.

@@ -99,6 +99,7 @@ macro_rules! for_each_case {
                 a_build_that_was_begun_anew_meanwhile_is_not_made_live
                 a_build_that_is_removed_meanwhile_is_not_gone_on_with
                 a_rebuild_that_never_gets_close_ends
+                a_rebuild_makes_way_for_commands
                 a_rebuild_is_not_taken_for_silent
                 tables_that_are_named_like_builds_are_refused;
             audit:

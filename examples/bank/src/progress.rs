@@ -22,7 +22,7 @@ impl OfBuild {
         Self(bar.with_prefix(read_model.to_owned()))
     }
 
-    pub(crate) fn show(&self, RebuildProgress { done, total, per_second }: RebuildProgress) {
+    pub(crate) fn show(&self, RebuildProgress { done, total, per_second, .. }: RebuildProgress) {
         self.0.set_length(total);
         self.0.set_position(done);
         self.0.set_message(format!("{per_second:.0}/s"));
