@@ -121,13 +121,13 @@ impl Worker {
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
             let reached = self.whole(&live).look().await?;
             let began = Instant::now();
+            pace.next_pass(reached.saved.iter().map(|saved| saved.checkpoint.next).sum());
             self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
-            if took < CLOSE || (took >= took_before && !pace.gentle) {
+            if took < CLOSE || took >= took_before {
                 break live;
             }
-            pace.gentle &= took < took_before / 2;
             took_before = took;
         };
         // From here on the live one stands still.
@@ -363,13 +363,22 @@ struct Pace {
     first: Option<u64>,
     /// Whether it makes way for commands.
     gentle: bool,
+    /// Where the last pass ended, and how much it had to do.
+    passed: Option<(u64, u64)>,
     /// For how long it did, in the passes before.
     made_way: Duration,
 }
 
 impl Pace {
     fn start() -> Self {
-        Self { started: Instant::now(), first: None, gentle: true, made_way: Duration::ZERO }
+        Self { started: Instant::now(), first: None, gentle: true, passed: None, made_way: Duration::ZERO }
+    }
+
+    /// Makes way in the first pass, and in those after as long as each has clearly less to do: else it would never get close.
+    fn next_pass(&mut self, end: u64) {
+        let todo = self.passed.map_or(end, |(before, _)| end.saturating_sub(before));
+        self.gentle = self.passed.is_none_or(|(_, before)| todo < before / 2);
+        self.passed = Some((end, todo));
     }
 
     fn at(&mut self, handle: &Handle, until: &[u64]) -> RebuildProgress {
