@@ -47,7 +47,7 @@ pub(crate) async fn import_embedded(name: &'static str, file: &Path) -> Result<F
     Ok(Figure::of_medians(name, "s", ours, floor))
 }
 
-/// The same with Kafka and PostgreSQL.
+/// The same with Kafka and PostgreSQL, which have been at work for a while: the first import is not counted.
 pub(crate) async fn import_kafka(
     name: &'static str,
     file: &Path,
@@ -63,11 +63,12 @@ pub(crate) async fn import_kafka(
         ours.push(import(file, &options.map(String::from)).await?);
         floor.push(raw_kafka(file, broker, &format!("{namespace}.floor")).await?);
     }
+    (ours.remove(0), floor.remove(0));
     Ok(Figure::of_medians(name, "s", ours, floor))
 }
 
 /// A database each, since what was imported already is only recognised.
-pub(crate) const IMPORTS: usize = TURNS;
+pub(crate) const IMPORTS: usize = TURNS + 1;
 
 async fn import(file: &Path, options: &[String]) -> Result<f64, Failure> {
     let mut import = Command::new(bank()?);

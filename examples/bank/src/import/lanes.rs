@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::time::midnight;
 
 /// Commands in flight.
-const LANES: usize = 512;
+const LANES: usize = 2_048;
 /// Rows that wait in a lane: a few, so that the lanes stay busy where an account has several rows in a row.
 const WAITING: usize = 32;
 /// What an imported account may owe: 10,000,000.00. History is told, not judged, and a part of it may begin anywhere.
