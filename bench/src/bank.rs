@@ -63,7 +63,8 @@ pub(crate) async fn import_kafka(
         ours.push(import(file, &options.map(String::from)).await?);
         floor.push(raw_kafka(file, broker, &format!("{namespace}.floor")).await?);
     }
-    (ours.remove(0), floor.remove(0));
+    ours.remove(0);
+    floor.remove(0);
     Ok(Figure::of_medians(name, "s", ours, floor))
 }
 
