@@ -21,22 +21,26 @@ pub(crate) async fn forget(tx: &mut Tx, name: &str) -> Result<(), Error> {
 
 /// Saves a cut. One that is there stays: a name stands for one place for ever.
 pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offsets: &[u64]) -> Result<(), Error> {
-    if find(database, name, places).await?.is_some_and(|saved| saved != offsets) {
-        return Err(Error::invalid(format!(
-            "cut {name:?} is saved already, at another place: give this one another name"
-        )));
-    }
     let mut tx = database.begin().await?;
     let table = tx.table_name("es_cuts");
     let insert = format!(
         "INSERT INTO {table} (name, topic, topic_partition, next_offset, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
     );
+    let mut added = 0;
     for (place, offset) in places.iter().zip(offsets) {
         let (topic, partition) = (place.topic.clone().into(), place.partition.into());
         let row = [name.into(), topic, partition, Value::Integer(*offset as i64), Utc::now().into()];
-        tx.execute(&insert, &row).await?;
+        added += tx.execute(&insert, &row).await?;
     }
-    tx.commit().await
+    if added == places.len() as u64 {
+        return tx.commit().await;
+    }
+    // It was there before, or another process was first.
+    tx.rollback().await?;
+    if find(database, name, places).await?.as_deref() == Some(offsets) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("cut {name:?} is saved already, at another place: give this one another name")))
 }
 
 /// The offset of each place.

@@ -102,6 +102,9 @@ impl Worker {
     /// as `silence`: at least a few seconds, since each gives a sign of life once a second. The handle of each waits for, and
     /// shows, what any of them commits.
     ///
+    /// What a worker fails to get done for longer than `silence`, others take and try anew. So `silence` must be longer than
+    /// [`park_after`](Self::park_after) failures and the pauses between take, which is 1.6 s for 5 failures that come at once.
+    ///
     /// A worker that does not share takes all partitions when it starts, shuts out whoever held them, and stops when
     /// another one does the same. Those that share then wait for its end.
     ///

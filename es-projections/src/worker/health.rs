@@ -57,7 +57,7 @@ pub enum Unwell {
 
 impl Handle {
     /// Whether the projection is well: it works without trouble, here or in another process, and where `lag_max` is given, no event
-    /// has waited longer than that.
+    /// has waited longer than that, as far as [`PartitionLag::time`] tells.
     ///
     /// # Errors
     /// [`Unwell`] with the reason.

@@ -78,6 +78,8 @@ impl Backlog {
     /// How long the first event has waited, where a place stands at `at` and the log ends at `end`.
     pub(super) fn age(&self, place: usize, at: u64, end: u64) -> Duration {
         let mut waiting = self.lock(place);
+        // A reader that was about to be stopped may have noted something behind the others' backs.
+        waiting.read.retain(|(read, _)| *read > at);
         if at >= end {
             waiting.stood = None;
             return Duration::ZERO;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::read::Selection;
 use super::run::Extent;
+use super::way;
 use super::{Handle, Worker};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place};
@@ -125,10 +126,11 @@ impl Worker {
             self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
-            if took < CLOSE || took >= took_before {
+            // A pass that made way tells nothing of that.
+            if took < CLOSE || (!pace.gentle && took >= took_before) {
                 break live;
             }
-            took_before = took;
+            took_before = if pace.gentle { Duration::MAX } else { took };
         };
         // From here on the live one stands still.
         pace.gentle = false;
@@ -256,8 +258,12 @@ impl Worker {
             return Ok(until);
         }
         let ends = self.ends(places).await?;
-        cut::save(&self.database, &own, places, &ends).await?;
-        Ok(ends)
+        let saved = cut::save(&self.database, &own, places, &ends).await;
+        // Another process that began the same may have been first.
+        match cut::find(&self.database, &own, places).await? {
+            Some(first) => Ok(first),
+            None => saved.map(|()| ends),
+        }
     }
 
     /// Runs a worker of the build until all of the extent is in it.
@@ -377,7 +383,7 @@ impl Pace {
     /// Makes way in the first pass, and in those after as long as each has clearly less to do: else it would never get close.
     fn next_pass(&mut self, end: u64) {
         let todo = self.passed.map_or(end, |(before, _)| end.saturating_sub(before));
-        self.gentle = self.passed.is_none_or(|(_, before)| todo < before / 2);
+        self.gentle = self.passed.is_none_or(|(_, before)| todo < before / way::SLOWER / 2);
         self.passed = Some((end, todo));
     }
 

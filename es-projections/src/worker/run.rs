@@ -170,8 +170,16 @@ impl Run {
                     }
                 }
                 // It lost another place since it looked, or the read model was replaced.
-                Err(error) if error.is_fenced() && self.shares() && self.find_live().await?.is_some() => {
-                    tokio::time::sleep(Pause::FIRST).await;
+                Err(error) if error.is_fenced() && self.shares() => {
+                    match self.find_live().await {
+                        Ok(None) => return Err(error),
+                        Err(other) if !other.is_retryable() => return Err(other),
+                        Ok(Some(_)) | Err(_) => {}
+                    }
+                    tokio::select! {
+                        () = self.shutdown.cancelled() => return Ok(None),
+                        () = tokio::time::sleep(Pause::FIRST) => {}
+                    }
                 }
                 begun => return begun.map(Some),
             }

@@ -96,10 +96,10 @@ impl Store {
     }
 
     /// What runs projections. Other processes of this bank do so, too: each keeps up its share of the partitions. The name is
-    /// that of the data folder, which is one process's at a time.
+    /// that of the data folder, which is one process's at a time, on its machine.
     pub(crate) fn worker(&self) -> Worker {
         let worker = Worker::builder(self.database.clone(), self.log.clone(), vec![self.source.clone()]);
-        worker.name(&format!("bank in {}", self.folder.shown())).share(SILENCE)
+        worker.name(&format!("bank in {}{}", machine(), self.folder.shown())).share(SILENCE)
     }
 
     pub(crate) fn audit_trail(&self) -> AuditTrail {
@@ -228,6 +228,12 @@ async fn open_database(options: &Options, folder: &Folder) -> Result<Database, F
     // Each connection to SQLite has a cache of its own, and the requests of one process need no more than a few.
     let connect = ConnectOptions { connections: 4, ..ConnectOptions::default() };
     Ok(Database::connect_with(&url, &options.namespace, connect).await?)
+}
+
+/// The name of the machine, or container, with a colon, where the system tells it.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { String::new() } else { format!("{}:", name.trim()) }
 }
 
 async fn close(database: &Database) {
