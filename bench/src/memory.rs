@@ -164,8 +164,18 @@ pub(crate) async fn open_accounts(dir: &Path) -> Result<(), Failure> {
 
 /// The most that was resident so far, in millions of bytes.
 fn peak_mb(process: &str) -> Result<f64, Failure> {
+    status_mb(process, "VmHWM:")
+}
+
+/// What is resident now, in millions of bytes.
+pub(crate) fn resident_mb(process: &str) -> Result<f64, Failure> {
+    status_mb(process, "VmRSS:")
+}
+
+fn status_mb(process: &str, field: &str) -> Result<f64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("the system tells no peak")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let line = line.ok_or_else(|| format!("the system tells no {field}"))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kib * 1_024.0 / 1_000_000.0)
 }

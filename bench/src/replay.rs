@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use es_core::log::Log;
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
-use es_core::{Engine, EngineConfig, EventSource, Recorded};
+use es_core::{Bus, Engine, EngineConfig, EventSource, Recorded};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
 use es_projections::{
@@ -19,6 +19,7 @@ use crate::embedded::folder;
 use crate::figure::{Figure, detail, median};
 use crate::floor::BulkInsert;
 use crate::load::{cpu_seconds, rate};
+use crate::memory::resident_mb;
 
 const ACCOUNTS: usize = 1_000;
 const TURNS: usize = 3;
@@ -108,10 +109,7 @@ pub(crate) async fn live_lag(name: &'static str, broker: &str, url: &str) -> Res
     warn_of_autogroups();
     let dir = folder()?;
     let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
-    let (namespace, state_dir) = (Some(es_tests::unique_name("bench")), Some(dir.path().join("state")));
-    let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
-    let bus = engine.start::<Account>().await?;
-    bus.ready().await?;
+    let (engine, bus) = serving(&log, &es_tests::unique_name("bench"), dir.path()).await?;
     let database = Database::connect(url, "bank").await?;
     let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]);
     let balances = worker.start(Model::<Balance>::new().follow::<Account>()).await?;
@@ -168,9 +166,9 @@ pub(crate) async fn memory(name: &'static str) -> Result<Figure, Failure> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let events: u64 = handle.progress().iter().map(|at| at.events).sum();
         if events < PART {
-            early = early.max(resident_mb()?);
+            early = early.max(resident_mb("self")?);
         } else if events >= EVENTS as u64 - PART {
-            late = late.max(resident_mb()?);
+            late = late.max(resident_mb("self")?);
         }
         if events >= EVENTS as u64 {
             break;
@@ -189,10 +187,7 @@ pub(crate) async fn rebuild_slowdown(name: &'static str, broker: &str, url: &str
     warn_of_autogroups();
     let dir = folder()?;
     let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
-    let (namespace, state_dir) = (Some(es_tests::unique_name("bench")), Some(dir.path().join("state")));
-    let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
-    let bus = engine.start::<Account>().await?;
-    bus.ready().await?;
+    let (engine, bus) = serving(&log, &es_tests::unique_name("bench"), dir.path()).await?;
     let model = || Model::<Balance>::new().follow::<Account>();
     let database = Database::connect(url, "bank").await?;
     let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]).share(Duration::from_secs(5));
@@ -221,15 +216,6 @@ pub(crate) async fn rebuild_slowdown(name: &'static str, broker: &str, url: &str
     Ok(Figure { name, unit: "% slower", value: (1.0 - median(beside) / median(alone)) * 100.0, floor: None })
 }
 
-/// What is resident now, in millions of bytes.
-fn resident_mb() -> Result<f64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the system tells no resident memory")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1_024.0 / 1_000_000.0)
-}
-
 /// Each process of PostgreSQL is a session, and so a scheduling group, of its own: on a busy machine Linux lets such groups wait
 /// for hundreds of milliseconds. A server that runs as a service is in a group with all its processes.
 fn warn_of_autogroups() {
@@ -245,11 +231,17 @@ fn warn_of_autogroups() {
 /// How many databases [`kafka`] needs.
 pub(crate) const DATABASES: usize = TURNS;
 
-async fn fill(log: &Arc<dyn Log>, namespace: &str, dir: &Path, events: usize) -> Result<EventSource, Failure> {
+/// The owners of all accounts, ready, with their state in `dir`.
+async fn serving(log: &Arc<dyn Log>, namespace: &str, dir: &Path) -> Result<(Engine, Bus<Account>), Failure> {
     let (namespace, state_dir) = (Some(namespace.to_owned()), Some(dir.join("state")));
     let engine = Engine::new(log.clone(), EngineConfig { namespace, state_dir, ..EngineConfig::default() });
     let bus = engine.start::<Account>().await?;
     bus.ready().await?;
+    Ok((engine, bus))
+}
+
+async fn fill(log: &Arc<dyn Log>, namespace: &str, dir: &Path, events: usize) -> Result<EventSource, Failure> {
+    let (engine, bus) = serving(log, namespace, dir).await?;
     let source = bus.source().clone();
     Deposits::new(bus, ACCOUNTS).fill(events).await?;
     engine.shutdown().await;
