@@ -153,12 +153,15 @@ impl Worker {
         let name = build.projection.clone();
         let places = self.places();
         let mut ledger = Ledger::new(self.database.clone(), build, places.clone(), self.member());
-        match self.share {
-            Some(_) => ledger.join().await?,
-            None => drop(ledger.take_over().await?),
-        }
+        let saved = match self.share {
+            Some(_) => {
+                ledger.join().await?;
+                ledger.look().await?.saved
+            }
+            None => ledger.take_over().await?,
+        };
         let board = Arc::new(Board::new(name, places));
-        board.reset(&ledger.look().await?.saved, &ledger.held());
+        board.reset(&saved, &ledger.held());
         let (member, live) = (ledger.member(), ledger.build());
         let lookout = Lookout::start(&self.database, live, &board, member, self.share).await?;
         let shutdown = self.shutdown.child_token();
