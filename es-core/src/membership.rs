@@ -1,12 +1,13 @@
 //! This process's place in the group: tells each partition's owner whether the partition is its to claim, and hands
 //! partitions back once their owners have stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -131,16 +132,31 @@ impl Membership {
     /// Takes part until shut down, then leaves once every owner has stopped.
     pub(crate) async fn run(mut self, member: Arc<dyn Member>) {
         let mut running: BTreeMap<u32, Running> = BTreeMap::new();
+        // Beside the changes, which must not wait: the group may be slow to answer.
+        let mut confirming = FuturesUnordered::new();
+        let mut asked = BTreeSet::new();
         let shutdown = self.shutdown.clone();
         loop {
             let change = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(partition) = self.asking.recv() => {
-                    self.confirm(partition, member.as_ref(), &running).await;
+                change = member.next() => change,
+                Some((partition, grant, confirmed)) = confirming.next() => {
+                    asked.remove(&partition);
+                    // Not where it spoke meanwhile: what the owner saw since may be newer than this answer.
+                    if confirmed && *self.charges[partition as usize].mandate.borrow() == Mandate::Held(grant) {
+                        self.grant(partition);
+                    }
                     continue;
                 }
-                change = member.next() => change,
+                Some(partition) = self.asking.recv() => {
+                    let mandate = self.charges[partition as usize].mandate.borrow().clone();
+                    if let Mandate::Held(grant) = mandate && asked.insert(partition) {
+                        let (member, group) = (member.clone(), self.spec.name.clone());
+                        confirming.push(async move { (partition, grant, confirm(member, &group, partition).await) });
+                    }
+                    continue;
+                }
             };
             match change {
                 Ok(Change::Assigned(partitions)) => self.assigned(&member, partitions, &mut running),
@@ -218,28 +234,22 @@ impl Membership {
         let _ = status.wait_for(|state| !at_work(state)).await; // an owner that ended is at rest too
     }
 
-    /// Asks the group by a commit, which it takes only from those it counts with.
-    async fn confirm(&mut self, partition: u32, member: &dyn Member, running: &BTreeMap<u32, Running>) {
-        if !running.contains_key(&partition) {
-            return;
-        }
-        let confirmed = match member.committed(partition).await {
-            Ok(offset) => member.commit(partition, offset.unwrap_or(0)).await,
-            Err(error) => Err(error),
-        };
-        match confirmed {
-            Ok(true) => self.grant(partition),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::debug!(group = %self.spec.name, partition, error = &error as &dyn std::error::Error, "asking the group");
-            }
-        }
-    }
-
     async fn stopped(&self, running: BTreeMap<u32, Running>) {
         for (partition, running) in running {
             self.at_rest(partition).await;
             running.end().await;
         }
     }
+}
+
+/// Asks the group whether it still counts with this process by a commit, which it takes only from those.
+async fn confirm(member: Arc<dyn Member>, group: &str, partition: u32) -> bool {
+    let confirmed = match member.committed(partition).await {
+        Ok(offset) => member.commit(partition, offset.unwrap_or(0)).await,
+        Err(error) => Err(error),
+    };
+    confirmed.unwrap_or_else(|error| {
+        tracing::debug!(%group, partition, error = &error as &dyn std::error::Error, "asking the group");
+        false
+    })
 }

@@ -288,6 +288,7 @@ fn consumer(
     let context = Rebalances {
         journal: Journal::default(),
         changes,
+        told: Mutex::default(),
         deferred: Mutex::default(),
         leaving: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
@@ -321,7 +322,8 @@ impl Seat {
     fn take_again(&self, fenced: Arc<BaseConsumer<Rebalances>>, reason: &str) -> Result<(), LogError> {
         tracing::warn!(group = %self.group, node = %self.node, reason, "waiting until the place in the group is free");
         fenced.context().fenced.store(true, Ordering::SeqCst);
-        let lost = fenced.assignment().map(|assigned| partitions(&assigned)).unwrap_or_default();
+        // Not what the consumer has now: librdkafka takes everything from one that it knows to be fenced without a word.
+        let lost = std::mem::take(&mut *lock(&fenced.context().told)).into_iter().collect();
         let _ = self.changes.send(Ok(Change::Lost(lost)));
         let next = consumer(&self.client, &self.group, &self.node, self.changes.clone())?;
         *lock(&self.consumer) = Arc::clone(&next);
@@ -393,6 +395,8 @@ fn is_no_longer_a_member(error: &KafkaError) -> bool {
 struct Rebalances {
     journal: Journal,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    /// The partitions that were told to be this process's.
+    told: Mutex<BTreeSet<u32>>,
     /// Revoked partitions that were not given back yet.
     deferred: Mutex<BTreeSet<u32>>,
     leaving: AtomicBool,
@@ -402,9 +406,17 @@ struct Rebalances {
 
 impl Rebalances {
     fn tell(&self, change: Result<Change, LogError>) {
-        if !self.fenced.load(Ordering::SeqCst) {
-            let _ = self.changes.send(change); // nobody listens: the member is going
+        if self.fenced.load(Ordering::SeqCst) {
+            return;
         }
+        match &change {
+            Ok(Change::Assigned(partitions)) => lock(&self.told).extend(partitions),
+            Ok(Change::Revoked(partitions) | Change::Lost(partitions)) => {
+                lock(&self.told).retain(|partition| !partitions.contains(partition));
+            }
+            Err(_) => {}
+        }
+        let _ = self.changes.send(change); // nobody listens: the member is going
     }
 }
 

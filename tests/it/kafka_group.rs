@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use es_core::doc::{Account, AccountCommand, AccountError};
+use es_core::group::{Change, Group as _, GroupSpec};
+use es_core::log::{Log as _, TopicKind, TopicSpec};
 use es_core::{AggregateKey, Bus, Engine, EngineConfig, OwnerState, SendError, partition_of};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_tests::{Kafka, topic_prefix};
@@ -92,4 +94,41 @@ async fn two_processes_share_and_forward_and_a_graceful_stop_hands_over() {
     println!("served again after {:?}", started.elapsed());
     one.serves(4).await;
     one.engine.shutdown().await;
+}
+
+/// Shows: who comes second under a name gets everything, and who was first is told of each partition that it lost, although
+/// librdkafka takes them away without a word once it knows that it was fenced.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn a_fenced_member_hears_of_all_that_it_lost() {
+    let kafka = Kafka::shared().await;
+    let topic = format!("{}.account.commands", topic_prefix());
+    let spec = GroupSpec { name: topic.clone(), node: "one".into(), topic: topic.clone(), partitions: PARTITIONS };
+    let properties = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "200")];
+    let config = KafkaConfig::new(kafka.bootstrap()).partitions(PARTITIONS);
+    let config = properties.into_iter().fold(config, |config, (name, value)| config.property(name, value));
+    let first = KafkaLog::connect(config.clone()).await.expect("connects");
+    first
+        .prepare(&TopicSpec { name: topic, kind: TopicKind::Commands { retention_ms: 3_600_000 } })
+        .await
+        .expect("makes the topic");
+    let all: BTreeSet<u32> = (0..PARTITIONS).collect();
+
+    let older = first.group().join(&spec).await.expect("joins");
+    let until = |member: Arc<dyn es_core::group::Member>, wanted: fn(Change) -> Vec<u32>| {
+        let all = all.clone();
+        tokio::time::timeout(PATIENCE, async move {
+            let mut heard = BTreeSet::new();
+            while heard != all {
+                heard.extend(wanted(member.next().await.expect("no change is an error before the place stays taken")));
+            }
+        })
+    };
+    let assigned = |change| if let Change::Assigned(partitions) = change { partitions } else { Vec::new() };
+    let lost = |change| if let Change::Lost(partitions) = change { partitions } else { Vec::new() };
+    until(older.clone(), assigned).await.expect("the first gets all");
+    let second = KafkaLog::connect(config).await.expect("connects");
+    let newer = second.group().join(&spec).await.expect("joins");
+    until(newer, assigned).await.expect("the second gets all");
+    until(older, lost).await.expect("the first hears that it lost all");
 }

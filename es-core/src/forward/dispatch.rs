@@ -19,7 +19,7 @@ use crate::forward::Route;
 use crate::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo};
 use crate::group::{Group, Member};
 use crate::ids::AggregateKey;
-use crate::log::{Log, LogError, StoredRecord};
+use crate::log::{Log, LogError, LogReader, StoredRecord};
 use crate::owner::{Counters, OwnerState};
 use crate::partition::partition_of;
 use crate::round::{Job, Reply};
@@ -93,9 +93,11 @@ impl<A: Handle + Apply> Dispatcher<A> {
             () = stop.cancelled() => return Ok(End::Stopped),
             serving = serving => if serving.is_err() { return Ok(End::Stopped) },
         }
-        let from = self.start(progress).await?;
-        progress.restart(from);
-        let mut tail = self.log.reader(&self.route.commands, &[(self.partition, from)]).await?;
+        let mut tail = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(End::Stopped),
+            tail = self.start(progress) => tail?,
+        };
         let mut answers: FuturesUnordered<Answering> = FuturesUnordered::new();
         let mut again = false;
         let mut commit_due = tokio::time::interval(COMMIT_EVERY);
@@ -143,15 +145,18 @@ impl<A: Handle + Apply> Dispatcher<A> {
         }
     }
 
-    /// Where the next run begins.
-    async fn start(&self, progress: &Progress) -> Result<u64, LogError> {
+    /// Opens the topic where the next run begins.
+    async fn start(&self, progress: &mut Progress) -> Result<Box<dyn LogReader>, LogError> {
         let bounds = self.log.bounds(&self.route.commands, self.partition).await?;
         let from = match progress.first_undone() {
             Some(offset) => offset,
             None => self.member.committed(self.partition).await?.unwrap_or(bounds.start),
         };
         // Commands are deleted after a while, and a topic may be made anew: an offset outside is no loss of events.
-        Ok(from.clamp(bounds.start, bounds.end))
+        let from = from.clamp(bounds.start, bounds.end);
+        let tail = self.log.reader(&self.route.commands, &[(self.partition, from)]).await?;
+        progress.restart(from);
+        Ok(tail)
     }
 
     /// Hands one command to the owner; the future is its answer's.

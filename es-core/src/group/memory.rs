@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Change, Group, GroupSpec, Member};
 use crate::log::memory::MemoryLog;
@@ -15,6 +15,7 @@ use crate::log::{AppendError, Log, LogError, LogErrorKind, Record};
 pub struct MemoryGroup {
     log: MemoryLog,
     state: Arc<Mutex<State>>,
+    silent: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +49,7 @@ struct Seat {
 impl MemoryGroup {
     /// Groups whose commands and replies are topics of this log.
     pub fn new(log: MemoryLog) -> Self {
-        Self { log, state: Arc::default() }
+        Self { log, state: Arc::default(), silent: watch::Sender::new(false) }
     }
 
     /// Ends a member's session, as when it is not heard of for too long: the others get its partitions at once, and it
@@ -72,6 +73,11 @@ impl MemoryGroup {
             shares.members.insert(id, seat);
         }
         shares.balance();
+    }
+
+    /// Lets whoever asks for a committed offset wait for as long as this is `true`.
+    pub fn silence(&self, silent: bool) {
+        self.silent.send_replace(silent);
     }
 
     /// The node that each partition is assigned to.
@@ -157,7 +163,8 @@ impl Group for MemoryGroup {
         shares.members.insert(id, Seat { node: spec.node.clone(), changes });
         shares.balance();
         let group = spec.name.clone();
-        Ok(Arc::new(MemoryMember { id, group, state: self.state.clone(), told: tokio::sync::Mutex::new(told) }))
+        let (state, silent) = (self.state.clone(), self.silent.subscribe());
+        Ok(Arc::new(MemoryMember { id, group, state, told: tokio::sync::Mutex::new(told), silent }))
     }
 
     async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
@@ -172,6 +179,7 @@ struct MemoryMember {
     group: String,
     state: Arc<Mutex<State>>,
     told: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
+    silent: watch::Receiver<bool>,
 }
 
 impl MemoryMember {
@@ -204,6 +212,7 @@ impl Member for MemoryMember {
     }
 
     async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
+        let _ = self.silent.clone().wait_for(|silent| !silent).await; // the group is gone: it has nothing to hide
         Ok(self.with(|shares| shares.committed.get(&partition).copied()))
     }
 

@@ -234,6 +234,31 @@ async fn who_the_group_means_claims_again_after_a_stray_claim() {
     assert!(is_not_in_log(&answer), "{answer:?}");
 }
 
+/// Shows: a group that is slow to confirm does not keep a process from handing over what it is asked for.
+#[tokio::test]
+async fn who_waits_for_the_groups_word_still_hears_of_changes() {
+    let cluster = Cluster::new();
+    let one = cluster.process("one").await;
+    cluster.serves(&one, 4).await;
+    cluster.group.silence(true);
+    let stray = cluster.world.process().await; // outside of the group: it takes over everything
+    // Its owners find that they were shut out, and will ask the group.
+    let ids: Vec<String> = ids(&one, true).take(20).collect();
+    let sending = futures::future::join_all(ids.iter().map(|id| one.send(id, "a", add(1))));
+    let shut_out = eventually("to be shut out of all", || serving(&one).is_empty());
+    tokio::select! {
+        _ = sending => {}
+        () = shut_out => {}
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await; // the longest pause before they ask
+    stray.engine.shutdown().await;
+    let joining = tokio::spawn(async move { (cluster.process("two").await, cluster) });
+    let (two, cluster) = tokio::time::timeout(Duration::from_secs(10), joining).await.expect("not held up").unwrap();
+    cluster.serves(&two, 2).await;
+    cluster.group.silence(false);
+    cluster.serves(&one, 2).await;
+}
+
 #[tokio::test]
 async fn two_processes_with_one_name_leave_the_later_one() {
     let cluster = Cluster::new();
