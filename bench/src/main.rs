@@ -3,6 +3,7 @@
 //! Ours and the floor are measured in turn and the medians reported, so that a busy machine slows both alike.
 
 mod account;
+mod audit;
 mod bank;
 mod embedded;
 mod figure;
@@ -162,6 +163,11 @@ const FIGURES: &[(&str, &str)] = &[
     ("import-kafka-postgres", "the same with Kafka and PostgreSQL; floor: reading the file, producing each line"),
     ("replay-balances", "events into a derived row per account, in SQLite; floor: bulk statements of the same rows"),
     ("replay-audit", "events into the audit trail, in SQLite; floor: bulk statements of the same rows"),
+    (
+        "audit-queries",
+        "the worst kind of question to an audit trail of 10,000,000 events, in SQLite: a page of 50; without a floor",
+    ),
+    ("audit-queries-postgres", "the same in PostgreSQL"),
     ("replay-balances-kafka-postgres", "as replay-balances, from Kafka into PostgreSQL"),
     ("replay-audit-kafka-postgres", "as replay-audit, from Kafka into PostgreSQL"),
     (
@@ -221,6 +227,11 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
             };
             replay::kafka(name, into, events, &broker, databases).await
         }
+        "audit-queries" => {
+            let dir = embedded::folder()?;
+            audit::queries(name, &format!("sqlite://{}", dir.path().join("trail.db").display())).await
+        }
+        "audit-queries-postgres" => audit::queries(name, &servers.databases(1).await[0]).await,
         "live-lag-kafka-postgres" => {
             let (broker, databases) = (servers.kafka().await, servers.databases(1).await);
             replay::live_lag(name, &broker, &databases[0]).await

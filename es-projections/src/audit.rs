@@ -15,10 +15,36 @@
 //! | `previous_hash`, `hash` | the chain |
 //! | `topic`, `topic_partition`, `topic_offset` | where it is in the log |
 //!
-//! Its indexes are over the key, `recorded_at`, `occurred_at`, `actor`, `correlation_id`, `command_id` and
-//! `event_type`. A command that is given no correlation id begins a conversation of its own, with its command id; those
-//! rows are left out of the index over `correlation_id`, since random ids make it the dearest to write. So ask for
+//! # Indexes
+//! Writing them is most of what the trail costs, so they are few, and each serves several filters:
+//!
+//! | index | over | serves |
+//! |---|---|---|
+//! | the primary key | `category`, `aggregate_id`, `version` | an aggregate |
+//! | `by_recorded` | `event_type`, `recorded_at` | type, time of recording, both, or no filter |
+//! | `by_occurred` | `event_type`, `occurred_at`, `recorded_at` | business time; with type |
+//! | `actor_recorded` | `actor`, `event_type`, `recorded_at` | actor; with type, time of recording, both |
+//! | `actor_occurred` | `actor`, `event_type`, `occurred_at`, `recorded_at` | actor with business time; with type |
+//! | `by_command` | `command_id` | command, and what began a conversation |
+//! | `by_causation` | `causation_id`, `recorded_at` | causation; with time of recording; the tree |
+//! | `corr_recorded` | `correlation_id`, `recorded_at` | what joined a conversation; with time of recording |
+//! | `corr_occurred` | `correlation_id`, `occurred_at`, `recorded_at` | the same with business time |
+//!
+//! Each has its rows in the order of a page, whatever is in it: a page is as quick for a rare actor, for business times
+//! long ago of what was recorded today, and where there is nothing at all. None leads with a time: event types are few, so a question
+//! without a type goes through the index of each and merges them, which spares two indexes more. Nor is there one over an
+//! aggregate's times. Recorded time never falls within an aggregate, so a range of it is a range of versions, found by halving; business
+//! time is compared with each event of the aggregate, up to 5,000 a page. A business time is often shared by many, as a day is, so `recorded_at` follows it.
+//!
+//! Rows without an actor or a causation id are not in those indexes. A command that is given no correlation id begins a
+//! conversation of its own, with its command id; those rows are left out of the indexes over `correlation_id`, since
+//! random ids make them the dearest to write. So ask for
 //! `correlation_id = 'x' AND correlation_id <> command_id OR command_id = 'x'`, as [`Query`] does.
+//!
+//! # Paging while events come
+//! A cursor is a place in the order: pages neither repeat nor leave out what was there when the first was asked for. What is
+//! added later is found if its place is behind the cursor. Partitions are read side by side, so what another one recorded
+//! a little earlier may come in before the cursor; who must have it asks again.
 
 mod entry;
 mod query;
@@ -34,7 +60,7 @@ use crate::projection::Projection;
 use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
 pub(crate) use entry::to_row;
-pub use query::{LIMIT_MAX, Order, Page, Query};
+pub use query::{LIMIT_MAX, Order, Page, PayloadField, Query};
 
 /// The projection that keeps the audit trail.
 #[derive(Debug, Clone)]
@@ -57,6 +83,11 @@ impl Projection for AuditTrail {
         "audit"
     }
 
+    /// Raised when the indexes change too: only a table that is made anew gets them.
+    fn version(&self) -> u32 {
+        2
+    }
+
     fn tables(&self) -> Vec<Table> {
         vec![self.table.clone()]
     }
@@ -77,12 +108,14 @@ impl Projection for AuditTrail {
 
 fn table() -> Table {
     columns(Table::new("audit"))
-        .index("by_recorded", &["recorded_at"])
-        .index("by_occurred", &["occurred_at"])
-        .index_present("by_actor", &["actor", "recorded_at"])
-        .index_where("by_correlation", &["correlation_id"], query::JOINED_CONVERSATION)
+        .index("by_recorded", &["event_type", "recorded_at"])
+        .index("by_occurred", &["event_type", "occurred_at", "recorded_at"])
+        .index_present("actor_recorded", &["actor", "event_type", "recorded_at"])
+        .index_present("actor_occurred", &["actor", "event_type", "occurred_at", "recorded_at"])
         .index("by_command", &["command_id"])
-        .index("by_type", &["event_type", "recorded_at"])
+        .index_present("by_causation", &["causation_id", "recorded_at"])
+        .index_where("corr_recorded", &["correlation_id", "recorded_at"], query::JOINED_CONVERSATION)
+        .index_where("corr_occurred", &["correlation_id", "occurred_at", "recorded_at"], query::JOINED_CONVERSATION)
 }
 
 /// What holds an event: the key and the other columns, in the order of `entry::to_row`.

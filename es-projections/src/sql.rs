@@ -133,7 +133,17 @@ impl Database {
         rows.map_err(|error| self.error("a query", error))
     }
 
-    /// The same for the columns of a table, in its order: the values are of the kinds that it declares.
+    /// How the database would run a query, a line for each step.
+    pub(crate) async fn explain(&self, sql: &str, args: &[Value]) -> Result<Vec<String>, Error> {
+        let (explain, column) = match &self.inner.pool {
+            Pool::Sqlite(_) => ("EXPLAIN QUERY PLAN", "detail"),
+            Pool::Postgres(_) => ("EXPLAIN", "QUERY PLAN"),
+        };
+        let rows = self.fetch(&format!("{explain} {sql}"), args).await?;
+        rows.iter().map(|row| row.get(column)).collect()
+    }
+
+    /// Runs a query for the columns of a table, in its order: the values are of the kinds that it declares.
     pub(crate) async fn fetch_declared(&self, table: &Table, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         let mut rows = self.fetch(sql, args).await?;
         for row in &mut rows {

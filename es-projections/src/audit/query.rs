@@ -1,20 +1,25 @@
 //! Asking the audit trail: filters, a stable order and pages.
 
-use chrono::{DateTime, Utc};
-use es_core::{Actor, CommandId, CorrelationId, StreamId};
+mod field;
+mod place;
+mod way;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use es_core::{Actor, CausationId, CommandId, CorrelationId, MessageType, Recorded, StreamId};
 use sha2::{Digest, Sha256};
 
 use super::entry::Entry;
 use crate::error::Error;
 use crate::sql::{Database, Value};
+pub use field::PayloadField;
+pub(super) use way::JOINED_CONVERSATION;
 
 /// The most entries of a page.
 pub const LIMIT_MAX: u32 = 1_000;
+/// The most entries that are looked at for a page.
+const EXAMINED_MAX: u32 = 5_000;
 
-/// The rows whose command did not begin the conversation: the others are found by their command id.
-pub(super) const JOINED_CONVERSATION: &str = "correlation_id <> command_id";
-
-/// What is asked of the audit trail; what is not given is not filtered.
+/// What is asked of the audit trail; what is not given is not filtered, and filters combine freely.
 ///
 /// ```no_run
 /// # async fn ask(database: es_projections::Database) -> Result<(), Box<dyn std::error::Error>> {
@@ -32,6 +37,18 @@ pub(super) const JOINED_CONVERSATION: &str = "correlation_id <> command_id";
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Order
+/// The filters alone say what the pages are ordered by. The events of an aggregate are in the order of their versions. Where more ends
+/// are given of a range of business time than of one of recorded time, events are in the order of business time, and
+/// of those with the same in that of recording. Else they are in the order of recording.
+///
+/// # Cost
+/// One filter leads: the first that is given of `caused_by`, `command`, `aggregate`, `causation`, `correlation`, `actor` together with
+/// `event_type`, and `event_type`, with the times that the order goes by. An index has what it finds in the order of the page, so a
+/// page costs the same wherever it is. The other filters, those on payloads among them, have no index and are applied
+/// to what the leading one finds, to at most 5,000 entries for a page. So a page may hold fewer entries than its limit, or none, and
+/// still have a next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// Events of this aggregate.
@@ -40,15 +57,26 @@ pub struct Query {
     pub actor: Option<Actor>,
     /// Events of this conversation.
     pub correlation: Option<CorrelationId>,
+    /// Events of commands that this command or event caused directly.
+    pub causation: Option<CausationId>,
+    /// All that this command or event caused: its own events, those of the commands that it or they caused, and so on. At most
+    /// 10,000 commands and events.
+    pub caused_by: Option<CausationId>,
     /// Events of the command with this id.
     pub command: Option<CommandId>,
-    /// Events of this type, by its stored name.
+    /// Events of this type, by its stored name. [`Query::check_type`] tells whether there is such a type.
     pub event_type: Option<String>,
     /// Events that occurred at this business time or later.
     pub from: Option<DateTime<Utc>>,
     /// Events that occurred before this business time.
     pub to: Option<DateTime<Utc>>,
-    /// In the order of recording or against it.
+    /// Events that were recorded at this time or later.
+    pub recorded_from: Option<DateTime<Utc>>,
+    /// Events that were recorded before this time.
+    pub recorded_to: Option<DateTime<Utc>>,
+    /// Events whose payloads are JSON and have all of these fields.
+    pub fields: Vec<PayloadField>,
+    /// In the order or against it.
     pub order: Order,
     /// The most entries of a page, from 1 to [`LIMIT_MAX`]; 100 unless given.
     pub limit: u32,
@@ -56,20 +84,29 @@ pub struct Query {
     pub cursor: Option<String>,
 }
 
-/// The order of entries: that of recording. It is stable, since what was recorded at the same time has an order too.
+/// The direction of entries. Their order is stable, since what happened at the same time has an order too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Order {
-    /// The last recorded first.
+    /// The last first.
     #[default]
     NewestFirst,
-    /// The first recorded first.
+    /// The first first.
     OldestFirst,
+}
+
+impl Order {
+    fn sql(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NewestFirst => ("DESC", "<"),
+            Self::OldestFirst => ("ASC", ">"),
+        }
+    }
 }
 
 /// A page of entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The entries.
+    /// The entries. They may be fewer than the limit, or none, although there is a next page.
     pub entries: Vec<Entry>,
     /// The cursor of the next page; none if there is none.
     pub next: Option<String>,
@@ -81,10 +118,15 @@ impl Default for Query {
             aggregate: None,
             actor: None,
             correlation: None,
+            causation: None,
+            caused_by: None,
             command: None,
             event_type: None,
             from: None,
             to: None,
+            recorded_from: None,
+            recorded_to: None,
+            fields: Vec::new(),
             order: Order::default(),
             limit: 100,
             cursor: None,
@@ -96,99 +138,121 @@ impl Query {
     /// Asks for one page.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a limit out of range, times that no event can lie between, or a cursor of another
-    /// query; [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no audit trail.
+    /// [`Error::Invalid`] for a limit out of range, times that no event can lie between, a cursor of another
+    /// query, or a tree that is too large; [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no
+    /// audit trail.
     pub async fn run(&self, database: &Database) -> Result<Page, Error> {
+        let mut after = self.check()?;
+        let way = self.way(database).await?;
+        let limit = self.limit as usize;
+        let (mut entries, mut examined) = (Vec::with_capacity(limit), 0);
+        // One more tells whether there is a next page. If the other filters leave some out, ever more are looked at.
+        let mut rows = self.limit + 1;
+        while let Some((sql, args)) = way.statement(self, after.as_deref(), rows) {
+            let found = database.fetch(&sql, &args).await?;
+            for row in &found {
+                let entry = Entry::from_row(row)?;
+                if !self.takes(&entry.recorded) {
+                    continue;
+                }
+                if entries.len() == limit {
+                    let next = entries.last().map(|last: &Entry| self.cursor_behind(last));
+                    return Ok(Page { entries, next });
+                }
+                entries.push(entry);
+            }
+            let Some(last) = found.last().filter(|_| found.len() == rows as usize) else { break };
+            let last = Entry::from_row(last)?;
+            examined += rows;
+            if examined >= EXAMINED_MAX {
+                return Ok(Page { entries, next: Some(self.cursor_behind(&last)) });
+            }
+            after = Some(way.by.values(&last.recorded));
+            rows = rows.saturating_mul(4).min(EXAMINED_MAX - examined);
+        }
+        Ok(Page { entries, next: None })
+    }
+
+    /// Refuses an event type that is none of these, in which a slip of the pen would find nothing: `check_type(AccountEvent::TYPES)`.
+    /// [`Query::run`] doesn't, since a trail may hold events of types that the program no longer has.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the names of those that there are.
+    pub fn check_type<'a>(&self, known: impl IntoIterator<Item = &'a MessageType>) -> Result<(), Error> {
+        let Some(asked) = &self.event_type else { return Ok(()) };
+        let names: Vec<_> = known.into_iter().map(|known| known.name).collect();
+        if names.contains(&asked.as_str()) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("there is no event type {asked:?}: there are {}", names.join(", "))))
+    }
+
+    /// How the database finds the page, a line for each step, as its `EXPLAIN` tells it.
+    ///
+    /// # Errors
+    /// As for [`Query::run`].
+    pub async fn explain(&self, database: &Database) -> Result<Vec<String>, Error> {
+        let after = self.check()?;
+        let way = self.way(database).await?;
+        match way.statement(self, after.as_deref(), self.limit + 1) {
+            Some((sql, args)) => database.explain(&sql, &args).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Checks limit and times, and tells where the page begins.
+    fn check(&self) -> Result<Option<Vec<Value>>, Error> {
         if !(1..=LIMIT_MAX).contains(&self.limit) {
             return Err(Error::invalid(format!("limit {} is not between 1 and {LIMIT_MAX}", self.limit)));
         }
-        if let (Some(from), Some(to)) = (self.from, self.to)
-            && from >= to
+        for (what, from, to) in
+            [("business time", self.from, self.to), ("time of recording", self.recorded_from, self.recorded_to)]
         {
-            return Err(Error::invalid(format!("no time is from {from} on and before {to}")));
-        }
-        let (sql, args) = self.statement(&database.table_name("audit"))?;
-        let rows = database.fetch(&sql, &args).await?;
-        let limit = self.limit as usize;
-        let entries = rows.iter().take(limit).map(Entry::from_row).collect::<Result<Vec<_>, _>>()?;
-        let last = entries.last().filter(|_| rows.len() > limit);
-        let next = last.map(|last| self.cursor_behind(last));
-        Ok(Page { entries, next })
-    }
-
-    /// The statement and its arguments: no value stands in the text.
-    fn statement(&self, table: &str) -> Result<(String, Vec<Value>), Error> {
-        let mut conditions = Vec::new();
-        let mut args = Vec::new();
-        if let Some(id) = &self.correlation {
-            conditions.push(format!(
-                "(correlation_id = ? AND {JOINED_CONVERSATION} OR command_id = ? AND correlation_id = command_id)"
-            ));
-            args.extend([id.as_str().into(), id.as_str().into()]);
-        }
-        let mut filter = |condition: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                conditions.push(condition.to_owned());
-                args.push(value);
+            if let (Some(from), Some(to)) = (from, to)
+                && from >= to
+            {
+                return Err(Error::invalid(format!("no {what} is from {from} on and before {to}")));
             }
-        };
-        filter("category = ?", self.aggregate.as_ref().map(|stream| stream.category.clone().into()));
-        filter("aggregate_id = ?", self.aggregate.as_ref().map(|stream| stream.id.as_str().into()));
-        filter("actor = ?", self.actor.as_ref().map(|actor| actor.as_str().into()));
-        filter("command_id = ?", self.command.as_ref().map(|id| id.as_str().into()));
-        filter("event_type = ?", self.event_type.as_ref().map(Into::into));
-        filter("occurred_at >= ?", self.from.map(Into::into));
-        filter("occurred_at < ?", self.to.map(Into::into));
-        let (direction, beyond) = match self.order {
-            Order::NewestFirst => ("DESC", "<"),
-            Order::OldestFirst => ("ASC", ">"),
-        };
-        let order = self.order_columns();
-        if let Some(cursor) = &self.cursor {
-            let places = vec!["?"; order.len()].join(", ");
-            conditions.push(format!("({}) {beyond} ({places})", order.join(", ")));
-            args.extend(self.cursor_values(cursor)?);
         }
-        let condition =
-            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-        let order = order.iter().map(|column| format!("{column} {direction}")).collect::<Vec<_>>().join(", ");
-        args.push(Value::from(self.limit + 1));
-        Ok((format!("SELECT * FROM {table}{condition} ORDER BY {order} LIMIT ?"), args))
+        self.cursor.as_deref().map(|cursor| self.place(cursor)).transpose()
     }
 
-    /// The order of recording. Within one aggregate its versions are that order, and the primary key has them.
-    fn order_columns(&self) -> &'static [&'static str] {
-        match self.aggregate {
-            Some(_) => &["version"],
-            None => &["recorded_at", "category", "topic_partition", "topic_offset"],
+    /// Whether all filters let an event through, save for that on the tree, which is in the statement.
+    fn takes(&self, recorded: &Recorded) -> bool {
+        let event = &recorded.envelope;
+        let is = |asked: Option<&str>, value: &str| asked.is_none_or(|asked| asked == value);
+        let has = |asked: Option<&str>, value: Option<&str>| asked.is_none_or(|asked| value == Some(asked));
+        let within = |time: DateTime<Utc>, from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>| {
+            from.is_none_or(|from| stored(from) <= time) && to.is_none_or(|to| time < stored(to))
+        };
+        self.aggregate.as_ref().is_none_or(|stream| *stream == event.stream)
+            && has(self.actor.as_ref().map(Actor::as_str), event.actor.as_ref().map(Actor::as_str))
+            && is(self.correlation.as_ref().map(CorrelationId::as_str), event.correlation_id.as_str())
+            && has(self.causation.as_ref().map(|id| id.as_str()), event.causation_id.as_ref().map(|id| id.as_str()))
+            && is(self.command.as_ref().map(CommandId::as_str), event.command_id.as_str())
+            && is(self.event_type.as_deref(), &event.event_type)
+            && within(event.occurred_at, self.from, self.to)
+            && within(event.recorded_at, self.recorded_from, self.recorded_to)
+            && self.takes_payload(&event.payload)
+    }
+
+    fn takes_payload(&self, payload: &[u8]) -> bool {
+        if self.fields.is_empty() {
+            return true;
         }
+        let json = serde_json::from_slice(payload);
+        json.is_ok_and(|payload| self.fields.iter().all(|field| field.is_in(&payload)))
     }
 
     /// What the cursor holds: a mark of the query, and the last entry's place in the order.
     fn cursor_behind(&self, last: &Entry) -> String {
-        let event = &last.recorded.envelope;
-        let place = match self.aggregate {
-            Some(_) => event.version.to_string(),
-            None => {
-                let (recorded_at, category) = (event.recorded_at.timestamp_micros(), &event.stream.category);
-                format!("{recorded_at}.{}.{}.{category}", last.recorded.partition, last.recorded.offset)
-            }
-        };
-        format!("{}.{place}", self.mark())
+        format!("{}.{}", self.mark(), self.by().text(&last.recorded))
     }
 
-    fn cursor_values(&self, cursor: &str) -> Result<Vec<Value>, Error> {
-        let values = || {
-            let place = cursor.strip_prefix(&self.mark())?.strip_prefix('.')?;
-            if self.aggregate.is_some() {
-                return Some(vec![place.parse::<i64>().ok()?.into()]);
-            }
-            let mut parts = place.splitn(4, '.');
-            let recorded_at = DateTime::from_timestamp_micros(parts.next()?.parse().ok()?)?;
-            let (partition, offset): (u32, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-            Some(vec![recorded_at.into(), parts.next()?.into(), partition.into(), offset.into()])
-        };
-        values().ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
+    fn place(&self, cursor: &str) -> Result<Vec<Value>, Error> {
+        let text = cursor.strip_prefix(&self.mark()).and_then(|rest| rest.strip_prefix('.'));
+        let values = text.and_then(|text| self.by().parse(text));
+        values.ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
     }
 
     /// Tells this query's cursors from another's; limit and cursor may differ.
@@ -197,4 +261,9 @@ impl Query {
         let digest = Sha256::digest(format!("{same:?}"));
         digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// A time as the database has it, which cuts off what is finer than a microsecond.
+fn stored(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.trunc_subsecs(6)
 }
