@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// The transactions that are imported.
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/pkdd99/trans.asc"))]
     pkdd99: PathBuf,
+    /// The events of the audit trail that is asked: 10,000,000 take 10 GB of disk.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    trail_events: i64,
     /// What a figure starts as a process of its own.
     #[arg(long, hide = true, value_name = "DIR")]
     open_accounts: Option<PathBuf>,
@@ -229,9 +232,10 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         }
         "audit-queries" => {
             let dir = embedded::folder()?;
-            audit::queries(name, &format!("sqlite://{}", dir.path().join("trail.db").display())).await
+            audit::queries(name, &format!("sqlite://{}", dir.path().join("trail.db").display()), args.trail_events)
+                .await
         }
-        "audit-queries-postgres" => audit::queries(name, &servers.databases(1).await[0]).await,
+        "audit-queries-postgres" => audit::queries(name, &servers.databases(1).await[0], args.trail_events).await,
         "live-lag-kafka-postgres" => {
             let (broker, databases) = (servers.kafka().await, servers.databases(1).await);
             replay::live_lag(name, &broker, &databases[0]).await

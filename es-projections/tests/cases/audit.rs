@@ -200,7 +200,10 @@ pub async fn impossible_queries_are_refused(url: &str) {
     };
     refused(Query { limit: 0, ..Query::default() }, "limit 0 is not between 1 and 1000").await;
     refused(Query { limit: 1001, ..Query::default() }, "limit 1001 is not between 1 and 1000").await;
-    refused(Query { from: Some(noon), to: Some(noon), ..Query::default() }, "no time is from").await;
+    let range = (Some(noon), Some(noon));
+    refused(Query { from: range.0, to: range.1, ..Query::default() }, "no business time is from").await;
+    let query = Query { recorded_from: range.0, recorded_to: range.1, ..Query::default() };
+    refused(query, "no time of recording is from").await;
     refused(Query { event_type: Some("a\0b".into()), ..Query::default() }, "zero character").await;
     let query = Query { limit: 3, ..Query::default() };
     let cursor = query.run(&database).await.unwrap().next.unwrap();
@@ -211,4 +214,130 @@ pub async fn impossible_queries_are_refused(url: &str) {
     }
     assert_eq!(count(&database, "audit").await, 10);
     drop(events);
+}
+
+/// So many rows that a database with statistics prefers an index to reading them all: of accounts, actors, types and conversations some are
+/// frequent and some are rare, and business times have nothing to do with those of recording.
+async fn many(database: &Database) {
+    const EVENTS: usize = 6_000;
+    let mut events = Events::new();
+    let (now, mut written) = (events.now(), Vec::new());
+    for number in 0..EVENTS {
+        let id = if number % 4 == 0 { "large".into() } else { format!("a{}", number % 500) };
+        let kind = ["added", "moved", "closed"][if number % 1_000 == 7 { 2 } else { number % 2 }];
+        let event = events.event(&id, kind, Bytes::from(format!(r#"{{"amount":{number}}}"#)), |event| {
+            event.recorded_at = now + TimeDelta::milliseconds(number as i64 / 5);
+            event.occurred_at = now - TimeDelta::days((number * 7_919 % 3_000) as i64);
+            let rare = number % 100 == 0;
+            event.actor = Some(if rare { "rare" } else { "often" }.parse().unwrap());
+            event.command_id = format!("c{number}").parse().unwrap();
+            let conversation = if number % 3 == 0 { "all".into() } else { format!("c{}", number / 20 * 20) };
+            event.correlation_id = conversation.parse().unwrap();
+            event.causation_id = (number % 2 == 0).then(|| format!("c{}", number / 10 * 10 + 1).parse().unwrap());
+        });
+        written.push(event);
+    }
+    let batch = |events: &Events| events.worker(database).batch_max(2_000);
+    for event in &written {
+        events.add_event(event);
+    }
+    let trail = AuditTrail::new(std::slice::from_ref(&events.source));
+    let worker = batch(&events).start(trail).await.unwrap();
+    caught_up(&worker).await;
+    worker.stop().await.unwrap();
+    if database.url().starts_with("postgres") {
+        database.fetch(&format!("ANALYZE {}", database.table_name("audit")), &[]).await.unwrap();
+    }
+}
+
+/// Whether all rows come through the index, and none are sorted but those of one time. What a command or a tree has is little, and
+/// may be sorted.
+fn in_order_on_sqlite(plan: &[String], index: &str) -> bool {
+    let index = if index == "key" { "sqlite_autoindex_" } else { index };
+    let in_order = |(place, line): (usize, &String)| {
+        let sorted = plan.get(place + 1).is_some_and(|next| next == "USE TEMP B-TREE FOR ORDER BY");
+        let searched = line.starts_with("SEARCH bank_audit ") || line.starts_with("SEARCH t ");
+        searched && (line.contains("by_command") || line.contains("by_causation") || line.contains(index) && !sorted)
+    };
+    let reads = |line: &String| matches!(line.split(' ').nth(1), Some("bank_audit" | "t"));
+    let mut reads = plan.iter().enumerate().filter(|(_, line)| reads(line));
+    plan.iter().any(|line| line.contains(index)) && reads.all(in_order)
+}
+
+/// The same. Where the database expects no more than a page it may use another index, and sort.
+fn in_order_on_postgres(plan: &[String], index: &str) -> bool {
+    let index = if index == "key" { "_pkey" } else { index };
+    let steps: Vec<_> = plan.iter().map(|line| line.trim()).filter(|line| line.contains("(cost=")).collect();
+    let few = |step: &str| {
+        let rows = || step.split_once(" rows=")?.1.split(' ').next()?.parse::<u32>().ok();
+        rows().is_some_and(|rows| rows <= 50)
+    };
+    let in_order = |(place, step): (usize, &&str)| {
+        let sorted = place > 0 && steps[place - 1].starts_with("->  Sort");
+        few(step) || step.contains("Index Scan") && step.contains(index) && !sorted
+    };
+    let reads = |step: &str| step.contains(" on bank_audit") && !step.contains(" on bank_audit t ");
+    let whole = steps.iter().any(|step| step.contains("Seq Scan on bank_audit"));
+    !whole && steps.iter().enumerate().filter(|(_, step)| reads(step)).all(in_order)
+}
+
+/// Shows: whatever is asked, and wherever the page is, an index has the rows in the order of the page, so that nothing is
+/// sorted but what happened at the same time, and not more is read than is shown.
+pub async fn every_filter_is_served_by_an_index(url: &str) {
+    let database = connect(url).await;
+    many(&database).await;
+    let stream = |id: &str| Some(Events::new().event(id, "x", Bytes::new(), |_| {}).stream);
+    let recorded: DateTime<Utc> = Events::new().now() + TimeDelta::milliseconds(300);
+    let occurred = recorded - TimeDelta::days(1_000);
+    let with_recorded = |query: &Query| {
+        let to = recorded + TimeDelta::milliseconds(400);
+        Query { recorded_from: Some(recorded), recorded_to: Some(to), ..query.clone() }
+    };
+    let with_occurred =
+        |query: &Query| Query { from: Some(occurred), to: Some(occurred + TimeDelta::days(400)), ..query.clone() };
+    let all = Query { limit: 20, ..Query::default() };
+    let of_type = Query { event_type: Some("added".into()), ..all.clone() };
+    let actor = |name: &str| Query { actor: Some(name.parse().unwrap()), ..all.clone() };
+    let actor_and_type = |name: &str| Query { event_type: Some("added".into()), ..actor(name) };
+    let correlation = Query { correlation: Some("all".parse().unwrap()), ..all.clone() };
+    let causation = Query { causation: Some("c11".parse().unwrap()), ..all.clone() };
+    let cases: Vec<(&str, Query)> = vec![
+        ("by_recorded", all.clone()),
+        ("by_recorded", with_recorded(&all)),
+        ("by_occurred", with_occurred(&all)),
+        ("by_recorded", of_type.clone()),
+        ("by_recorded", with_recorded(&of_type)),
+        ("by_occurred", with_occurred(&of_type)),
+        ("by_recorded", Query { event_type: Some("closed".into()), ..all.clone() }),
+        ("actor_recorded", actor("often")),
+        ("actor_recorded", with_recorded(&actor("often"))),
+        ("actor_occurred", with_occurred(&actor("often"))),
+        ("actor_recorded", actor("rare")),
+        ("actor_recorded", actor_and_type("often")),
+        ("actor_recorded", with_recorded(&actor_and_type("often"))),
+        ("actor_occurred", with_occurred(&actor_and_type("often"))),
+        ("actor_recorded", Query { event_type: Some("closed".into()), ..actor("rare") }),
+        ("corr_recorded", correlation.clone()),
+        ("corr_recorded", with_recorded(&correlation)),
+        ("corr_occurred", with_occurred(&correlation)),
+        ("by_command", Query { command: Some("c77".parse().unwrap()), ..all.clone() }),
+        ("by_causation", causation.clone()),
+        ("by_command", Query { caused_by: Some("c11".parse().unwrap()), ..all.clone() }),
+        ("key", Query { aggregate: stream("large"), ..all.clone() }),
+        ("key", with_recorded(&Query { aggregate: stream("large"), ..all.clone() })),
+        ("key", with_occurred(&Query { aggregate: stream("large"), ..all.clone() })),
+    ];
+    for (index, query) in cases {
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            let mut query = Query { order, ..query.clone() };
+            for page in 0..2 {
+                let plan = query.explain(&database).await.unwrap();
+                let in_order = if url.starts_with("postgres") { in_order_on_postgres } else { in_order_on_sqlite };
+                let told = plan.join("\n");
+                assert!(in_order(&plan, index), "page {page} of {query:?} does not go by {index}:\n{told}");
+                let Some(next) = query.run(&database).await.unwrap().next else { break };
+                query.cursor = Some(next);
+            }
+        }
+    }
 }

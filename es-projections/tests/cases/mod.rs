@@ -107,7 +107,8 @@ macro_rules! for_each_case {
                 payloads_that_are_not_json_are_kept
                 filters_combine
                 pages_follow_each_other_in_both_orders
-                impossible_queries_are_refused;
+                impossible_queries_are_refused
+                every_filter_is_served_by_an_index;
         }
     };
 }

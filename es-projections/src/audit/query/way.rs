@@ -1,10 +1,10 @@
 //! The way to a page: which index has its entries, in their order.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use es_core::{Actor, CausationId, CommandId, CorrelationId, StreamId};
 
-use super::Query;
 use super::place::By;
+use super::{Order, Query};
 use crate::error::Error;
 use crate::sql::{Database, Value};
 
@@ -55,9 +55,10 @@ impl Branch {
 pub(super) struct Way {
     pub(super) by: By,
     table: String,
-    /// Before the statement, with its arguments.
-    with: Statement,
     branches: Vec<Branch>,
+    /// The range that is asked for, of the first column that the rows are ordered by.
+    from: Option<Value>,
+    to: Option<Value>,
 }
 
 impl Way {
@@ -65,24 +66,41 @@ impl Way {
     pub(super) fn statement(&self, query: &Query, after: Option<&[Value]>, rows: u32) -> Option<Statement> {
         let (direction, beyond) = query.order.sql();
         let columns = self.by.columns();
-        let (with, mut args) = self.with.clone();
+        // Behind a place means behind the begin of the range too. Two bounds on one side would be one too many for SQLite,
+        // which takes another index then.
+        let (from, to) = match (query.order, after) {
+            (Order::OldestFirst, Some(_)) => (None, self.to.as_ref()),
+            (Order::NewestFirst, Some(_)) => (self.from.as_ref(), None),
+            (_, None) => (self.from.as_ref(), self.to.as_ref()),
+        };
+        let order = columns.iter().map(|column| format!("{column} {direction}")).collect::<Vec<_>>().join(", ");
+        let mut args = Vec::new();
         let branch = |branch: &Branch| {
             let mut conditions = branch.conditions.clone();
             args.extend(branch.args.iter().cloned());
+            for (bound, value) in [(">=", from), ("<", to)] {
+                conditions.extend(value.map(|_| format!("{} {bound} ?", columns[0])));
+                args.extend(value.cloned());
+            }
             if let Some(after) = after {
                 let places = vec!["?"; columns.len()].join(", ");
                 conditions.push(format!("({}) {beyond} ({places})", columns.join(", ")));
                 args.extend(after.iter().cloned());
             }
-            format!("SELECT * FROM {} WHERE {}", self.table, conditions.join(" AND "))
+            let found = format!("SELECT * FROM {} WHERE {}", self.table, conditions.join(" AND "));
+            if self.branches.len() == 1 {
+                return found;
+            }
+            // So that each is found in order, and no more of it than a page, whatever the database makes of the whole.
+            args.push(rows.into());
+            format!("SELECT * FROM ({found} ORDER BY {order} LIMIT ?) AS branch")
         };
         let branches: Vec<_> = self.branches.iter().map(branch).collect();
         if branches.is_empty() {
             return None; // not even one event type
         }
-        let order = columns.iter().map(|column| format!("{column} {direction}")).collect::<Vec<_>>().join(", ");
         args.push(rows.into());
-        Some((format!("{with}{} ORDER BY {order} LIMIT ?", branches.join(" UNION ALL ")), args))
+        Some((format!("{} ORDER BY {order} LIMIT ?", branches.join(" UNION ALL ")), args))
     }
 }
 
@@ -115,12 +133,10 @@ impl Query {
     /// Finds out where the rows are.
     pub(super) async fn way(&self, database: &Database) -> Result<Way, Error> {
         let (table, by) = (database.table_name("audit"), self.by());
-        let mut with = Statement::default();
-        let mut branches = match self.lead() {
+        let branches = match self.lead() {
             Lead::CausedBy(id) => {
-                with = tree(&table, id);
-                check_size(database, &with, id).await?;
-                vec![Branch::of("command_id IN (SELECT id FROM caused)", [])]
+                let ids = commands_of_tree(database, &table, id).await?;
+                vec![Branch::of(&format!("command_id IN ({})", vec!["?"; ids.len()].join(", ")), ids)]
             }
             Lead::Command(id) => vec![Branch::of("command_id = ?", [id.as_str().into()])],
             Lead::Aggregate(stream) => vec![of_stream(stream)],
@@ -136,21 +152,23 @@ impl Query {
             }
             Lead::All => self.of_each_type(database, &table, Branch::default()).await?,
         };
-        let (column, from, to) = match by {
+        let (from, to) = match by {
             By::Version => {
                 let stream = self.aggregate.as_ref().expect("versions are those of one aggregate");
                 let from = self.first_version(database, &table, stream, self.recorded_from).await?;
-                ("version", from, self.first_version(database, &table, stream, self.recorded_to).await?)
+                (from, self.first_version(database, &table, stream, self.recorded_to).await?)
             }
-            By::Recorded => ("recorded_at", self.recorded_from.map(Into::into), self.recorded_to.map(Into::into)),
-            By::Occurred => ("occurred_at", self.from.map(Into::into), self.to.map(Into::into)),
+            // SQLite tells indexes that begin alike apart by how much of them is asked for, and only then by their order. So
+            // there is always a range.
+            By::Recorded => (or_ever(self.recorded_from), self.recorded_to.map(Into::into)),
+            By::Occurred => (or_ever(self.from), self.to.map(Into::into)),
         };
-        for (end, value) in [(">=", from), ("<", to)] {
-            let Some(value) = value else { continue };
-            let narrowed = |branch: Branch| branch.and(&format!("{column} {end} ?"), [value.clone()]);
-            branches = branches.into_iter().map(narrowed).collect();
-        }
-        Ok(Way { by, table, with, branches })
+        Ok(Way { by, table, branches, from, to })
+    }
+
+    /// The statement that goes through the tree, if one is asked for.
+    pub(super) fn tree(&self, database: &Database) -> Option<Statement> {
+        self.caused_by.as_ref().map(|id| tree(&database.table_name("audit"), id))
     }
 
     /// The rows of the type that is asked for; of each that there is, if none is. Types are few, so going through an index for
@@ -182,21 +200,26 @@ impl Query {
         let Some(time) = time else { return Ok(None) };
         let Branch { conditions, args } = of_stream(stream);
         let of_stream = format!("FROM {table} WHERE {}", conditions.join(" AND "));
+        let middle = "(low + high) / 2";
+        let earlier = format!("(SELECT recorded_at {of_stream} AND version >= {middle} ORDER BY version LIMIT 1) < ?");
         let sql = format!(
             "WITH RECURSIVE halving(low, high) AS (\
              SELECT CAST(1 AS BIGINT), (SELECT version + 1 {of_stream} ORDER BY version DESC LIMIT 1) \
-             UNION ALL SELECT CASE WHEN middle_at < ? THEN middle + 1 ELSE low END, \
-             CASE WHEN middle_at < ? THEN high ELSE middle END \
-             FROM (SELECT low, high, (low + high) / 2 AS middle, \
-             (SELECT recorded_at {of_stream} AND version >= (low + high) / 2 ORDER BY version LIMIT 1) AS middle_at \
-             FROM halving WHERE low < high) AS halved) \
+             UNION ALL SELECT CASE WHEN {earlier} THEN {middle} + 1 ELSE low END, \
+             CASE WHEN {earlier} THEN high ELSE {middle} END FROM halving WHERE low < high) \
              SELECT low FROM halving WHERE low >= high"
         );
-        let args = [&args[..], &[time.into(), time.into()], &args[..]].concat();
+        let args = [&args[..], &args[..], &[time.into()], &args[..], &[time.into()]].concat();
         let rows = database.fetch(&sql, &args).await?;
         // No row: there is no such aggregate.
         rows.first().map(|row| row.get::<i64>("low").map(Value::from)).transpose()
     }
+}
+
+/// The begin of a range, or the first time that can be stored.
+fn or_ever(from: Option<DateTime<Utc>>) -> Option<Value> {
+    let ever = || NaiveDate::from_ymd_opt(0, 1, 1).map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    from.or_else(ever).map(Into::into)
 }
 
 fn of_stream(stream: &StreamId) -> Branch {
@@ -217,29 +240,35 @@ fn types(table: &str, of: &Branch) -> Statement {
     (sql, [&of.args[..], &of.args[..]].concat())
 }
 
-/// The ids of all commands that an id caused, itself and their events among them. What is there already is not added again, so it
-/// ends even if the ids go in a circle.
+/// All that an id caused, itself among it: ids of commands, with a 1, and of events. What is there already is not added again, so it ends
+/// even if the ids go in a circle.
 fn tree(table: &str, id: &CausationId) -> Statement {
     let sql = format!(
-        "WITH RECURSIVE caused(id) AS (SELECT CAST(? AS TEXT) UNION \
-         SELECT CASE which.n WHEN 1 THEN t.command_id ELSE CAST(t.event_id AS TEXT) END \
+        "WITH RECURSIVE caused(id, kind) AS (SELECT CAST(? AS TEXT), 1 UNION \
+         SELECT CASE which.n WHEN 1 THEN t.command_id ELSE CAST(t.event_id AS TEXT) END, which.n \
          FROM caused JOIN {table} AS t ON t.causation_id = caused.id OR t.command_id = caused.id \
-         CROSS JOIN (SELECT 1 AS n UNION ALL SELECT 2) AS which) "
+         CROSS JOIN (SELECT 1 AS n UNION ALL SELECT 2) AS which) SELECT id, kind FROM caused LIMIT ?"
     );
-    (sql, vec![id.as_str().into()])
+    (sql, vec![id.as_str().into(), (TREE_MAX + 1).into()])
 }
 
-async fn check_size(database: &Database, (with, args): &Statement, id: &CausationId) -> Result<(), Error> {
-    let sql = format!("{with}SELECT count(*) AS ids FROM (SELECT id FROM caused LIMIT ?) AS found");
-    let args = [&args[..], &[(TREE_MAX + 1).into()]].concat();
+/// The commands of a tree. They are arguments of the statement that finds their events: a database does not know how few they are, and
+/// would rather read all events than look for those of each.
+async fn commands_of_tree(database: &Database, table: &str, id: &CausationId) -> Result<Vec<Value>, Error> {
+    let (sql, args) = tree(table, id);
     let rows = database.fetch(&sql, &args).await?;
-    let ids: u32 = rows.first().map_or(Ok(0), |row| row.get("ids"))?;
-    if ids > TREE_MAX {
+    if rows.len() > TREE_MAX as usize {
         return Err(Error::invalid(format!(
             "what {:?} caused is more than {TREE_MAX} commands and events: ask for what it caused directly, or for the \
              conversation",
             id.as_str()
         )));
     }
-    Ok(())
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if row.get::<i64>("kind")? == 1 {
+            ids.push(Value::Text(row.get("id")?));
+        }
+    }
+    Ok(ids)
 }
