@@ -133,6 +133,17 @@ impl Database {
         rows.map_err(|error| self.error("a query", error))
     }
 
+    /// Runs a query that is planned for these arguments. A statement that is kept is planned, on PostgreSQL, for any arguments once it
+    /// was run some times, and so for what is usual: it would sort all that a frequent value has, as if that were little.
+    pub(crate) async fn fetch_planned(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        check_args(args)?;
+        let rows = match &self.inner.pool {
+            Pool::Sqlite(pools) => pools.fetch(sql, args).await, // it plans by the statement alone
+            Pool::Postgres(pool) => pool.fetch_planned(sql, args).await,
+        };
+        rows.map_err(|error| self.error("a query", error))
+    }
+
     /// How the database would run a query, a line for each step.
     pub(crate) async fn explain(&self, sql: &str, args: &[Value]) -> Result<Vec<String>, Error> {
         let (explain, column) = match &self.inner.pool {

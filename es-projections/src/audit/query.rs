@@ -149,7 +149,7 @@ impl Query {
         // One more tells whether there is a next page. If the other filters leave some out, ever more are looked at.
         let mut rows = self.limit + 1;
         while let Some((sql, args)) = way.statement(self, after.as_deref(), rows) {
-            let found = database.fetch(&sql, &args).await?;
+            let found = database.fetch_planned(&sql, &args).await?;
             for row in &found {
                 let entry = Entry::from_row(row)?;
                 if !self.takes(&entry.recorded) {

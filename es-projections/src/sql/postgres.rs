@@ -79,6 +79,13 @@ impl Pool {
         }
     }
 
+    /// Planned for these arguments, since it is not kept.
+    pub(super) async fn fetch_planned(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
+        let mut connection = self.0.acquire().await.map_err(failed)?;
+        let args = Args { typed: false, ..arguments(args)? };
+        rows(&mut connection, &numbered(sql), args).await
+    }
+
     pub(super) async fn begin(&self) -> Result<Tx> {
         Ok(Tx(self.0.begin().await.map_err(failed)?))
     }
@@ -230,7 +237,7 @@ fn unnest(width: usize) -> String {
     format!("unnest({})", places.join(", "))
 }
 
-/// The arguments of a statement, and whether their types are known.
+/// The arguments of a statement, and whether their types are known, so that it may be kept.
 struct Args {
     values: PgArguments,
     typed: bool,

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use es_core::Envelope;
-use es_projections::audit::{AuditTrail, Order, Query};
-use es_projections::{Database, Error, Handle};
+use es_core::{Envelope, MessageType};
+use es_projections::audit::{AuditTrail, Order, PayloadField, Query};
+use es_projections::{Check, Database, Error, Handle};
 
 use super::support::*;
 
@@ -40,7 +40,10 @@ pub async fn every_field_comes_back_whatever_it_holds(url: &str) {
     let mut events = Events::new();
     let mut written = Vec::new();
     for nasty in NASTY {
-        let payload = serde_json::to_vec(&serde_json::json!({ nasty: [nasty, null, 1] })).unwrap();
+        let payload = serde_json::to_vec(
+            &serde_json::json!({ nasty: [nasty, null, 1], "text": nasty, "nested": { nasty: nasty } }),
+        )
+        .unwrap();
         let event = events.event(nasty, nasty, payload.into(), |event| {
             event.command_id = nasty.parse().unwrap();
             // Half of them begin their conversation, half join one.
@@ -64,6 +67,14 @@ pub async fn every_field_comes_back_whatever_it_holds(url: &str) {
             Query { actor: event.actor.clone(), ..Query::default() },
             Query { correlation: Some(event.correlation_id.clone()), ..Query::default() },
             Query { command: Some(event.command_id.clone()), ..Query::default() },
+            Query { causation: event.causation_id.clone(), ..Query::default() },
+            // Each caused itself: the tree ends all the same.
+            Query { caused_by: event.causation_id.clone(), ..Query::default() },
+            Query { fields: vec![format!("text={}", event.event_type).parse().unwrap()], ..Query::default() },
+            Query {
+                fields: vec![PayloadField::new(["nested", &event.event_type], &*event.event_type).unwrap()],
+                ..Query::default()
+            },
             Query { event_type: Some(event.event_type.as_ref().into()), ..Query::default() },
         ] {
             assert_eq!(ask(&database, query).await, std::slice::from_ref(event));
@@ -116,7 +127,8 @@ async fn ten(database: &Database) -> (Events, Vec<Envelope>, DateTime<Utc>) {
     let mut written = Vec::new();
     for number in 0..10 {
         let (id, kind) = (["a", "b"][number % 2], ["deposited", "withdrawn"][number / 5]);
-        let event = events.event(id, kind, Bytes::from_static(b"{}"), |event| {
+        let payload = serde_json::json!({ "number": number, "even": number % 2 == 0 }).to_string();
+        let event = events.event(id, kind, payload.into(), |event| {
             event.occurred_at = noon + TimeDelta::hours(number as i64);
             event.actor = Some(["ann", "bob"][number / 3 % 2].parse().unwrap());
         });
@@ -148,6 +160,23 @@ pub async fn filters_combine(url: &str) {
     expect(Query { to, ..Query::default() }, &[0, 1, 2, 3, 4, 5]).await;
     expect(Query { from, to, aggregate, ..Query::default() }, &[4]).await;
     expect(Query { actor: Some("nobody".parse().unwrap()), ..Query::default() }, &[]).await;
+    let recorded = |place: usize| Some(written[place].recorded_at);
+    let (recorded_from, recorded_to) = (recorded(4), recorded(8));
+    expect(Query { recorded_from, ..Query::default() }, &[4, 5, 6, 7, 8, 9]).await;
+    expect(Query { recorded_to, ..Query::default() }, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+    let between = Query { recorded_from, recorded_to, ..Query::default() };
+    expect(between.clone(), &[4, 5, 6, 7]).await;
+    expect(Query { aggregate: Some(written[1].stream.clone()), ..between.clone() }, &[5, 7]).await;
+    expect(Query { actor: actor.clone(), ..between.clone() }, &[4, 5]).await;
+    expect(Query { from, to, ..between.clone() }, &[4, 5]).await;
+    expect(Query { to: Some(noon), ..between.clone() }, &[]).await;
+    let field = |text: &str| vec![text.parse().unwrap()];
+    expect(Query { fields: field("even=true"), ..between.clone() }, &[4, 6]).await;
+    expect(Query { fields: field("number=7"), ..Query::default() }, &[7]).await;
+    expect(Query { fields: field("even=false"), actor, from, ..Query::default() }, &[3, 5, 9]).await;
+    expect(Query { fields: [field("even=false"), field("number=4")].concat(), ..Query::default() }, &[]).await;
+    let aggregate = Some(Events::new().event("nobody", "x", Bytes::new(), |_| {}).stream);
+    expect(Query { aggregate, ..between }, &[]).await;
 }
 
 /// Shows: pages neither repeat nor leave out an event, also when events of the same time are many, or more come.
@@ -190,6 +219,114 @@ pub async fn pages_follow_each_other_in_both_orders(url: &str) {
     assert_eq!(next.run(&database).await.unwrap().entries.len(), 6);
 }
 
+/// Shows: whatever a command caused is found, over commands and events, whether the ids go in a circle or two ways lead to one.
+pub async fn a_tree_holds_all_that_was_caused(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let mut written: Vec<Envelope> = Vec::new();
+    let mut add = |id: &str, command: &str, cause: Option<&str>| {
+        let event = events.event(id, "added", Bytes::from_static(b"{}"), |event| {
+            event.command_id = command.parse().unwrap();
+            event.causation_id = cause.map(|cause| cause.parse().unwrap());
+        });
+        events.add_event(&event);
+        written.push(event.clone());
+        event.event_id.to_string()
+    };
+    let first = add("a", "order", Some("round"));
+    let paid = add("b", "pay", Some(&first));
+    add("a", "ship", Some("pay"));
+    add("c", "thank", Some(&paid));
+    add("c", "round", Some("thank"));
+    add("d", "elsewhere", Some("somebody"));
+    add("d", "alone", None);
+    trail(&events, &database).await;
+    let ids = |caused_by: &str| Query { caused_by: Some(caused_by.parse().unwrap()), ..oldest_first() };
+    let commands = async |query: Query| {
+        let found = ask(&database, query).await;
+        found.iter().map(|event| event.command_id.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(commands(ids("order")).await, "order pay ship thank round");
+    assert_eq!(commands(ids("pay")).await, "order pay ship thank round");
+    assert_eq!(commands(ids(&paid)).await, "order pay ship thank round", "by the circle");
+    assert_eq!(commands(ids("ship")).await, "ship");
+    assert_eq!(commands(ids("somebody")).await, "elsewhere");
+    assert_eq!(commands(ids("nobody")).await, "");
+    let newest_first = Query { order: Order::NewestFirst, limit: 2, ..ids("order") };
+    let page = newest_first.run(&database).await.unwrap();
+    let rest = Query { cursor: page.next, limit: 3, ..newest_first };
+    assert_eq!(commands(rest).await, "ship pay order");
+    let of_a = Query { aggregate: Some(written[0].stream.clone()), ..ids("order") };
+    assert_eq!(commands(of_a).await, "order ship");
+    let direct = Query { causation: Some("pay".parse().unwrap()), ..oldest_first() };
+    assert_eq!(commands(direct).await, "ship");
+}
+
+/// Shows: a filter that no index serves is a bounded work for each page, and the pages together are the whole, once.
+pub async fn pages_are_bounded_whatever_is_filtered(url: &str) {
+    let database = connect(url).await;
+    many(&database).await;
+    let all = async |mut query: Query| {
+        let (mut found, mut pages, mut empty) = (Vec::new(), 0, 0);
+        loop {
+            let page = query.run(&database).await.unwrap();
+            assert!(page.entries.len() <= query.limit as usize);
+            (pages, empty) = (pages + 1, empty + usize::from(page.entries.is_empty()));
+            found.extend(page.entries.iter().map(|entry| entry.recorded.envelope.command_id.to_string()));
+            let Some(next) = page.next else { return (found, pages, empty) };
+            query.cursor = Some(next);
+        }
+    };
+    for order in [Order::NewestFirst, Order::OldestFirst] {
+        let rare = Query { fields: vec!["amount=3456".parse().unwrap()], order, limit: 50, ..Query::default() };
+        let (found, pages, empty) = all(rare.clone()).await;
+        assert_eq!((found, pages >= 6, empty), (vec!["c3456".to_owned()], true, pages - 1));
+        let (found, pages, _) = all(Query { fields: vec!["amount=-1".parse().unwrap()], ..rare.clone() }).await;
+        assert!(found.is_empty() && pages >= 6, "{pages} pages");
+        // Of business times, many are the same, and none is in the order of recording.
+        let from = Some(Events::new().now() - TimeDelta::days(2_000));
+        let occurred = Query { from, fields: Vec::new(), ..rare };
+        let (found, ..) = all(occurred.clone()).await;
+        let (whole, ..) = all(Query { limit: 1_000, ..occurred.clone() }).await;
+        assert_eq!(found, whole);
+        assert_eq!(whole.iter().collect::<std::collections::HashSet<_>>().len(), whole.len());
+        let times = Query { limit: 1_000, ..occurred }.run(&database).await.unwrap().entries;
+        let times: Vec<_> = times.iter().map(|entry| entry.recorded.envelope.occurred_at).collect();
+        assert!(if order == Order::OldestFirst { times.is_sorted() } else { times.iter().rev().is_sorted() });
+    }
+}
+
+/// Shows: a trail of before the indexes is refused with the remedy, and a rebuild is one.
+pub async fn a_trail_of_before_gets_its_indexes_by_a_rebuild(url: &str) {
+    let database = connect(url).await;
+    let (events, ..) = ten(&database).await;
+    let mut tx = database.begin().await.unwrap();
+    let builds = tx.table_name("es_builds");
+    tx.execute(&format!("UPDATE {builds} SET version = 1"), &[]).await.unwrap();
+    for index in ["by_recorded", "by_occurred", "actor_recorded", "actor_occurred"] {
+        tx.execute(&format!("DROP INDEX bank_audit_{index}"), &[]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let again = || AuditTrail::new(std::slice::from_ref(&events.source));
+    let error = events.worker(&database).start(again()).await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    assert!(error.to_string().contains("was built by version 1"), "{error}");
+    let plan = async || Query::default().explain(&database).await.unwrap().join("\n");
+    assert!(!plan().await.contains("recorded"), "{}", plan().await);
+    events.worker(&database).rebuild(again(), Check::Equal, |_| {}).await.unwrap();
+    events.worker(&database).start(again()).await.unwrap().stop().await.unwrap();
+    let sql = if url.starts_with("postgres") {
+        "SELECT indexname AS name FROM pg_indexes WHERE tablename = 'bank_audit'"
+    } else {
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'bank_audit'"
+    };
+    let names: Vec<String> =
+        database.fetch(sql, &[]).await.unwrap().iter().map(|row| row.get("name").unwrap()).collect();
+    assert_eq!(names.len(), 9, "{names:?}");
+    assert!(names.iter().any(|name| name.ends_with("_actor_occurred")), "{names:?}");
+    assert_eq!(ask(&database, oldest_first()).await.len(), 10);
+}
+
 pub async fn impossible_queries_are_refused(url: &str) {
     let database = connect(url).await;
     let (events, _, noon) = ten(&database).await;
@@ -205,10 +342,24 @@ pub async fn impossible_queries_are_refused(url: &str) {
     let query = Query { recorded_from: range.0, recorded_to: range.1, ..Query::default() };
     refused(query, "no time of recording is from").await;
     refused(Query { event_type: Some("a\0b".into()), ..Query::default() }, "zero character").await;
+    const KNOWN: [MessageType; 2] = [kind("deposited"), kind("withdrawn")];
+    let query = Query { event_type: Some("withdrawn".into()), ..Query::default() };
+    query.check_type(&KNOWN).unwrap();
+    Query::default().check_type(&KNOWN).unwrap();
+    let error = Query { event_type: Some("Withdrawn".into()), ..query }.check_type(&KNOWN).unwrap_err();
+    assert_eq!(error.to_string(), "there is no event type \"Withdrawn\": there are deposited, withdrawn");
     let query = Query { limit: 3, ..Query::default() };
     let cursor = query.run(&database).await.unwrap().next.unwrap();
-    let other = Query { actor: Some("ann".parse().unwrap()), cursor: Some(cursor.clone()), ..Query::default() };
-    refused(other, "is not one of this query").await;
+    let with_cursor = Query { cursor: Some(cursor.clone()), ..query.clone() };
+    for other in [
+        Query { actor: Some("ann".parse().unwrap()), ..with_cursor.clone() },
+        Query { order: Order::OldestFirst, ..with_cursor.clone() },
+        Query { recorded_from: Some(noon), ..with_cursor.clone() },
+        Query { caused_by: Some("x".parse().unwrap()), ..with_cursor.clone() },
+        Query { fields: vec!["a=1".parse().unwrap()], ..with_cursor },
+    ] {
+        refused(other, "is not one of this query").await;
+    }
     for cursor in ["", "x", &cursor[1..], &cursor[..14], &format!("{}'; --", &cursor[..20])] {
         refused(Query { cursor: Some(cursor.into()), ..query.clone() }, "is not one of this query").await;
     }
@@ -248,6 +399,10 @@ async fn many(database: &Database) {
     if database.url().starts_with("postgres") {
         database.fetch(&format!("ANALYZE {}", database.table_name("audit")), &[]).await.unwrap();
     }
+}
+
+const fn kind(name: &'static str) -> MessageType {
+    MessageType { name, schema_version: 1, fields: &[] }
 }
 
 /// Whether all rows come through the index, and none are sorted but those of one time. What a command or a tree has is little, and

@@ -107,6 +107,9 @@ macro_rules! for_each_case {
                 payloads_that_are_not_json_are_kept
                 filters_combine
                 pages_follow_each_other_in_both_orders
+                a_tree_holds_all_that_was_caused
+                pages_are_bounded_whatever_is_filtered
+                a_trail_of_before_gets_its_indexes_by_a_rebuild
                 impossible_queries_are_refused
                 every_filter_is_served_by_an_index;
         }

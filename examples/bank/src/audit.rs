@@ -3,14 +3,14 @@
 use std::io::{self, BufWriter, Write};
 
 use chrono::{DateTime, Utc};
-use es_core::{Actor, Aggregate, AggregateKey, CorrelationId, Position, StreamId};
-use es_projections::audit::{Entry, LIMIT_MAX, Order, Query};
+use es_core::{Actor, Aggregate, AggregateKey, CausationId, CommandId, CorrelationId, Event, Position, StreamId};
+use es_projections::audit::{Entry, LIMIT_MAX, Order, PayloadField, Query};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::app::{Options, ReadModels};
 use crate::cli::wrong_usage;
-use crate::domain::Account;
+use crate::domain::{Account, AccountEvent};
 use crate::failure::Failure;
 use crate::time::{end_of, shown, start_of};
 
@@ -25,6 +25,15 @@ pub(crate) struct Args {
     /// Events of this conversation
     #[arg(long, value_name = "C")]
     correlation: Option<CorrelationId>,
+    /// Events of the command with this id
+    #[arg(long, value_name = "C")]
+    command: Option<CommandId>,
+    /// Events of commands that this command or event caused directly
+    #[arg(long, value_name = "C")]
+    causation: Option<CausationId>,
+    /// All that this command or event caused: its own events, those of the commands that they caused, and so on
+    #[arg(long, value_name = "C")]
+    caused_by: Option<CausationId>,
     /// Events of this type: opened, deposited, withdrawn or closed
     #[arg(long = "type", value_name = "T")]
     event_type: Option<String>,
@@ -34,33 +43,58 @@ pub(crate) struct Args {
     /// Events that occurred until then: RFC 3339, or a date to its end
     #[arg(long, value_name = "T", value_parser = end_of)]
     to: Option<DateTime<Utc>>,
+    /// Events that were recorded then or later: RFC 3339, or a date from its begin
+    #[arg(long, value_name = "T", value_parser = start_of)]
+    recorded_from: Option<DateTime<Utc>>,
+    /// Events that were recorded until then: RFC 3339, or a date to its end
+    #[arg(long, value_name = "T", value_parser = end_of)]
+    recorded_to: Option<DateTime<Utc>>,
+    /// Events with this field, as amount=500; may be given several times
+    #[arg(long = "field", value_name = "PATH=VALUE")]
+    fields: Vec<PayloadField>,
+    /// At most so many events, up to 1000, and where to go on; all unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
+    limit: Option<u32>,
+    /// Go on where an earlier --limit ended, with the same filters
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Brings the read models up to date and prints the entries in the order of recording.
+/// Brings the read models up to date and prints the entries, the first first.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let mut query = Query {
         aggregate: args.account.clone().map(stream),
         actor: args.actor.clone(),
         correlation: args.correlation.clone(),
+        causation: args.causation.clone(),
+        caused_by: args.caused_by.clone(),
+        command: args.command.clone(),
         event_type: args.event_type.clone(),
         from: args.from,
         to: args.to,
+        recorded_from: args.recorded_from,
+        recorded_to: args.recorded_to,
+        fields: args.fields.clone(),
         order: Order::OldestFirst,
-        limit: LIMIT_MAX,
-        ..Query::default()
+        limit: args.limit.unwrap_or(LIMIT_MAX),
+        cursor: args.cursor.clone(),
     };
-    if let (Some(from), Some(to)) = (args.from, args.to)
-        && from >= to
-    {
-        wrong_usage("--from is later than --to: nothing can be between");
+    for (what, from, to) in [("", args.from, args.to), ("recorded-", args.recorded_from, args.recorded_to)] {
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            wrong_usage(&format!("--{what}from is later than --{what}to: nothing can be between"));
+        }
+    }
+    if let Err(unknown) = query.check_type(AccountEvent::TYPES) {
+        wrong_usage(&format!("--type: {unknown}"));
     }
     let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut before = "{\"items\":[";
+    let mut left = args.limit;
     loop {
         let page = query.run(&models.store.database).await?;
         for entry in &page.entries {
@@ -71,14 +105,22 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
                 print_line(&mut out, entry)?;
             }
         }
+        // A page may have fewer entries than its limit and still a next one.
+        left = left.map(|left| left - page.entries.len() as u32);
         query.cursor = page.next;
-        if query.cursor.is_none() {
+        if query.cursor.is_none() || left == Some(0) {
             break;
         }
+        query.limit = left.unwrap_or(LIMIT_MAX);
     }
+    let next = query.cursor;
     if args.json {
         let open = if before.starts_with('{') { before } else { "" };
-        writeln!(out, "{open}]}}")?;
+        let next = next.map_or_else(String::new, |next| format!(",\"next\":{}", serde_json::Value::from(next)));
+        writeln!(out, "{open}]{next}}}")?;
+    } else if let Some(next) = next {
+        out.flush()?;
+        eprintln!("there is more: --cursor {next}");
     }
     out.flush()?;
     drop(out);

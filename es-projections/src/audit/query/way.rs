@@ -178,7 +178,7 @@ impl Query {
             Some(event_type) => vec![event_type.clone()],
             None => {
                 let (sql, args) = types(table, &of);
-                let rows = database.fetch(&sql, &args).await?;
+                let rows = database.fetch_planned(&sql, &args).await?;
                 rows.iter().map(|row| row.get("name")).collect::<Result<_, _>>()?
             }
         };
@@ -210,7 +210,7 @@ impl Query {
              SELECT low FROM halving WHERE low >= high"
         );
         let args = [&args[..], &args[..], &[time.into()], &args[..], &[time.into()]].concat();
-        let rows = database.fetch(&sql, &args).await?;
+        let rows = database.fetch_planned(&sql, &args).await?;
         // No row: there is no such aggregate.
         rows.first().map(|row| row.get::<i64>("low").map(Value::from)).transpose()
     }
@@ -256,7 +256,7 @@ fn tree(table: &str, id: &CausationId) -> Statement {
 /// would rather read all events than look for those of each.
 async fn commands_of_tree(database: &Database, table: &str, id: &CausationId) -> Result<Vec<Value>, Error> {
     let (sql, args) = tree(table, id);
-    let rows = database.fetch(&sql, &args).await?;
+    let rows = database.fetch_planned(&sql, &args).await?;
     if rows.len() > TREE_MAX as usize {
         return Err(Error::invalid(format!(
             "what {:?} caused is more than {TREE_MAX} commands and events: ask for what it caused directly, or for the \

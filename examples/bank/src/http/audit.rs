@@ -4,9 +4,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use es_core::{AggregateKey, Json as JsonCodec, codec};
+use es_core::{AggregateKey, Event, Json as JsonCodec, codec};
 use es_projections::audit::{Entry, Query};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::commands::Id;
@@ -17,20 +17,6 @@ use crate::audit::{Shown, stream};
 use crate::domain::AccountEvent;
 use crate::read_model;
 use crate::time::{end_of, start_of};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Filter {
-    account: Option<String>,
-    actor: Option<String>,
-    correlation: Option<String>,
-    #[serde(rename = "type")]
-    event_type: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
 
 /// An event of an account with what it changed.
 #[derive(Debug, Serialize)]
@@ -43,23 +29,63 @@ struct Changed<'a> {
 pub(super) async fn trail(
     State(app): State<App>,
     headers: HeaderMap,
-    asked: Asked<Filter>,
+    asked: Asked<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
-    let filter = query(asked)?;
-    let asked = Query {
-        aggregate: id::<AggregateKey>("account", filter.account)?.map(stream),
-        actor: id("actor", filter.actor)?,
-        correlation: id("correlation", filter.correlation)?,
-        event_type: filter.event_type,
-        from: time("from", filter.from, start_of)?,
-        to: time("to", filter.to, end_of)?,
-        limit: limit_of(filter.limit)?,
-        cursor: filter.cursor,
-        ..Query::default()
-    };
+    let mut parameters = Parameters(query(asked)?);
+    let asked = asked_of(&mut parameters)?;
+    parameters.end()?;
+    asked.check_type(AccountEvent::TYPES).map_err(|error| Problem::bad_request(format!("type: {error}")))?;
     wait_for(&app.audit, headers::position(&headers)?).await?;
     let page = asked.run(&app.database).await?;
     Ok(json_of(&Listed { items: page.entries.iter().map(Shown::of).collect(), next: page.next }))
+}
+
+fn asked_of(parameters: &mut Parameters) -> Result<Query, Problem> {
+    let limit = parameters.one("limit")?.map(|limit| limit.parse::<u32>()).transpose();
+    let fields = parameters.all("field").into_iter().map(|field| id("field", Some(field)));
+    Ok(Query {
+        fields: fields.filter_map(Result::transpose).collect::<Result<_, _>>()?,
+        aggregate: id::<AggregateKey>("account", parameters.one("account")?)?.map(stream),
+        actor: id("actor", parameters.one("actor")?)?,
+        correlation: id("correlation", parameters.one("correlation")?)?,
+        causation: id("causation", parameters.one("causation")?)?,
+        caused_by: id("caused-by", parameters.one("caused-by")?)?,
+        command: id("command", parameters.one("command")?)?,
+        event_type: parameters.one("type")?,
+        from: time("from", parameters.one("from")?, start_of)?,
+        to: time("to", parameters.one("to")?, end_of)?,
+        recorded_from: time("recorded-from", parameters.one("recorded-from")?, start_of)?,
+        recorded_to: time("recorded-to", parameters.one("recorded-to")?, end_of)?,
+        limit: limit_of(limit.map_err(|error| Problem::bad_request(format!("limit: {error}")))?)?,
+        cursor: parameters.one("cursor")?,
+        ..Query::default()
+    })
+}
+
+/// Those of a request that were not taken yet.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// All of this name.
+    fn all(&mut self, name: &str) -> Vec<String> {
+        self.0.extract_if(.., |(given, _)| given == name).map(|(_, value)| value).collect()
+    }
+
+    /// The only one of this name, if there is one.
+    fn one(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let mut values = self.all(name);
+        let value = values.pop();
+        if !values.is_empty() {
+            return Err(Problem::bad_request(format!("{name} is given more than once")));
+        }
+        Ok(value)
+    }
+
+    /// Refuses what nobody asked for, since a filter that is misspelt would let everything through.
+    fn end(self) -> Result<(), Problem> {
+        let Some((name, _)) = self.0.first() else { return Ok(()) };
+        Err(Problem::bad_request(format!("there is no parameter {name:?}")))
+    }
 }
 
 pub(super) async fn history(
