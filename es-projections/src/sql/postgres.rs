@@ -118,6 +118,13 @@ impl Tx {
         Ok(())
     }
 
+    pub(super) async fn create(&mut self, table: &Table, name: &str) -> Result<()> {
+        self.script(&create(table, name)).await?;
+        let sql = "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND tablename = ?";
+        let there = statement::first_texts(&self.fetch(sql, &[name.into()]).await?);
+        self.script(&statement::create_indexes(table, name, &there)).await
+    }
+
     pub(super) async fn upsert(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>) -> Result<()> {
         self.write(table, name, rows, &on_conflict_update(table)).await?;
         Ok(())
@@ -200,7 +207,7 @@ impl Tx {
     }
 }
 
-pub(super) fn create(table: &Table, name: &str) -> String {
+fn create(table: &Table, name: &str) -> String {
     let kind_name = |column: &Column| match column.kind {
         Kind::Integer => "BIGINT",
         Kind::Text => "TEXT",

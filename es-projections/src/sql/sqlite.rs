@@ -111,6 +111,13 @@ impl Tx {
         Ok(())
     }
 
+    pub(super) async fn create(&mut self, table: &Table, name: &str) -> Result<()> {
+        self.script(&create(table, name)).await?;
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?";
+        let there = statement::first_texts(&self.fetch(sql, &[name.into()]).await?);
+        self.script(&statement::create_indexes(table, name, &there)).await
+    }
+
     pub(super) async fn upsert(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>) -> Result<()> {
         self.write("INSERT", table, name, rows, &on_conflict_update(table)).await?;
         Ok(())
@@ -206,8 +213,8 @@ impl Tx {
     }
 }
 
-/// The statements that make a table. `STRICT`, so that a value of another type is refused as it is elsewhere.
-pub(super) fn create(table: &Table, name: &str) -> String {
+/// The statement that makes a table. `STRICT`, so that a value of another type is refused as it is elsewhere.
+fn create(table: &Table, name: &str) -> String {
     let kind_name = |column: &Column| match column.kind {
         Kind::Integer | Kind::Bool => "INTEGER",
         Kind::Text | Kind::Json | Kind::Time | Kind::Date | Kind::Decimal | Kind::Uuid => "TEXT",

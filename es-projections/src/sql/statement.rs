@@ -1,6 +1,7 @@
 //! The text of statements that both databases share.
 
-use super::table::{Column, Table};
+use super::table::{Column, Index, Table};
+use super::value::{FromValue, Row};
 
 /// A name in double quotes.
 pub(crate) fn quoted(name: &str) -> String {
@@ -36,7 +37,7 @@ pub(super) fn on_conflict_update(table: &Table) -> String {
     format!(" ON CONFLICT ({key}) DO UPDATE SET {}", set.collect::<Vec<_>>().join(", "))
 }
 
-/// The statements that make a table and its indexes; `kind_name` is the database's name of a column's kind.
+/// The statement that makes a table; `kind_name` is the database's name of a column's kind.
 pub(super) fn create(table: &Table, full_name: &str, kind_name: impl Fn(&Column) -> &'static str, end: &str) -> String {
     let columns = table.columns().iter().map(|column| {
         let null = if column.optional { "" } else { " NOT NULL" };
@@ -45,14 +46,31 @@ pub(super) fn create(table: &Table, full_name: &str, kind_name: impl Fn(&Column)
     let columns = columns.collect::<Vec<_>>().join(", ");
     let key = names(table.key_columns(), "");
     let name = quoted(full_name);
-    let mut sql = format!("CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY ({key})){end};\n");
-    for index in table.indexes() {
+    format!("CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY ({key})){end};\n")
+}
+
+/// The texts of the first column.
+pub(super) fn first_texts(rows: &[Row]) -> Vec<String> {
+    rows.iter().filter_map(|row| String::from_value(row.values.first()?)).collect()
+}
+
+/// The statements that make those indexes of a table that are not there. One that came with a rebuilt table has the number of the
+/// build in its name, since it can't be renamed with the table everywhere.
+pub(super) fn create_indexes(table: &Table, full_name: &str, there: &[String]) -> String {
+    let is_there = |index: &str| {
+        there.iter().filter_map(|name| name.strip_prefix(full_name)?.strip_prefix('_')).any(|name| {
+            let built = || name.strip_prefix('b')?.split_once('_').filter(|(build, _)| build.parse::<u32>().is_ok());
+            name == index || built().is_some_and(|(_, name)| name == index)
+        })
+    };
+    let missing = table.indexes().iter().filter(|index| !is_there(&index.name));
+    let create = |index: &Index| {
         let over = index.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
         let index_name = quoted(&format!("{full_name}_{}", index.name));
         let condition = index.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        sql.push_str(&format!("CREATE INDEX IF NOT EXISTS {index_name} ON {name} ({over}){condition};\n"));
-    }
-    sql
+        format!("CREATE INDEX IF NOT EXISTS {index_name} ON {} ({over}){condition};\n", quoted(full_name))
+    };
+    missing.map(create).collect()
 }
 
 /// Replaces each `?` outside quotes and comments by `$1`, `$2` and so on.

@@ -83,8 +83,8 @@ impl Tx {
         self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
-            Inner::Sqlite(tx) => tx.script(&sqlite::create(table, &name)).await,
-            Inner::Postgres(tx) => tx.script(&postgres::create(table, &name)).await,
+            Inner::Sqlite(tx) => tx.create(table, &name).await,
+            Inner::Postgres(tx) => tx.create(table, &name).await,
         };
         self.noted(&format!("creating table {name}"), done)
     }
