@@ -144,6 +144,12 @@ impl Database {
         rows.map_err(|error| self.error("a query", error))
     }
 
+    /// Whether a `UNION ALL` with an order takes a row at a time from the parts, if these have that order. Else each of them should be
+    /// given the order and a limit of its own: this database may sort all rows of all parts if it thinks them few.
+    pub(crate) fn merges_unions(&self) -> bool {
+        matches!(&self.inner.pool, Pool::Sqlite(_))
+    }
+
     /// How the database would run a query, a line for each step.
     pub(crate) async fn explain(&self, sql: &str, args: &[Value]) -> Result<Vec<String>, Error> {
         let (explain, column) = match &self.inner.pool {

@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 15] = [
+    let wrong: [&[&str]; 20] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -46,6 +46,11 @@ fn usage_is_told_and_has_its_own_status() {
         &["audit", "--to", "930101"],
         &["serve", "--port", "1"],
         &["audit", "--from", "1993-01-02", "--to", "1993-01-01"],
+        &["audit", "--recorded-from", "1993-01-02", "--recorded-to", "1993-01-01"],
+        &["audit", "--recorded-to", "1993-01-02T12:00"],
+        &["audit", "--type", "paid"],
+        &["audit", "--field", "amount"],
+        &["audit", "--limit", "1001"],
         &["import", "pkdd99", "x", "--from", "930102", "--to", "930101"],
     ];
     for args in wrong {
@@ -60,6 +65,8 @@ fn usage_is_told_and_has_its_own_status() {
     let (no_zone, unknown) = (told(&["balances", "--at", "1993-12-31 12:00"]), told(&["rebuild", "branches"]));
     assert!(no_zone.contains("has no time zone: write 1993-12-31T12:00:00Z"), "{no_zone}");
     assert!(unknown.contains("possible values: accounts, statements, audit"), "{unknown}");
+    let no_type = told(&["audit", "--type", "paid"]);
+    assert!(no_type.contains("\"paid\": there are opened, deposited, withdrawn, closed"), "{no_type}");
 }
 
 /// Shows: what can't work fails with one line that names what and what to do, and nothing is half done.
@@ -245,6 +252,19 @@ fn days_are_chosen_and_the_audit_trail_is_asked() {
     assert_eq!(count(&["--actor", "somebody"]), Some(0));
     assert_eq!(count(&["--from", "1993-01-31", "--to", "1993-02-01"]), Some(2));
     assert_eq!(count(&["--correlation", "import-trans.asc"]), Some(6));
+    assert_eq!(count(&["--command", "open-8"]), Some(1));
+    assert_eq!(count(&["--caused-by", "open-8"]), Some(1));
+    assert_eq!(count(&["--causation", "open-8"]), Some(0));
+    assert_eq!(count(&["--recorded-to", "1993-12-31"]), Some(0));
+    assert_eq!(count(&["--recorded-from", "1993-12-31", "--from", "1993-02-01", "--type", "deposited"]), Some(2));
+    assert_eq!(count(&["--field", "amount=300"]), Some(1));
+    assert_eq!(count(&["--field", "amount=300", "--field", "amount=400"]), Some(0));
+    let whole = audit(&[]);
+    let first = audit(&["--limit", "4"]);
+    let rest = audit(&["--limit", "4", "--cursor", first["next"].as_str().expect("there is more")]);
+    let items = |page: &serde_json::Value| page["items"].as_array().expect("a list").clone();
+    assert_eq!([items(&first), items(&rest)].concat(), items(&whole));
+    assert!(rest["next"].is_null() && whole["next"].is_null(), "{rest}");
     let first = &audit(&["--account", "8"])["items"][0];
     assert_eq!((&first["type"], &first["command_id"]), (&"opened".into(), &"open-8".into()));
     assert_eq!(first["occurred_at"], "1993-01-15T00:00:00Z");

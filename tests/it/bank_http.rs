@@ -349,6 +349,85 @@ async fn lists_come_in_pages() {
     }
 }
 
+/// Shows: every filter of the audit trail finds what it names, alone and with others, and SQL in it is text like any other; what can't be
+/// meant is refused by its name.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn the_audit_trail_is_asked_by_every_filter() {
+    let bank = Served::start(Bank::embedded()).await;
+    for id in ["a", "b"] {
+        bank.open(id).await;
+    }
+    let nasty = "O'Brien\"; DROP TABLE bank_audit; --";
+    let send = async |account: &str, kind: &str, body: Value, key: &str, cause: &str| {
+        let headers =
+            [("Idempotency-Key", key), ("X-Causation-Id", cause), ("X-Correlation-Id", "talk"), ("X-Actor", nasty)];
+        let done = bank.post_with(&format!("/api/accounts/{account}/{kind}"), &body, &headers).await;
+        assert_eq!(done.status, 201, "{}", done.body);
+        done
+    };
+    send("a", "deposits", json!({ "amount": 500, "reference": nasty }), "first", "order").await;
+    send("b", "deposits", json!({ "amount": 7 }), "second", "first").await;
+    let last = send("a", "withdrawals", json!({ "amount": 7 }), "third", "second").await;
+    bank.get_after("/api/audit", &last).await;
+    let found = async |filters: &str| {
+        let answer = bank.get(&format!("/api/audit?{filters}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let items = answer.body["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["command_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let escaped = "O%27Brien%22%3B%20DROP%20TABLE%20bank_audit%3B%20--";
+    for (filters, expected) in [
+        ("caused_by=first", "third second first"),
+        ("caused_by=second&account=b", "second"),
+        ("causation=first", "second"),
+        ("causation=order&type=deposited", "first"),
+        ("command=third", "third"),
+        ("field=amount=7", "third second"),
+        ("field=amount=7&field=amount=8", ""),
+        ("field=amount=%227%22", ""),
+        ("field=amount=7&account=a&recorded_from=2024-01-01", "third"),
+        ("correlation=talk&recorded_to=2024-01-01", ""),
+        ("correlation=talk&from=2024-01-01&type=withdrawn", "third"),
+        (&format!("actor={escaped}"), "third second first"),
+        (&format!("actor={escaped}&field=reference={escaped}"), "first"),
+        (&format!("command={escaped}"), ""),
+        (&format!("caused_by={escaped}"), ""),
+        (&format!("correlation={escaped}&causation={escaped}&account={escaped}"), ""),
+        (&format!("field={escaped}={escaped}"), ""),
+    ] {
+        assert_eq!(found(filters).await, expected, "{filters}");
+    }
+    let page = bank.get("/api/audit?caused_by=first&limit=2").await.body;
+    let cursor = page["next"].as_str().unwrap();
+    assert_eq!(found(&format!("caused_by=first&limit=2&cursor={cursor}")).await, "first");
+    for (wrong, reason) in [
+        ("type=paid", "type: there is no event type \"paid\": there are opened, deposited, withdrawn, closed"),
+        (&format!("type={escaped}"), "there is no event type"),
+        ("from=1993-02-01&to=1993-01-01", "no business time is from"),
+        ("recorded_from=1993-02-01&recorded_to=1993-01-01", "no time of recording is from"),
+        ("recorded_from=1993-12-31T12:00:00", "recorded_from: \"1993-12-31T12:00:00\" has no time zone: write"),
+        ("recorded_to=soon", "recorded_to: \"soon\" is neither a date"),
+        ("field=amount", "field: payload field \"amount\" has no value: write path=value"),
+        ("field==7", "has an empty name"),
+        ("caused_by=", "caused_by: "),
+        ("causation=%00", "causation: "),
+        ("command=", "command: "),
+        ("limit=1001", "limit: 1001 is not between 1 and 1000"),
+        ("limit=-1", "limit: "),
+        ("account=a&account=b", "account is given more than once"),
+        ("acount=a", "there is no parameter \"acount\""),
+        (&format!("cursor={cursor}"), "is not one of this query"),
+        (&format!("caused_by=second&cursor={cursor}"), "is not one of this query"),
+        (&format!("cursor={escaped}"), "is not one of this query"),
+    ] {
+        let answer = bank.get(&format!("/api/audit?{wrong}")).await;
+        answer.is_problem(400, "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains(reason), "{wrong}: {detail}");
+    }
+}
+
 /// Shows: each event that is recorded while somebody listens reaches the listener, in the account's order.
 #[tokio::test]
 #[ignore = "needs the bank binary: run scripts/test"]

@@ -56,6 +56,8 @@ pub(super) struct Way {
     pub(super) by: By,
     table: String,
     branches: Vec<Branch>,
+    /// Whether the branches need no order and no limit of their own.
+    merged: bool,
     /// The range that is asked for, of the first column that the rows are ordered by.
     from: Option<Value>,
     to: Option<Value>,
@@ -88,10 +90,9 @@ impl Way {
                 args.extend(after.iter().cloned());
             }
             let found = format!("SELECT * FROM {} WHERE {}", self.table, conditions.join(" AND "));
-            if self.branches.len() == 1 {
+            if self.merged {
                 return found;
             }
-            // So that each is found in order, and no more of it than a page, whatever the database makes of the whole.
             args.push(rows.into());
             format!("SELECT * FROM ({found} ORDER BY {order} LIMIT ?) AS branch")
         };
@@ -163,7 +164,8 @@ impl Query {
             By::Recorded => (or_ever(self.recorded_from), self.recorded_to.map(Into::into)),
             By::Occurred => (or_ever(self.from), self.to.map(Into::into)),
         };
-        Ok(Way { by, table, branches, from, to })
+        let merged = branches.len() == 1 || database.merges_unions();
+        Ok(Way { by, table, branches, merged, from, to })
     }
 
     /// The statement that goes through the tree, if one is asked for.
