@@ -40,6 +40,7 @@ fn futures_are_send(
     send(database.begin());
     send(database.remove_projection(""));
     send(es_projections::audit::Query::default().run(database));
+    send(es_projections::audit::Query::default().explain(database));
     send(events.worker(database).start(cases::support::Balances::default()));
     send(worker.wait_for(&position, soon));
     send(worker.catch_up(soon));

@@ -39,9 +39,10 @@ const EXAMINED_MAX: u32 = 1_000;
 /// ```
 ///
 /// # Order
-/// The filters alone say what the pages are ordered by. The events of an aggregate are in the order of their versions. Where more ends
-/// are given of a range of business time than of one of recorded time, events are in the order of business time, and
-/// of those with the same in that of recording. Else they are in the order of recording.
+/// The filters alone say what the pages are ordered by. The events of an aggregate are in the order of their versions, unless a command
+/// or a tree is asked for too, and what one thing caused directly in that of recording. Else, where more ends are given of a range of business time
+/// than of one of recorded time, events are in the order of business time, and of those with the same in that of recording; and all
+/// others are in the order of recording.
 ///
 /// # Cost
 /// One filter leads: the first that is given of `caused_by`, `command`, `aggregate`, `causation`, `correlation`, `actor` together with

@@ -37,10 +37,10 @@ pub(crate) struct Args {
     /// Events of this type: opened, deposited, withdrawn or closed
     #[arg(long = "type", value_name = "T")]
     event_type: Option<String>,
-    /// Events that occurred then or later: RFC 3339, or a date from its begin
+    /// Events that occurred then or later, in the order of business time: RFC 3339, or a date from its begin
     #[arg(long, value_name = "T", value_parser = start_of)]
     from: Option<DateTime<Utc>>,
-    /// Events that occurred until then: RFC 3339, or a date to its end
+    /// Events that occurred until then, in the order of business time: RFC 3339, or a date to its end
     #[arg(long, value_name = "T", value_parser = end_of)]
     to: Option<DateTime<Utc>>,
     /// Events that were recorded then or later: RFC 3339, or a date from its begin

@@ -39,7 +39,8 @@ pub(super) async fn index() -> &'static str {
      GET  /api/accounts                     all accounts\n\
      GET  /api/accounts/{id}                one account\n\
      GET  /api/accounts/{id}/history        its events\n\
-     GET  /api/audit                        the audit trail\n\
+     GET  /api/audit                        the audit trail, by account, actor, correlation, causation, caused_by,\n\
+    \x20                                       command, type, from, to, recorded_from, recorded_to, field=path=value\n\
      GET  /api/live                         each recorded event as it comes\n\
      GET  /healthz /readyz /metrics         for operators\n"
 }
