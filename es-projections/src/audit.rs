@@ -34,7 +34,7 @@
 //! long ago of what was recorded today, and where there is nothing at all. None leads with a time: event types are few, so a question
 //! without a type goes through the index of each and merges them, which spares two indexes more. Nor is there one over an
 //! aggregate's times. Recorded time never falls within an aggregate, so a range of it is a range of versions, found by halving; business
-//! time is compared with each event of the aggregate, 1,000 a page. A business time is often shared by many, as a day is, so `recorded_at` follows it.
+//! time is compared with each event of the aggregate, 500 a page. A business time is often shared by many, as a day is, so `recorded_at` follows it.
 //!
 //! Rows without an actor or a causation id are not in those indexes. A command that is given no correlation id begins a
 //! conversation of its own, with its command id; those rows are left out of the indexes over `correlation_id`, since

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cases::accounts::{everything, model};
 use cases::support::{Balances, Events, balances, caught_up, connect, count};
-use es_projections::audit::AuditTrail;
+use es_projections::audit::{AuditTrail, Query};
 use es_projections::{ConnectOptions, Database, Error};
 use es_tests::Postgres;
 
@@ -98,6 +98,36 @@ async fn a_server_that_goes_away_under_load_costs_two_that_share_no_row() {
     for worker in &sharing {
         worker.stop().await.unwrap();
     }
+}
+
+/// Shows: no question to the audit trail is kept as a statement, which the server would plan for what is usual: what has many events
+/// would be sorted as if it had few.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn questions_to_the_audit_trail_are_planned_for_what_they_ask() {
+    let url = Postgres::shared().await.database().await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let trail = AuditTrail::new(std::slice::from_ref(&events.source));
+    let worker = events.worker(&connect(&url).await).start(trail).await.unwrap();
+    caught_up(&worker).await;
+    // One connection, so that the statements of all that it was used for are told.
+    let options = ConnectOptions { connections: 1, ..ConnectOptions::default() };
+    let database = Database::connect_with(&url, "bank", options).await.unwrap();
+    for _ in 0..10 {
+        let correlation = Some("conversation".parse().unwrap());
+        let page = Query { correlation, limit: 1, ..Query::default() }.run(&database).await.unwrap();
+        let next = Query {
+            correlation: Some("conversation".parse().unwrap()),
+            limit: 1,
+            cursor: page.next,
+            ..Query::default()
+        };
+        assert_eq!(next.run(&database).await.unwrap().entries.len(), 1);
+    }
+    let kept = "SELECT count(*) AS kept FROM pg_prepared_statements WHERE statement LIKE '%bank_audit%' AND name <> ''";
+    assert_eq!(database.fetch(kept, &[]).await.unwrap()[0].get::<i64>("kept").unwrap(), 0);
+    worker.stop().await.unwrap();
 }
 
 /// Shows: a server that is not there is named, without the password, after a bounded time.

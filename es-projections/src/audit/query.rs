@@ -17,7 +17,7 @@ pub(super) use way::JOINED_CONVERSATION;
 /// The most entries of a page.
 pub const LIMIT_MAX: u32 = 1_000;
 /// The most entries that are looked at for a page, unless its limit is as large: what an index does not serve costs no page more than that.
-const EXAMINED_MAX: u32 = 1_000;
+const EXAMINED_MAX: u32 = 500;
 
 /// What is asked of the audit trail; what is not given is not filtered, and filters combine freely.
 ///
@@ -48,7 +48,7 @@ const EXAMINED_MAX: u32 = 1_000;
 /// One filter leads: the first that is given of `caused_by`, `command`, `aggregate`, `causation`, `correlation`, `actor` together with
 /// `event_type`, and `event_type`, with the times that the order goes by. An index has what it finds in the order of the page, so a
 /// page costs the same wherever it is. The other filters, those on payloads among them, have no index and are applied
-/// to what the leading one finds, to the next 1,000 entries for a page. So a page may hold fewer entries than its limit, or none, and
+/// to what the leading one finds, to the next 500 entries for a page. So a page may hold fewer entries than its limit, or none, and
 /// still have a next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
