@@ -1,6 +1,6 @@
 //! Checkpoints in the database: where a projection goes on, and the fence of the worker that may move it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -155,6 +155,7 @@ impl Ledger {
         // A fence that went back with the server's last transactions would look like another worker's.
         tx.commit_durably().await?;
         let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));
+        let free = self.not_locked(&mut tx, gone).await?;
         let held_by = match gone {
             None => "holder IS NULL".to_owned(),
             Some(_) => format!(
@@ -167,7 +168,7 @@ impl Ledger {
              AND topic_partition = ? AND fence = ? AND next_offset = ? AND {held_by}"
         );
         let mut taken = Vec::new();
-        for &place in places {
+        for &place in places.iter().filter(|place| free.contains(place)) {
             let mut args = vec![self.member.name.clone().into()];
             args.extend(self.key(place));
             args.extend([seen.fences[place].into(), integer(seen.saved[place].checkpoint.next)]);
@@ -191,6 +192,26 @@ impl Ledger {
             self.fences[place] = Some(fence);
         }
         Ok(())
+    }
+
+    /// The places, free or held by this other worker, whose rows no transaction holds: a machine that died leaves some that
+    /// last until the server gives them up, and they are to keep nobody from the rest.
+    async fn not_locked(&self, tx: &mut Tx, holder: Option<&Member>) -> Result<HashSet<usize>, Error> {
+        let (table, skip) = (tx.table_name("es_checkpoints"), tx.skipping_locked());
+        let (holds, args) = match holder {
+            None => ("holder IS NULL", self.build.key().to_vec()),
+            Some(member) => ("holder = ?", [&self.build.key()[..], &[member.name.clone().into()]].concat()),
+        };
+        let sql = format!(
+            "SELECT topic, topic_partition FROM {table} WHERE projection = ? AND build = ? AND {holds} \
+             ORDER BY topic, topic_partition {skip}"
+        );
+        let rows = tx.fetch(&sql, &args).await?;
+        let place = |row: &Row| -> Result<Option<usize>, Error> {
+            let (topic, partition): (String, u32) = (row.get("topic")?, row.get("topic_partition")?);
+            Ok(self.places.iter().position(|place| *place.topic == *topic && place.partition == partition))
+        };
+        rows.iter().filter_map(|row| place(row).transpose()).collect()
     }
 
     /// Gives places back, for others to take.

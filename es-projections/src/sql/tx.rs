@@ -16,7 +16,13 @@ pub struct Tx {
     database: Database,
     inner: Inner,
     /// A statement failed or was given up: as on PostgreSQL, none may follow it on SQLite.
-    failed: bool,
+    failed: Option<Failure>,
+}
+
+/// What is remembered of a statement that failed, whose error may get lost.
+struct Failure {
+    what: String,
+    passes: bool,
 }
 
 pub(super) enum Inner {
@@ -38,7 +44,7 @@ pub enum OnDuplicate {
 
 impl Tx {
     pub(super) fn new(database: Database, inner: Inner) -> Self {
-        Self { database, inner, failed: false }
+        Self { database, inner, failed: None }
     }
 
     /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
@@ -120,8 +126,9 @@ impl Tx {
         let doing = format!("adding to {name}");
         let added = self.noted(&doing, done)?;
         if or == OnDuplicate::Retry && added < count {
-            self.failed = true;
-            return Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"));
+            let error = self.database.unavailable(&doing, "another worker added the same rows meanwhile");
+            self.failed = Some(Failure::of(&error));
+            return Err(error);
         }
         Ok(added)
     }
@@ -214,6 +221,14 @@ impl Tx {
         self.noted("setting the lock timeout", done)
     }
 
+    /// What ends a query so that it locks the rows which it finds, and passes those over that another transaction holds.
+    pub(crate) fn skipping_locked(&self) -> &'static str {
+        match self.inner {
+            Inner::Sqlite(_) => "", // a transaction that may write is the only one
+            Inner::Postgres(_) => "FOR UPDATE SKIP LOCKED",
+        }
+    }
+
     /// The commit outlives a crash of the server, and with it all that was committed before.
     pub(crate) async fn commit_durably(&mut self) -> Result<(), Error> {
         self.usable()?;
@@ -245,7 +260,7 @@ impl Tx {
 
     /// Undoes what was done since the savepoint, whatever failed since then.
     pub(crate) async fn undo(&mut self) -> Result<(), Error> {
-        self.failed = false;
+        self.failed = None;
         self.script("going back to a savepoint", "ROLLBACK TO SAVEPOINT es; RELEASE SAVEPOINT es").await
     }
 
@@ -262,17 +277,37 @@ impl Tx {
         self.database.full_name(table.name())
     }
 
+    /// The failure of a statement that whoever ran it has passed over, or of one that was not waited for.
+    pub(crate) fn passed_over(&self) -> Option<Error> {
+        let Failure { what, passes } = self.failed.as_ref()?;
+        let doing = "going on after a statement that failed";
+        Some(match passes {
+            true => self.database.unavailable(doing, what.clone()),
+            false => Error::invalid(format!("{doing}: return its error instead: {what}")),
+        })
+    }
+
     /// Before a statement: if its future is dropped half way, it counts as failed.
     fn usable(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.failed, true) {
+        if self.failed.is_some() {
             return Err(Error::invalid("a statement of this transaction failed: it can only be rolled back"));
         }
+        self.failed = Some(Failure { what: "a statement was given up half way".into(), passes: true });
         Ok(())
     }
 
     fn noted<T>(&mut self, doing: &str, done: Result<T, DriverError>) -> Result<T, Error> {
-        self.failed = done.is_err();
-        done.map_err(|error| self.database.error(doing, error))
+        let done = done.map_err(|error| self.database.error(doing, error));
+        self.failed = done.as_ref().err().map(Failure::of);
+        done
+    }
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let what = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self { what, passes: error.is_retryable() }
     }
 }
 

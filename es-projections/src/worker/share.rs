@@ -29,6 +29,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK_SOON: Duration = Duration::from_millis(50);
 /// The longest that one look may take: a statement on a dead connection would wait for minutes.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+/// The longest that a worker keeps away which gets nothing done.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// What a worker last saw of the others.
 #[derive(Debug, Clone, Default)]
@@ -137,6 +139,7 @@ impl Lookout {
             pace: silence_max.map_or(BEAT, |silence| BEAT.min(silence / 4)),
             heard: HashMap::new(),
             heard_at: None,
+            away: Away::default(),
             view: View::default(),
         };
         if silence_max.is_some() {
@@ -174,7 +177,35 @@ struct Watch {
     /// What was heard last of each other worker, and how long ago.
     heard: HashMap<Arc<str>, Heard>,
     heard_at: Option<Instant>,
+    away: Away,
     view: View,
+}
+
+/// How a worker that gets nothing done keeps away from its share: others may get it done, and each time that it comes back
+/// in vain they have to wait.
+#[derive(Debug, Default)]
+struct Away {
+    /// How many batches it had settled when that was last looked at.
+    settled: u64,
+    /// How long it last kept away.
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl Away {
+    /// Whether it keeps away now.
+    fn keeps(&mut self, board: &Board, silence: Duration) -> bool {
+        let settled = board.settled();
+        if settled != self.settled {
+            *self = Self { settled, ..Self::default() };
+        }
+        let own = |origin| matches!(origin, Origin::Commit | Origin::Source(_));
+        if board.in_trouble_for(own) > silence && self.until.is_none_or(|until| until <= Instant::now()) {
+            self.pause = (self.pause * 2).clamp(silence.min(AWAY_MAX), AWAY_MAX);
+            self.until = Some(Instant::now() + self.pause);
+        }
+        self.until.is_some_and(|until| until > Instant::now())
+    }
 }
 
 /// The last signs of life of a worker.
@@ -201,10 +232,11 @@ impl Watch {
                 () = tokio::time::sleep_until(next_beat) => true,
                 () = asked => false,
             };
-            let looked = match tokio::time::timeout(LOOK_MAX, self.look(beats)).await {
+            let look_max = self.silence_max.map_or(LOOK_MAX, |silence| LOOK_MAX.min(silence));
+            let looked = match tokio::time::timeout(look_max, self.look(beats)).await {
                 Ok(looked) => looked,
                 Err(_) => {
-                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {LOOK_MAX:?}")))
+                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {look_max:?}")))
                 }
             };
             match looked {
@@ -243,7 +275,11 @@ impl Watch {
 
     /// Says that this worker is there: unless nothing of its own gets done for so long that others do better.
     async fn beat(&mut self) -> Result<(), Error> {
-        self.view.ailing = self.silence_max.is_some_and(|silence| self.board.in_trouble_for() > silence);
+        if let Some(silence) = self.silence_max {
+            // Its look at the others fails where the database is away: that need not be so for all of them.
+            let blind = self.board.in_trouble_for(|origin| origin == Origin::Lookout) > silence;
+            self.view.ailing = self.away.keeps(&self.board, silence) || blind;
+        }
         if self.view.ailing {
             return Ok(());
         }
@@ -372,6 +408,37 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Shows: who fails keeps away for longer each time that it comes back in vain, and comes at once after a success.
+    #[tokio::test(start_paused = true)]
+    async fn who_fails_again_keeps_away_for_longer() {
+        let (board, mut away) = (Board::new("balances".into(), Arc::from([])), Away::default());
+        let silence = Duration::from_secs(5);
+        let fails = || board.trouble(Origin::Commit, Arc::new(Error::invalid("made to fail")));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            fails();
+            tokio::time::sleep(silence).await;
+            assert!(!away.keeps(&board, silence), "it may still succeed");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let began = Instant::now();
+            assert!(away.keeps(&board, silence));
+            board.reset(&[], &[], 0); // it lost what it held
+            while away.keeps(&board, silence) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            pauses.push(began.elapsed().as_secs());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        fails();
+        tokio::time::sleep(silence * 2).await;
+        assert!(away.keeps(&board, silence));
+        board.moved(|_| {});
+        assert!(!away.keeps(&board, silence), "a batch was settled");
+        board.trouble(Origin::Events, Arc::new(Error::invalid("made to fail")));
+        tokio::time::sleep(silence * 2).await;
+        assert!(!away.keeps(&board, silence), "what fails on events is parked in the end");
+    }
 
     fn member(name: &str) -> Member {
         Member { name: name.into(), beat: 1, shares: true }

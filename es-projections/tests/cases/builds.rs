@@ -308,7 +308,7 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
 pub async fn a_rebuild_makes_way_for_commands(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
-    for _ in 0..40 {
+    for _ in 0..160 {
         events.add("a", &[1]);
     }
     let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
@@ -319,7 +319,7 @@ pub async fn a_rebuild_makes_way_for_commands(url: &str) {
             None
         })
     };
-    let worker = events.worker(&database).batch_max(1);
+    let worker = events.worker(&database).batch_max(4);
     let rebuild = async || {
         let made_way = Arc::new(Mutex::new(Duration::ZERO));
         let told = made_way.clone();
@@ -332,7 +332,7 @@ pub async fn a_rebuild_makes_way_for_commands(url: &str) {
     let load = tokio::spawn(async move {
         loop {
             events.add("b", &[1]);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
     let made_way = tokio::time::timeout(SOON, rebuild()).await;

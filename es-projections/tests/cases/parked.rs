@@ -136,6 +136,43 @@ pub async fn an_event_is_left_out_by_name_and_reason(url: &str) {
     assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
 }
 
+/// Counts accounts' events, and does not care whether its statements fail.
+struct Careless(Balances);
+
+#[async_trait]
+impl Projection for Careless {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.0.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.0.project(tx, events).await?;
+        if events.iter().any(|event| event.envelope.stream.id.as_str() == "bad") {
+            let _ = tx.execute("UPDATE nowhere SET nothing = 1", &[]).await;
+        }
+        Ok(())
+    }
+}
+
+/// Shows: a statement's failure that the projection hides is told and parks like any other, and is not tried for ever.
+pub async fn who_passes_over_a_failed_statement_has_failed(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database).park_after(1).start(Careless(Balances::default())).await.unwrap();
+    events.add("good", &[1]);
+    let bad = events.add("bad", &[1]);
+    let last = events.add("good", &[2]);
+    worker.wait_for(&last, SOON).await.unwrap();
+    let Error::Parked { reason, .. } = worker.wait_for(&bad, SOON).await.unwrap_err() else { panic!("not parked") };
+    assert!(reason.starts_with("going on after a statement that failed: return its error instead: "), "{reason}");
+    assert!(reason.contains("error returned from database"), "{reason}");
+    assert_eq!(balances(&database).await, "good 3/2");
+}
+
 /// Shows: of a command whose second event fails, the first is not visible either.
 pub async fn a_command_is_parked_as_a_whole(url: &str) {
     let database = connect(url).await;
