@@ -151,7 +151,7 @@ impl Ledger {
     /// heard since.
     pub(crate) async fn take(&mut self, seen: &Standing, places: &[usize], gone: Option<&Member>) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
-        tx.wait_briefly_for_rows().await?;
+        tx.wait_briefly_for_locks().await?;
         // A fence that went back with the server's last transactions would look like another worker's.
         tx.commit_durably().await?;
         let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));

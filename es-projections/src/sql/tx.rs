@@ -211,8 +211,9 @@ impl Tx {
         self.noted("locking the schema", done)
     }
 
-    /// Statements that wait for rows which another transaction holds fail soon, rather than keep their connection.
-    pub(crate) async fn wait_briefly_for_rows(&mut self) -> Result<(), Error> {
+    /// Statements that wait for what another transaction holds fail soon, rather than keep their connection, and others
+    /// waiting behind.
+    pub(crate) async fn wait_briefly_for_locks(&mut self) -> Result<(), Error> {
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one

@@ -369,6 +369,45 @@ pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
     caught_up(&live).await;
 }
 
+/// Shows: as long as somebody reads a table that is to be renamed, others read it too and new events come in; then it is
+/// renamed.
+pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // readers keep nobody from renaming a table on SQLite
+    }
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let mut last = events.add("a", &[1]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    live.wait_for(&last, SOON).await.unwrap();
+    let mut report = connect(url).await.begin().await.unwrap();
+    let read = format!("SELECT * FROM {}", database.table_name("balances"));
+    report.fetch(&read, &[]).await.unwrap();
+    let switched = Arc::new(AtomicBool::new(false));
+    let rebuild = {
+        let (worker, switched) = (events.worker(&database), switched.clone());
+        tokio::spawn(async move {
+            worker.rebuild(Balances::default(), Check::Equal, quiet).await.unwrap();
+            switched.store(true, Ordering::Relaxed);
+        })
+    };
+    // Over several attempts, and a time in which the live one goes on.
+    for _ in 0..40 {
+        last = events.add("a", &[1]);
+        let answer = tokio::time::timeout(SOON, database.fetch(&read, &[])).await;
+        assert_eq!(answer.expect("a reader need not wait for the report").unwrap().len(), 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    live.wait_for(&last, SOON).await.unwrap();
+    assert!(!switched.load(Ordering::Relaxed), "the report holds its table");
+    report.rollback().await.unwrap();
+    tokio::time::timeout(SOON, rebuild).await.expect("it ends").unwrap();
+    assert_eq!(count(&database, "balances_b1").await, 1, "what was replaced is there");
+    last = events.add("a", &[1]);
+    live.wait_for(&last, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 42/42");
+}
+
 /// Shows: a rebuild does not take another projection's table for its own.
 pub async fn tables_that_are_named_like_builds_are_refused(url: &str) {
     let database = connect(url).await;

@@ -103,6 +103,7 @@ macro_rules! for_each_case {
                 a_rebuild_that_never_gets_close_ends
                 a_rebuild_makes_way_for_commands
                 a_rebuild_is_not_taken_for_silent
+                a_long_query_puts_the_switch_off_and_nobody_else
                 tables_that_are_named_like_builds_are_refused;
             audit:
                 every_field_comes_back_whatever_it_holds
