@@ -102,7 +102,7 @@ impl Tx {
     pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
         table.check_rows(table.columns(), &rows)?;
         self.usable()?;
-        let rows = last_of_each_key(rows, table.key_columns().len());
+        let rows = last_of_each_key(table.plain_keys(rows), table.key_columns().len());
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.upsert(table, &name, rows).await,
@@ -118,7 +118,7 @@ impl Tx {
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
         table.check_rows(table.columns(), &rows)?;
         self.usable()?;
-        let (name, count) = (self.full_name(table), rows.len() as u64);
+        let (name, count, rows) = (self.full_name(table), rows.len() as u64, table.plain_keys(rows));
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
@@ -141,7 +141,7 @@ impl Tx {
     pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
         table.check_rows(table.key_columns(), &keys)?;
         self.usable()?;
-        let keys = last_of_each_key(keys, table.key_columns().len());
+        let keys = last_of_each_key(table.plain_keys(keys), table.key_columns().len());
         let name = self.full_name(table);
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
@@ -157,7 +157,7 @@ impl Tx {
     pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
         table.check_rows(table.key_columns(), &keys)?;
         self.usable()?;
-        let name = self.full_name(table);
+        let (name, keys) = (self.full_name(table), table.plain_keys(keys));
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.delete(table, &name, keys).await,
             Inner::Postgres(tx) => tx.delete(table, &name, keys).await,

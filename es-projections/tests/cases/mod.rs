@@ -70,7 +70,9 @@ macro_rules! for_each_case {
                 statements_of_ones_own_run_on_both
                 a_transaction_that_is_dropped_changes_nothing
                 thousands_of_partitions_move_at_once
-                tables_of_a_newer_release_are_refused;
+                a_number_is_one_key_however_it_is_written
+                tables_of_a_newer_release_are_refused
+                tables_of_the_first_release_are_brought_up_and_gone_on_with;
             models:
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
