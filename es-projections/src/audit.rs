@@ -21,6 +21,8 @@
 //! `correlation_id = 'x' AND correlation_id <> command_id OR command_id = 'x'`, as [`Query`] does.
 
 mod entry;
+mod explain;
+mod past;
 mod query;
 
 use std::collections::HashMap;
@@ -34,6 +36,8 @@ use crate::projection::Projection;
 use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
 pub(crate) use entry::to_row;
+pub use explain::explain;
+pub use past::{At, Change, History, Past, StateAt, Step};
 pub use query::{LIMIT_MAX, Order, Page, Query};
 
 /// The projection that keeps the audit trail.

@@ -9,6 +9,7 @@ pub mod bulk;
 pub mod faults;
 pub mod models;
 pub mod parked;
+pub mod past;
 pub mod replay;
 pub mod sharing;
 pub mod support;
@@ -107,6 +108,12 @@ macro_rules! for_each_case {
                 a_rebuild_is_not_taken_for_silent
                 a_long_query_puts_the_switch_off_and_nobody_else
                 tables_that_are_named_like_builds_are_refused;
+            past:
+                each_version_tells_what_it_changed
+                a_state_is_told_as_of_a_version_and_of_either_time
+                what_can_not_be_folded_again_is_told
+                a_past_that_was_changed_is_noticed
+                a_row_leads_to_the_event_that_changed_it;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept
