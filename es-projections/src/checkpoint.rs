@@ -139,7 +139,15 @@ impl Ledger {
              epoch_writer, claim_offset, last_sequence, events, void, quarantined, moved_at) \
              VALUES (?, ?, ?, ?, 0, ?, 0, 0, ?, 0, 0, 0, 0, 0, ?) ON CONFLICT DO NOTHING"
         );
-        for place in 0..self.places.len() {
+        // Else an insert would wait for whoever changes the row that is there.
+        let select = format!("SELECT topic, topic_partition FROM {table} WHERE projection = ? AND build = ?");
+        let rows = tx.fetch(&select, &self.build.key()).await?;
+        let there = rows.iter().map(|row| Ok((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?)));
+        let there: HashSet<_> = there.collect::<Result<_, Error>>()?;
+        for (place, Place { topic, partition, .. }) in self.places.iter().enumerate() {
+            if there.contains(&(topic.to_string(), *partition)) {
+                continue;
+            }
             let empty = Checkpoint::default();
             let rest = [log_id_value(&empty), writer_value(&empty), Utc::now().into()];
             tx.execute(&insert, &[self.key(place).as_slice(), &rest].concat()).await?;
@@ -155,7 +163,6 @@ impl Ledger {
         // A fence that went back with the server's last transactions would look like another worker's.
         tx.commit_durably().await?;
         let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));
-        let free = self.not_locked(&mut tx, gone).await?;
         let held_by = match gone {
             None => "holder IS NULL".to_owned(),
             Some(_) => format!(
@@ -167,8 +174,17 @@ impl Ledger {
             "UPDATE {table} SET fence = fence + 1, holder = ? WHERE projection = ? AND build = ? AND topic = ? \
              AND topic_partition = ? AND fence = ? AND next_offset = ? AND {held_by}"
         );
-        let mut taken = Vec::new();
-        for &place in places.iter().filter(|place| free.contains(place)) {
+        // A machine that died in a transaction leaves rows locked until the server gives that up: they keep nobody from the rest.
+        let lock = format!(
+            "SELECT fence FROM {table} WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? {}",
+            tx.skipping_locked()
+        );
+        let (mut taken, mut passed_over) = (Vec::new(), false);
+        for &place in places {
+            if tx.fetch(&lock, &self.key(place)).await?.is_empty() {
+                passed_over = true;
+                continue;
+            }
             let mut args = vec![self.member.name.clone().into()];
             args.extend(self.key(place));
             args.extend([seen.fences[place].into(), integer(seen.saved[place].checkpoint.next)]);
@@ -179,7 +195,9 @@ impl Ledger {
                 taken.push((place, seen.fences[place] + 1));
             }
         }
-        if let Some(gone) = gone {
+        if let Some(gone) = gone
+            && !passed_over
+        {
             members::strike(&mut tx, &self.build, gone).await?;
         }
         // Seen only now, when a rebuild that is about to replace it can't any more.
@@ -192,26 +210,6 @@ impl Ledger {
             self.fences[place] = Some(fence);
         }
         Ok(())
-    }
-
-    /// The places, free or held by this other worker, whose rows no transaction holds: a machine that died leaves some that
-    /// last until the server gives them up, and they are to keep nobody from the rest.
-    async fn not_locked(&self, tx: &mut Tx, holder: Option<&Member>) -> Result<HashSet<usize>, Error> {
-        let (table, skip) = (tx.table_name("es_checkpoints"), tx.skipping_locked());
-        let (holds, args) = match holder {
-            None => ("holder IS NULL", self.build.key().to_vec()),
-            Some(member) => ("holder = ?", [&self.build.key()[..], &[member.name.clone().into()]].concat()),
-        };
-        let sql = format!(
-            "SELECT topic, topic_partition FROM {table} WHERE projection = ? AND build = ? AND {holds} \
-             ORDER BY topic, topic_partition {skip}"
-        );
-        let rows = tx.fetch(&sql, &args).await?;
-        let place = |row: &Row| -> Result<Option<usize>, Error> {
-            let (topic, partition): (String, u32) = (row.get("topic")?, row.get("topic_partition")?);
-            Ok(self.places.iter().position(|place| *place.topic == *topic && place.partition == partition))
-        };
-        rows.iter().filter_map(|row| place(row).transpose()).collect()
     }
 
     /// Gives places back, for others to take.

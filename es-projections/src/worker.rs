@@ -184,7 +184,7 @@ impl Worker {
             shutdown: shutdown.clone(),
         };
         let begun = async {
-            run.regroup().await?;
+            run::in_limits(&self.database, "sharing the partitions out", run.regroup()).await?;
             run.begin().await
         };
         let saved = match begun.await {

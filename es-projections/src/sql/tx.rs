@@ -1,5 +1,6 @@
 //! A transaction, with statements of one's own and bulk work over declared tables.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::table::Table;
@@ -21,7 +22,7 @@ pub struct Tx {
 
 /// What is remembered of a statement that failed, whose error may get lost.
 struct Failure {
-    what: String,
+    what: Cow<'static, str>,
     passes: bool,
 }
 
@@ -57,7 +58,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`]; the transaction can only be rolled back then.
     pub async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
-        check_args(args)?;
+        self.sound(check_args(args))?;
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.execute(sql, args).await,
@@ -71,7 +72,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::execute`].
     pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
-        check_args(args)?;
+        self.sound(check_args(args))?;
         self.usable()?;
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.fetch(sql, args).await,
@@ -85,7 +86,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Invalid`] for a name that can't be used; else as for [`Tx::execute`].
     pub async fn create(&mut self, table: &Table) -> Result<(), Error> {
-        table.check()?;
+        self.sound(table.check())?;
         self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
@@ -100,7 +101,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Invalid`] when a row does not fit the table; else as for [`Tx::execute`].
     pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
-        table.check_rows(table.columns(), &rows)?;
+        self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
         let rows = last_of_each_key(table.plain_keys(rows), table.key_columns().len());
         let name = self.full_name(table);
@@ -116,7 +117,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
-        table.check_rows(table.columns(), &rows)?;
+        self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
         let (name, count, rows) = (self.full_name(table), rows.len() as u64, table.plain_keys(rows));
         let done = match &mut self.inner {
@@ -139,7 +140,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
-        table.check_rows(table.key_columns(), &keys)?;
+        self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
         let keys = last_of_each_key(table.plain_keys(keys), table.key_columns().len());
         let name = self.full_name(table);
@@ -155,7 +156,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
-        table.check_rows(table.key_columns(), &keys)?;
+        self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
         let (name, keys) = (self.full_name(table), table.plain_keys(keys));
         let done = match &mut self.inner {
@@ -230,6 +231,18 @@ impl Tx {
         }
     }
 
+    /// Shuts everybody out of these tables, and of the views on them first, as whoever reads those comes to the tables; fails
+    /// soon where somebody is there.
+    pub(crate) async fn lock_tables(&mut self, tables: &[String]) -> Result<(), Error> {
+        self.wait_briefly_for_locks().await?;
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // readers keep nobody from renaming a table
+            Inner::Postgres(tx) => tx.lock_tables(tables).await,
+        };
+        self.noted("locking tables", done)
+    }
+
     /// The commit outlives a crash of the server, and with it all that was committed before.
     pub(crate) async fn commit_durably(&mut self) -> Result<(), Error> {
         self.usable()?;
@@ -283,9 +296,17 @@ impl Tx {
         let Failure { what, passes } = self.failed.as_ref()?;
         let doing = "going on after a statement that failed";
         Some(match passes {
-            true => self.database.unavailable(doing, what.clone()),
+            true => self.database.unavailable(doing, what.clone().into_owned()),
             false => Error::invalid(format!("{doing}: return its error instead: {what}")),
         })
+    }
+
+    /// A statement that is refused has failed, too.
+    fn sound(&mut self, checked: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error) = &checked {
+            self.failed.get_or_insert_with(|| Failure::of(error));
+        }
+        checked
     }
 
     /// Before a statement: if its future is dropped half way, it counts as failed.
@@ -308,7 +329,7 @@ impl Failure {
     fn of(error: &Error) -> Self {
         let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
         let what = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self { what, passes: error.is_retryable() }
+        Self { what: what.into(), passes: error.is_retryable() }
     }
 }
 

@@ -30,7 +30,7 @@ const PARKED_TOLD_MAX: u32 = 5;
 /// A build that is so close behind that it catches up within this time is made the read model.
 const CLOSE: Duration = Duration::from_secs(1);
 /// How often the switch is tried while the live one stands still.
-const ATTEMPTS: u32 = 10;
+const ATTEMPTS: u32 = 3;
 /// How long the live one goes on where queries on its tables keep the switch from taking place.
 const IN_USE: Duration = Duration::from_secs(5);
 
@@ -105,7 +105,8 @@ impl Worker {
     /// For another version of the projection, or for the same one to be sure of the rows. Stopped half way, by dropping the
     /// future or killing the process, it goes on from there when it is called again. Workers that keep up the live one
     /// must [share](Worker::share): for the moment of the switch this one takes all partitions, and those of the same
-    /// version go on with the new build. A long query on its tables puts the switch off until it ends, and holds up nobody else. `report` is called a few times a second.
+    /// version go on with the new build. A long query on its tables puts
+    /// the switch off until it ends; others wait for a fifth of a second at most, each time that it is tried. `report` is called a few times a second.
     ///
     /// # Errors
     /// [`Error::Differs`] when they were to be equal and are not, and whenever the new one has parked what the live one has
@@ -122,6 +123,11 @@ impl Worker {
         let mut pace = Pace::start();
         loop {
             let live = self.get_close(&projection, &build, &mut pace, &mut report).await?;
+            // What else is wrong shows where the tables are renamed.
+            if let Some(error) = self.is_free(&live, &build).await.err().filter(Error::is_retryable) {
+                self.wait_until_free(&*projection, &error).await;
+                continue;
+            }
             // From here on the live one stands still.
             pace.gentle = false;
             let mut ledger = self.whole(&live);
@@ -147,15 +153,24 @@ impl Worker {
             }
             match switched? {
                 None => break,
-                Some(error) => {
-                    let projection = projection.name();
-                    tracing::warn!(projection, error = &error as &dyn std::error::Error, "its tables are in use");
-                    tokio::time::sleep(IN_USE).await;
-                }
+                Some(error) => self.wait_until_free(&*projection, &error).await,
             }
         }
         tracing::info!(projection = projection.name(), build = build.number, "the rebuilt read model is live");
         Ok(())
+    }
+
+    /// Whether the tables could be renamed now, as it seems.
+    async fn is_free(&self, live: &Build, build: &Build) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        builds::lock(&mut tx, live, build).await?;
+        tx.rollback().await
+    }
+
+    async fn wait_until_free(&self, projection: &dyn Projection, why: &Error) {
+        let projection = projection.name();
+        tracing::warn!(projection, error = why as &dyn std::error::Error, "the switch has to wait");
+        tokio::time::sleep(IN_USE).await;
     }
 
     /// Reads up to where the live build stands, again and again, until it is close; tells the live build.
@@ -195,13 +210,23 @@ impl Worker {
     ) -> Result<Option<Error>, Error> {
         let mut attempt = 1;
         loop {
-            match self.try_to_switch(projection, live, build, stands).await {
-                Err(error) if error.is_retryable() && attempt == ATTEMPTS => return Ok(Some(error)),
-                Err(error) if error.is_retryable() => attempt += 1,
+            let error = match self.try_to_switch(projection, live, build, stands).await {
+                Err(error) if error.is_retryable() => error,
                 switched => return switched.map(|()| None),
+            };
+            // It may have been told too late.
+            let now = builds::look_for_live(&self.database, projection.name()).await?;
+            if now.is_some_and(|now| now.is_made_of(build)) {
+                return Ok(None);
             }
-            tokio::time::sleep(SHOW).await;
-            live.renew().await?;
+            if attempt == ATTEMPTS {
+                return Ok(Some(error));
+            }
+            attempt += 1;
+            match live.renew().await {
+                Err(error) if !error.is_retryable() => return Err(error),
+                _ => tokio::time::sleep(SHOW).await,
+            }
         }
     }
 
@@ -229,8 +254,7 @@ impl Worker {
             let difference = format!("it has parked {}", parked.join("; "));
             return Err(Error::Differs { projection: build.projection.clone(), difference });
         }
-        // Whoever reads a table keeps its name, and whoever comes after waits behind the one that wants to change it.
-        tx.wait_briefly_for_locks().await?;
+        builds::lock(&mut tx, live.build(), build).await?;
         builds::switch(&mut tx, projection, live.build(), build).await?;
         tx.commit().await
     }

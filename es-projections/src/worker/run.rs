@@ -172,7 +172,7 @@ impl Run {
                 }
                 // It lost another place since it looked, or the read model was replaced.
                 Err(error) if error.is_fenced() && self.shares() => {
-                    match self.find_live().await {
+                    match in_limits(&self.database, "looking for the live build", self.find_live()).await {
                         Ok(None) => return Err(error),
                         Err(other) if !other.is_retryable() => return Err(other),
                         Ok(Some(_)) | Err(_) => {}
@@ -253,7 +253,10 @@ impl Run {
                         Ok(false) => continue,
                         Ok(true) => return Ok(Next::Anew),
                         // Half done, maybe.
-                        Err(error) if error.is_retryable() => return Ok(Next::Anew),
+                        Err(error) if error.is_retryable() => {
+                            self.board.trouble(Origin::Commit, error.into());
+                            return Ok(Next::Anew);
+                        }
                         Err(error) => return Err(error),
                     }
                 }
@@ -339,7 +342,8 @@ impl Run {
                 Ok(_) if !self.holds_all_of(&batch) => return Ok(Next::Anew),
                 Ok(saved) if batch.is_in(&saved) => {
                     // Which of its aggregates were parked then is not known here.
-                    if let Ok(parked) = parked::streams(&self.database, self.ledger.build()).await {
+                    let parked = parked::streams(&self.database, self.ledger.build());
+                    if let Ok(parked) = in_limits(&self.database, "looking for what is parked", parked).await {
                         self.note_parked(parked);
                         return Ok(self.settled(&batch));
                     }
@@ -472,8 +476,13 @@ impl Run {
             return Ok(());
         }
         let projected = AssertUnwindSafe(self.projection.project(tx, events)).catch_unwind().await;
-        projected.unwrap_or_else(|panic| Err(panicked(&*panic)))?;
-        tx.passed_over().map_or(Ok(()), |error| Err(error.into()))
+        let projected = projected.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        match (projected, tx.passed_over()) {
+            // Whatever the projection makes of the error: it is not the events'.
+            (_, Some(error)) if error.is_retryable() => Err(error.into()),
+            (Ok(()), Some(error)) => Err(error.into()),
+            (projected, _) => projected,
+        }
     }
 
     fn sorted(&self, events: String, cause: Cause) -> Failed {
@@ -484,7 +493,7 @@ impl Run {
     fn settled(&self, batch: &Batch) -> Next {
         self.board.parked(self.parked.len());
         batch.chunks.iter().for_each(|chunk| self.board.backlog().handled(chunk.place, chunk.read));
-        self.board.moved(|progress| {
+        self.board.moved(!batch.moves.is_empty(), |progress| {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];
                 at.next = chunk.to.next;

@@ -29,6 +29,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK_SOON: Duration = Duration::from_millis(50);
 /// The longest that one look may take: a statement on a dead connection would wait for minutes.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+/// What one look may take where the silence is shorter.
+const LOOK_MIN: Duration = Duration::from_secs(2);
 /// The longest that a worker keeps away which gets nothing done.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
@@ -185,7 +187,7 @@ struct Watch {
 /// in vain they have to wait.
 #[derive(Debug, Default)]
 struct Away {
-    /// How many batches it had settled when that was last looked at.
+    /// How many batches it had committed when that was last looked at.
     settled: u64,
     /// How long it last kept away.
     pause: Duration,
@@ -195,12 +197,16 @@ struct Away {
 impl Away {
     /// Whether it keeps away now.
     fn keeps(&mut self, board: &Board, silence: Duration) -> bool {
-        let settled = board.settled();
-        if settled != self.settled {
+        let own = |origin| matches!(origin, Origin::Commit | Origin::Source(_));
+        let (settled, trouble) = (board.settled(), board.in_trouble_for(own));
+        if settled != self.settled && trouble.is_zero() {
             *self = Self { settled, ..Self::default() };
         }
-        let own = |origin| matches!(origin, Origin::Commit | Origin::Source(_));
-        if board.in_trouble_for(own) > silence && self.until.is_none_or(|until| until <= Instant::now()) {
+        // It is well again before anybody has taken what it holds.
+        if trouble.is_zero() && board.holds_any() {
+            self.until = None;
+        }
+        if trouble > silence && self.until.is_none_or(|until| until <= Instant::now()) {
             self.pause = (self.pause * 2).clamp(silence.min(AWAY_MAX), AWAY_MAX);
             self.until = Some(Instant::now() + self.pause);
         }
@@ -232,7 +238,7 @@ impl Watch {
                 () = tokio::time::sleep_until(next_beat) => true,
                 () = asked => false,
             };
-            let look_max = self.silence_max.map_or(LOOK_MAX, |silence| LOOK_MAX.min(silence));
+            let look_max = self.silence_max.map_or(LOOK_MAX, |silence| silence.clamp(LOOK_MIN, LOOK_MAX));
             let looked = match tokio::time::timeout(look_max, self.look(beats)).await {
                 Ok(looked) => looked,
                 Err(_) => {
@@ -278,7 +284,9 @@ impl Watch {
         if let Some(silence) = self.silence_max {
             // Its look at the others fails where the database is away: that need not be so for all of them.
             let blind = self.board.in_trouble_for(|origin| origin == Origin::Lookout) > silence;
-            self.view.ailing = self.away.keeps(&self.board, silence) || blind;
+            // Where nobody else is there, nobody would do better.
+            let others = self.view.present.iter().any(|other| other.shares && other.name != self.member.name);
+            self.view.ailing = (self.away.keeps(&self.board, silence) || blind) && others;
         }
         if self.view.ailing {
             return Ok(());
@@ -387,7 +395,7 @@ impl Run {
         let plan = if view.ailing { Plan::default() } else { view.plan(&standing, &self.ledger.held(), &me) };
         self.ledger.give_back(&plan.give).await?;
         for (from, places) in &plan.take {
-            // A holder that is in the midst of a long transaction holds the rows, and so is not gone.
+            // What a long transaction of the holder has locked is passed over.
             match self.ledger.take(&standing, places, from.as_ref()).await {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "taking partitions over failed");
@@ -433,7 +441,8 @@ mod tests {
         fails();
         tokio::time::sleep(silence * 2).await;
         assert!(away.keeps(&board, silence));
-        board.moved(|_| {});
+        board.reset(&[], &[], 0);
+        board.moved(true, |_| {});
         assert!(!away.keeps(&board, silence), "a batch was settled");
         board.trouble(Origin::Events, Arc::new(Error::invalid("made to fail")));
         tokio::time::sleep(silence * 2).await;

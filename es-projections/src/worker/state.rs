@@ -134,7 +134,7 @@ pub(super) struct Board {
     way: Way,
     /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
-    /// How many batches were settled.
+    /// How many batches were committed.
     settled: AtomicU64,
 }
 
@@ -303,22 +303,29 @@ impl Board {
         }
     }
 
+    /// Whether it has anything to do.
+    pub(super) fn holds_any(&self) -> bool {
+        self.read(|notice| notice.progress.iter().any(|at| at.held))
+    }
+
     /// Whether no other worker has anything to do.
     pub(super) fn holds_all(&self) -> bool {
         self.read(|notice| notice.progress.iter().all(|at| at.held))
     }
 
-    /// Shows that places moved.
-    pub(super) fn moved(&self, change: impl FnOnce(&mut [PartitionProgress])) {
-        self.settled.fetch_add(1, Ordering::Relaxed);
+    /// Shows that places moved, and whether anything was committed.
+    pub(super) fn moved(&self, committed: bool, change: impl FnOnce(&mut [PartitionProgress])) {
+        self.settled.fetch_add(u64::from(committed), Ordering::Relaxed);
         self.sender.send_modify(|notice| {
             change(&mut notice.progress);
-            notice.troubles.remove(&Origin::Commit);
-            notice.troubles.remove(&Origin::Events);
+            if committed {
+                notice.troubles.remove(&Origin::Commit);
+                notice.troubles.remove(&Origin::Events);
+            }
         });
     }
 
-    /// How many batches were settled.
+    /// How many batches were committed.
     pub(super) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Relaxed)
     }
@@ -352,6 +359,9 @@ impl Board {
             let trouble = notice.troubles.entry(origin).or_insert(new);
             trouble.error = error;
             trouble.attempts += 1;
+            if origin == Origin::Events {
+                notice.troubles.remove(&Origin::Commit); // the database did answer
+            }
         });
     }
 

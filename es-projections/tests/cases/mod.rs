@@ -46,6 +46,7 @@ macro_rules! for_each_case {
                 who_gets_nothing_done_loses_its_partitions
                 an_event_that_fails_for_long_is_parked
                 who_is_frozen_in_a_batch_loses_its_partitions_and_changes_nothing
+                what_a_dead_machine_has_locked_keeps_nobody_from_the_rest
                 a_slow_one_keeps_its_partitions
                 who_comes_back_under_its_name_need_not_wait
                 who_does_not_share_has_all_until_it_stops
@@ -88,6 +89,7 @@ macro_rules! for_each_case {
                 a_command_is_parked_as_a_whole
                 a_projection_that_fails_on_all_parks_none
                 who_passes_over_a_failed_statement_has_failed
+                what_may_pass_parks_nothing_whatever_is_told_of_it
                 event_types_that_are_not_known_may_be_passed_over
                 a_wish_outlives_a_database_that_is_away
                 a_wish_that_hangs_does_not_keep_a_worker

@@ -237,6 +237,28 @@ pub async fn an_event_that_fails_for_long_is_parked(url: &str) {
     assert_eq!(balances(&database).await, expected.shown());
 }
 
+/// Shows: partitions of one that is gone are taken, save those whose rows a transaction holds, until it ends.
+pub async fn what_a_dead_machine_has_locked_keeps_nobody_from_the_rest(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // a transaction locks all or nothing on SQLite
+    }
+    let (database, mut events) = (connect(url).await, new_events());
+    started(&events, url, "first", SILENCE).await.stop().await.unwrap();
+    let mut machine = database.begin().await.unwrap();
+    let table = machine.table_name("es_checkpoints");
+    machine.execute(&format!("UPDATE {table} SET holder = 'dead'"), &[]).await.unwrap();
+    machine.commit().await.unwrap();
+    let mut machine = database.begin().await.unwrap();
+    machine.execute(&format!("UPDATE {table} SET holder = 'dead' WHERE topic_partition = 3"), &[]).await.unwrap();
+    let second = started(&events, url, "second", SILENCE).await;
+    eventually("the rest is taken", || held(&second) == 7).await;
+    assert!(!second.progress()[3].held);
+    machine.rollback().await.unwrap();
+    eventually("all are taken", || held(&second) == 8).await;
+    let last = events.add("a", &[1]);
+    second.wait_for(&last, SOON).await.unwrap();
+}
+
 /// Balances, whose worker's whole thread stands still in a batch.
 struct Freezing {
     balances: Balances,
