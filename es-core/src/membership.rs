@@ -79,6 +79,9 @@ impl Running {
     }
 }
 
+/// How many partitions the group is asked for at once, each with a thread that waits for its answer.
+const CONFIRMING_MAX: usize = 8;
+
 /// Who is no further behind than this has caught up: what is left is read while partitions are handed over.
 const NEARLY: u64 = if cfg!(test) { 0 } else { 1_000 };
 
@@ -149,11 +152,13 @@ impl Membership {
                     }
                     continue;
                 }
-                Some(partition) = self.asking.recv() => {
+                Some(partition) = self.asking.recv(), if confirming.len() < CONFIRMING_MAX => {
                     let mandate = self.charges[partition as usize].mandate.borrow().clone();
                     if let Mandate::Held(grant) = mandate && asked.insert(partition) {
                         let (member, group) = (member.clone(), self.spec.name.clone());
-                        confirming.push(async move { (partition, grant, confirm(member, &group, partition).await) });
+                        let mandate = self.charges[partition as usize].mandate.subscribe();
+                        let confirmed = async move { confirm(member, &group, partition, &mandate).await };
+                        confirming.push(async move { (partition, grant, confirmed.await) });
                     }
                     continue;
                 }
@@ -243,8 +248,11 @@ impl Membership {
 }
 
 /// Asks the group whether it still counts with this process by a commit, which it takes only from those.
-async fn confirm(member: Arc<dyn Member>, group: &str, partition: u32) -> bool {
+async fn confirm(member: Arc<dyn Member>, group: &str, partition: u32, mandate: &watch::Receiver<Mandate>) -> bool {
+    let before = mandate.borrow().clone();
     let confirmed = match member.committed(partition).await {
+        // Another one may have had the partition meanwhile, and committed more.
+        Ok(_) if *mandate.borrow() != before => Ok(false),
         Ok(offset) => member.commit(partition, offset.unwrap_or(0)).await,
         Err(error) => Err(error),
     };

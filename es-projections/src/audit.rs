@@ -47,6 +47,8 @@
 //! a little earlier may come in before the cursor; who must have it asks again.
 
 mod entry;
+mod explain;
+mod past;
 mod query;
 
 use std::collections::HashMap;
@@ -60,6 +62,8 @@ use crate::projection::Projection;
 use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
 pub(crate) use entry::to_row;
+pub use explain::explain;
+pub use past::{At, Change, History, Past, StateAt, Step};
 pub use query::{LIMIT_MAX, Order, Page, PayloadField, Query};
 
 /// The projection that keeps the audit trail.

@@ -84,6 +84,11 @@ impl Build {
         }
     }
 
+    /// Whether it is what this one became.
+    pub(crate) fn is_made_of(&self, other: &Self) -> bool {
+        self.projection == other.projection && self.number == other.number
+    }
+
     fn read(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             projection: row.get::<String>("projection")?.into(),
@@ -189,7 +194,12 @@ async fn finish(mut tx: Tx, projection: &dyn Projection, build: &Build) -> Resul
 }
 
 async fn setup(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
-    projection.setup(tx).await.map_err(|source| Error::Projection {
+    let done = projection.setup(tx).await;
+    match tx.passed_over() {
+        Some(error) if error.is_retryable() => return Err(error),
+        _ => {}
+    }
+    done.map_err(|source| Error::Projection {
         projection: projection.name().into(),
         events: "its setup".into(),
         source,
@@ -272,6 +282,17 @@ fn check(database: &Database, projection: &dyn Projection, build: &Build) -> Res
         )));
     }
     Ok(())
+}
+
+/// Shuts everybody out of the tables of both builds, and fails soon where somebody is there: whoever reads a table keeps its
+/// name, and whoever comes after waits behind the one that wants to change it.
+pub(crate) async fn lock(tx: &mut Tx, from: &Build, to: &Build) -> Result<(), Error> {
+    let named = |build: &Build| {
+        let name = |table: &String| format!("{}_{table}{}", tx.namespace(), build.suffix());
+        build.tables.iter().map(name).collect::<Vec<_>>()
+    };
+    let tables = [named(from), named(to)].concat();
+    tx.lock_tables(&tables).await
 }
 
 /// Makes one build the read model in place of another. The checkpoints of both are locked by the caller.

@@ -1,6 +1,6 @@
 //! Checkpoints in the database: where a projection goes on, and the fence of the worker that may move it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -139,7 +139,15 @@ impl Ledger {
              epoch_writer, claim_offset, last_sequence, events, void, quarantined, moved_at) \
              VALUES (?, ?, ?, ?, 0, ?, 0, 0, ?, 0, 0, 0, 0, 0, ?) ON CONFLICT DO NOTHING"
         );
-        for place in 0..self.places.len() {
+        // Else an insert would wait for whoever changes the row that is there.
+        let select = format!("SELECT topic, topic_partition FROM {table} WHERE projection = ? AND build = ?");
+        let rows = tx.fetch(&select, &self.build.key()).await?;
+        let there = rows.iter().map(|row| Ok((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?)));
+        let there: HashSet<_> = there.collect::<Result<_, Error>>()?;
+        for (place, Place { topic, partition, .. }) in self.places.iter().enumerate() {
+            if there.contains(&(topic.to_string(), *partition)) {
+                continue;
+            }
             let empty = Checkpoint::default();
             let rest = [log_id_value(&empty), writer_value(&empty), Utc::now().into()];
             tx.execute(&insert, &[self.key(place).as_slice(), &rest].concat()).await?;
@@ -151,7 +159,7 @@ impl Ledger {
     /// heard since.
     pub(crate) async fn take(&mut self, seen: &Standing, places: &[usize], gone: Option<&Member>) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
-        tx.wait_briefly_for_rows().await?;
+        tx.wait_briefly_for_locks().await?;
         // A fence that went back with the server's last transactions would look like another worker's.
         tx.commit_durably().await?;
         let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));
@@ -166,8 +174,17 @@ impl Ledger {
             "UPDATE {table} SET fence = fence + 1, holder = ? WHERE projection = ? AND build = ? AND topic = ? \
              AND topic_partition = ? AND fence = ? AND next_offset = ? AND {held_by}"
         );
-        let mut taken = Vec::new();
+        // A machine that died in a transaction leaves rows locked until the server gives that up: they keep nobody from the rest.
+        let lock = format!(
+            "SELECT fence FROM {table} WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? {}",
+            tx.skipping_locked()
+        );
+        let (mut taken, mut passed_over) = (Vec::new(), false);
         for &place in places {
+            if tx.fetch(&lock, &self.key(place)).await?.is_empty() {
+                passed_over = true;
+                continue;
+            }
             let mut args = vec![self.member.name.clone().into()];
             args.extend(self.key(place));
             args.extend([seen.fences[place].into(), integer(seen.saved[place].checkpoint.next)]);
@@ -178,7 +195,9 @@ impl Ledger {
                 taken.push((place, seen.fences[place] + 1));
             }
         }
-        if let Some(gone) = gone {
+        if let Some(gone) = gone
+            && !passed_over
+        {
             members::strike(&mut tx, &self.build, gone).await?;
         }
         // Seen only now, when a rebuild that is about to replace it can't any more.

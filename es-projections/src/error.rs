@@ -38,6 +38,9 @@ pub enum Error {
     /// Fix the call: a name, a URL, a row or a query is not valid.
     #[error("{0}")]
     Invalid(String),
+    /// Build it anew from the log, and find out who did it: what is stored is not what was recorded.
+    #[error("{0}")]
+    Damaged(String),
     /// Remove or rebuild: what is stored was made by another version of the projection or of this program.
     #[error("{0}")]
     OtherVersion(String),

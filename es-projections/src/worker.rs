@@ -62,7 +62,7 @@ impl Worker {
     /// A worker that reads these sources from the log and writes to the database.
     pub fn builder(database: Database, log: Arc<dyn Log>, sources: Vec<EventSource>) -> Self {
         let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
-        let name = format!("process {}", std::process::id()).into();
+        let name = format!("{} process {}", host(), std::process::id()).into();
         let shutdown = CancellationToken::new();
         Self { database, log, sources: sources.into(), limits, name, park_after: 5, share: None, shutdown }
     }
@@ -87,7 +87,7 @@ impl Worker {
         self
     }
 
-    /// The name that other workers see of it; the process id unless given. Where workers share, two that run at the same
+    /// The name that other workers see of it; the host's name and the process id unless given. Where workers share, two that run at the same
     /// time should not have the same one: whoever starts under a name takes over at once what an earlier one held
     /// under it, as a process does that was killed and comes back.
     #[must_use]
@@ -102,8 +102,9 @@ impl Worker {
     /// as `silence`: at least a few seconds, since each gives a sign of life once a second. The handle of each waits for, and
     /// shows, what any of them commits.
     ///
-    /// What a worker fails to get done for longer than `silence`, others take and try anew. So `silence` must be longer than
-    /// [`park_after`](Self::park_after) failures and the pauses between take, which is 1.6 s for 5 failures that come at once.
+    /// What a worker fails to get done for longer than `silence`, since its database, its log or the whole projection fails
+    /// there, others take; it keeps away for a while that grows until it succeeds. Events on which the projection fails are not
+    /// handed on: they are parked as without sharing.
     ///
     /// A worker that does not share takes all partitions when it starts, shuts out whoever held them, and stops when
     /// another one does the same. Those that share then wait for its end.
@@ -156,14 +157,20 @@ impl Worker {
         let saved = match self.share {
             Some(_) => {
                 ledger.join().await?;
-                ledger.look().await?.saved
+                vec![Saved::default(); places.len()] // until it has begun
             }
             None => ledger.take_over().await?,
         };
         let board = Arc::new(Board::new(name, places));
-        board.reset(&saved, &ledger.held());
+        board.reset(&saved, &ledger.held(), 0);
         let (member, live) = (ledger.member(), ledger.build());
-        let lookout = Lookout::start(&self.database, live, &board, member, self.share).await?;
+        let lookout = match Lookout::start(&self.database, live, &board, member, self.share).await {
+            Ok(lookout) => lookout,
+            Err(error) => {
+                let _ = ledger.leave().await; // else others wait for its silence
+                return Err(error);
+            }
+        };
         let shutdown = self.shutdown.child_token();
         let mut run = Run {
             worker: self.clone(),
@@ -177,7 +184,7 @@ impl Worker {
             shutdown: shutdown.clone(),
         };
         let begun = async {
-            run.regroup().await?;
+            run::in_limits(&self.database, "sharing the partitions out", run.regroup()).await?;
             run.begin().await
         };
         let saved = match begun.await {
@@ -230,7 +237,7 @@ impl Run {
         let saved = self.look().await?;
         self.look_for_parked().await?;
         self.verify(&saved).await?;
-        self.board.reset(&saved, &self.ledger.held());
+        self.board.reset(&saved, &self.ledger.held(), self.parked.len());
         Ok(saved)
     }
 
@@ -246,6 +253,10 @@ impl Run {
         let checked = stream::iter(checks).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await;
         checked.map(|_| ()).map_err(|source| self.log_error(source))
     }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl fmt::Debug for Worker {

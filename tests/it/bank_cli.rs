@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 20] = [
+    let wrong: [&[&str]; 24] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -40,6 +40,10 @@ fn usage_is_told_and_has_its_own_status() {
         &["balances", "--at", "yesterday"],
         &["balances", "--at", "1993-12-31T12:00:00"],
         &["rebuild", "branches"],
+        &["account"],
+        &["account", "7", "--at", "1993-12-31", "--version", "3"],
+        &["account", "7", "--recorded", "1993-12-31T12:00:00"],
+        &["explain", "day", "7", "yesterday"],
         &["parked", "show", "accounts"],
         &["parked", "skip", "accounts", "7", "--by", "ops"],
         &["parked", "skip", "accounts", "7", "--by", "ops", "--why", " "],
@@ -56,7 +60,9 @@ fn usage_is_told_and_has_its_own_status() {
     for args in wrong {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
     }
-    for command in ["serve", "import", "balances", "audit", "rebuild", "parked", "verify"] {
+    for command in
+        ["serve", "import", "balances", "audit", "account", "history", "explain", "rebuild", "parked", "verify"]
+    {
         let help = output(program(&[command, "--help"]));
         assert!(help.status.success() && text(&help.stdout).contains("Usage: bank"), "{command}");
     }

@@ -329,7 +329,10 @@ async fn lists_come_in_pages() {
         assert_eq!(Value::from(seen), expected, "{path}");
     }
     let newest = &bank.get("/api/accounts/a3/history").await.body["items"][0];
-    assert_eq!((&newest["changed"]["balance"]["by"], &newest["type"]), (&6.into(), &"deposited".into()));
+    assert_eq!(
+        (&newest["changed"]["balance"], &newest["type"]),
+        (&json!({ "from": 15, "to": 21 }), &"deposited".into())
+    );
     assert_eq!(bank.get("/api/audit?limit=1000").await.body["items"].as_array().map(Vec::len), Some(13));
     for wrong in [
         "accounts?limit=0",
@@ -425,6 +428,42 @@ async fn the_audit_trail_is_asked_by_every_filter() {
         answer.is_problem(400, "bad-request");
         let detail = answer.body["detail"].as_str().unwrap();
         assert!(detail.contains(reason), "{wrong}: {detail}");
+    }
+}
+
+/// Shows: an account as it was, by version and by business time, after a change that the request waits for.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn an_account_is_told_as_it_was() {
+    let bank = Served::start(Bank::embedded()).await;
+    bank.open("a").await;
+    let mut last = None;
+    for amount in [5, 7] {
+        last = Some(bank.post("/api/accounts/a/deposits", &json!({ "amount": amount })).await);
+    }
+    let last = last.unwrap();
+    for (version, balance) in [(1, 0), (2, 5), (3, 12)] {
+        let then = bank.get_after(&format!("/api/accounts/a?version={version}"), &last).await;
+        assert_eq!(
+            (then.status, &then.body["balance"], &then.body["version"]),
+            (200, &balance.into(), &version.into())
+        );
+        assert_eq!((then.header("etag"), &then.body["owner"]), (format!("\"{version}\"").as_str(), &"Ada".into()));
+    }
+    let tomorrow = (chrono::Utc::now() + chrono::Days::new(1)).format("%Y-%m-%d");
+    let then = bank.get(&format!("/api/accounts/a?at={tomorrow}")).await;
+    assert_eq!((&then.body["balance"], &then.body["version"]), (&12.into(), &3.into()));
+    for (query, status, code) in [
+        ("a?at=1993-12-31", 404, "account-not-found"),
+        ("nobody?version=1", 404, "account-not-found"),
+        ("a?version=4", 400, "bad-request"),
+        ("a?version=0", 400, "bad-request"),
+        ("a?version=x", 400, "bad-request"),
+        ("a?version=1&at=1993-12-31", 400, "bad-request"),
+        ("a?at=1993-12-31T12:00:00", 400, "bad-request"),
+        ("a?at=%27%20OR%201%3D1%20--", 400, "bad-request"),
+    ] {
+        bank.get(&format!("/api/accounts/{query}")).await.is_problem(status, code);
     }
 }
 

@@ -60,6 +60,12 @@ fn balances_at_each_months_end(bank: &Bank) {
         let expected: ByAccount<(i64, u64)> = expected.collect();
         let balances = bank.balances(&["--at", &last.to_string()]);
         assert_eq!(balances, expected, "at {last}");
+        // One account's by its own events.
+        if let (0, Some((account, (balance, version)))) = (month % 6, balances.iter().nth(month as usize)) {
+            let then = bank.ok(&["account", account, "--at", &last.to_string(), "--json"]);
+            let then: serde_json::Value = serde_json::from_str(&then).expect("one JSON object");
+            assert_eq!((&then["balance"], &then["version"]), (&(*balance).into(), &(*version).into()), "{then}");
+        }
         different.push(balances);
     }
     different.dedup();
@@ -108,6 +114,70 @@ async fn branches_statements_and_days(bank: &Bank) {
         assert_eq!(row.get::<i64>("amount").unwrap(), balance, "account {account}");
     }
     database.close().await;
+}
+
+/// Shows: an account's versions with what each changed, what it was at each, and whose command made a row what it is.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn an_account_tells_its_past() {
+    let (bank, file) = (Bank::embedded(), transactions());
+    bank.import(&file, &["--accounts", accounts(&bank).to_str().expect("a path in UTF-8")]);
+    let printed = printed(&file);
+    let (account, rows) = printed.iter().max_by_key(|(_, rows)| rows.len()).expect("there are some");
+    let history: serde_json::Value = serde_json::from_str(&bank.ok(&["history", account, "--json"])).unwrap();
+    let items = history["items"].as_array().unwrap();
+    assert_eq!(items.len(), rows.len() + 1);
+    assert_eq!(items[0]["changed"]["status"], serde_json::json!({ "to": "open" }));
+    let mut balance = 0;
+    for (item, version) in items[1..].iter().zip(2..) {
+        let changed = &item["changed"]["balance"];
+        assert_eq!((&item["version"], &changed["from"]), (&version.into(), &balance.into()), "{item}");
+        balance = changed["to"].as_i64().unwrap();
+    }
+    assert_eq!(balance, rows.iter().map(|row| row.amount).sum::<i64>());
+    let middle = &items[items.len() / 2];
+    let version = middle["version"].to_string();
+    let then: serde_json::Value =
+        serde_json::from_str(&bank.ok(&["account", account, "--version", &version, "--json"])).unwrap();
+    assert_eq!((&then["balance"], &then["version"]), (&middle["changed"]["balance"]["to"], &middle["version"]));
+    assert_eq!(then["last"]["hash"], middle["hash"]);
+    let lines = bank.ok(&["history", account]);
+    assert!(
+        lines.contains(&format!(
+            "    balance from {} to {}\n",
+            then["balance"],
+            items[items.len() / 2 + 1]["changed"]["balance"]["to"]
+        )),
+        "{lines}"
+    );
+
+    // Each row leads to an event of the account, and the newest of its rows to the newest.
+    let newest = items.last().unwrap();
+    let day = &newest["occurred_at"].as_str().unwrap()[..10];
+    for row in
+        [&["account", account][..], &["statement", account, &newest["version"].to_string()], &["day", account, day]]
+    {
+        let explained: serde_json::Value =
+            serde_json::from_str(&bank.ok(&[&["explain", "--json"], row].concat())).unwrap();
+        assert_eq!(explained["event"]["event_id"], newest["event_id"], "{row:?}");
+    }
+    let told = bank.ok(&["explain", "account", account]);
+    assert!(told.contains(&format!("all of the account: bank history {account}\n")), "{told}");
+    assert!(told.contains(newest["command_id"].as_str().unwrap()), "{told}");
+    for (args, reason) in [
+        (&["account", "nobody"][..], "account nobody was not there then: nothing was recorded of it"),
+        (&["account", account, "--at", "1992-12-31"], "was not there then"),
+        (&["account", account, "--version", "100000"], "has no version 100000 in the audit trail"),
+        (&["history", "nobody"], "there is no account nobody: nothing was ever recorded of it"),
+        (&["explain", "branch", "nowhere"], "there is no row for branch nowhere"),
+    ] {
+        let output = bank.run(args);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && told.contains(reason) && told.lines().count() == 1,
+            "{args:?}: {told}"
+        );
+    }
 }
 
 /// Shows: an import with the accounts' file after one without it, and the other way round, opens nothing twice.

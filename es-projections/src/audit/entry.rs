@@ -152,5 +152,5 @@ where
 }
 
 fn damaged(column: &str, what: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("a row of the audit trail is damaged in column {column:?}: {what}"))
+    Error::Damaged(format!("a row of the audit trail is damaged in column {column:?}: {what}"))
 }

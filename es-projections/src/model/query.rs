@@ -113,6 +113,7 @@ impl Database {
         let equal = table.key_columns().iter().map(|column| format!("{} = ?", quoted(&column.name)));
         let condition = equal.collect::<Vec<_>>().join(" AND ");
         let sql = format!("SELECT * FROM {} WHERE {condition}", self.table_name(R::NAME));
-        Ok(self.fetch(&sql, &R::key_values(key)?).await?.into_iter().next())
+        let key = table.plain_keys(vec![R::key_values(key)?]).concat();
+        Ok(self.fetch(&sql, &key).await?.into_iter().next())
     }
 }

@@ -162,6 +162,23 @@ impl Tx {
         Ok(changed)
     }
 
+    /// The views on these tables, then the tables, so that nobody who has the one waits for the other.
+    pub(super) async fn lock_tables(&mut self, tables: &[String]) -> Result<()> {
+        let views = "SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(v.relname) AS name FROM pg_depend AS d \
+                     JOIN pg_rewrite AS r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass \
+                     JOIN pg_class AS v ON v.oid = r.ev_class AND v.relkind = 'v' \
+                     JOIN pg_namespace AS n ON n.oid = v.relnamespace \
+                     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT to_regclass(quote_ident(t)) FROM unnest(string_to_array(?, ' ')) AS t) \
+                     ORDER BY 1";
+        let found = self.fetch(views, &[tables.join(" ").into()]).await?;
+        let mut names = Vec::with_capacity(found.len() + tables.len());
+        for row in &found {
+            names.push(row.get::<String>("name").map_err(|error| DriverError::Invalid(error.to_string()))?);
+        }
+        names.extend(tables.iter().map(|table| statement::quoted(table)));
+        self.script(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "))).await
+    }
+
     pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
         let key = table.key_columns();
         let (name, select, on) = (statement::quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));

@@ -108,6 +108,18 @@ impl Table {
         &self.columns[..self.key_len]
     }
 
+    /// One text for each number in keys: `1.0` and `1.00` are one key, also where a database compares their texts.
+    pub(crate) fn plain_keys(&self, mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
+        if self.key_columns().iter().any(|column| column.kind == Kind::Decimal) {
+            for value in rows.iter_mut().flat_map(|row| row.iter_mut().take(self.key_len)) {
+                if let Value::Decimal(number) = value {
+                    *number = number.normalize();
+                }
+            }
+        }
+        rows
+    }
+
     pub(crate) fn indexes(&self) -> &[Index] {
         &self.indexes
     }

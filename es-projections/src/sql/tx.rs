@@ -1,5 +1,6 @@
 //! A transaction, with statements of one's own and bulk work over declared tables.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::table::Table;
@@ -16,7 +17,13 @@ pub struct Tx {
     database: Database,
     inner: Inner,
     /// A statement failed or was given up: as on PostgreSQL, none may follow it on SQLite.
-    failed: bool,
+    failed: Option<Failure>,
+}
+
+/// What is remembered of a statement that failed, whose error may get lost.
+struct Failure {
+    what: Cow<'static, str>,
+    passes: bool,
 }
 
 pub(super) enum Inner {
@@ -38,7 +45,7 @@ pub enum OnDuplicate {
 
 impl Tx {
     pub(super) fn new(database: Database, inner: Inner) -> Self {
-        Self { database, inner, failed: false }
+        Self { database, inner, failed: None }
     }
 
     /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
@@ -51,7 +58,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`]; the transaction can only be rolled back then.
     pub async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64, Error> {
-        check_args(args)?;
+        self.sound(check_args(args))?;
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.execute(sql, args).await,
@@ -65,7 +72,7 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::execute`].
     pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
-        check_args(args)?;
+        self.sound(check_args(args))?;
         self.usable()?;
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.fetch(sql, args).await,
@@ -79,7 +86,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Invalid`] for a name that can't be used; else as for [`Tx::execute`].
     pub async fn create(&mut self, table: &Table) -> Result<(), Error> {
-        table.check()?;
+        self.sound(table.check())?;
         self.usable()?;
         let name = self.full_name(table);
         let done = match &mut self.inner {
@@ -94,9 +101,9 @@ impl Tx {
     /// # Errors
     /// [`Error::Invalid`] when a row does not fit the table; else as for [`Tx::execute`].
     pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
-        table.check_rows(table.columns(), &rows)?;
+        self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
-        let rows = last_of_each_key(rows, table.key_columns().len());
+        let rows = last_of_each_key(table.plain_keys(rows), table.key_columns().len());
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.upsert(table, &name, rows).await,
@@ -110,9 +117,9 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
-        table.check_rows(table.columns(), &rows)?;
+        self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
-        let (name, count) = (self.full_name(table), rows.len() as u64);
+        let (name, count, rows) = (self.full_name(table), rows.len() as u64, table.plain_keys(rows));
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
@@ -120,8 +127,9 @@ impl Tx {
         let doing = format!("adding to {name}");
         let added = self.noted(&doing, done)?;
         if or == OnDuplicate::Retry && added < count {
-            self.failed = true;
-            return Err(self.database.unavailable(&doing, "another worker added the same rows meanwhile"));
+            let error = self.database.unavailable(&doing, "another worker added the same rows meanwhile");
+            self.failed = Some(Failure::of(&error));
+            return Err(error);
         }
         Ok(added)
     }
@@ -132,9 +140,9 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
-        table.check_rows(table.key_columns(), &keys)?;
+        self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
-        let keys = last_of_each_key(keys, table.key_columns().len());
+        let keys = last_of_each_key(table.plain_keys(keys), table.key_columns().len());
         let name = self.full_name(table);
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
@@ -148,9 +156,9 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
-        table.check_rows(table.key_columns(), &keys)?;
+        self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
-        let name = self.full_name(table);
+        let (name, keys) = (self.full_name(table), table.plain_keys(keys));
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.delete(table, &name, keys).await,
             Inner::Postgres(tx) => tx.delete(table, &name, keys).await,
@@ -204,14 +212,35 @@ impl Tx {
         self.noted("locking the schema", done)
     }
 
-    /// Statements that wait for rows which another transaction holds fail soon, rather than keep their connection.
-    pub(crate) async fn wait_briefly_for_rows(&mut self) -> Result<(), Error> {
+    /// Statements that wait for what another transaction holds fail soon, rather than keep their connection, and others
+    /// waiting behind.
+    pub(crate) async fn wait_briefly_for_locks(&mut self) -> Result<(), Error> {
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
             Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '200ms'").await,
         };
         self.noted("setting the lock timeout", done)
+    }
+
+    /// What ends a query so that it locks the rows which it finds, and passes those over that another transaction holds.
+    pub(crate) fn skipping_locked(&self) -> &'static str {
+        match self.inner {
+            Inner::Sqlite(_) => "", // a transaction that may write is the only one
+            Inner::Postgres(_) => "FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// Shuts everybody out of these tables, and of the views on them first, as whoever reads those comes to the tables; fails
+    /// soon where somebody is there.
+    pub(crate) async fn lock_tables(&mut self, tables: &[String]) -> Result<(), Error> {
+        self.wait_briefly_for_locks().await?;
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // readers keep nobody from renaming a table
+            Inner::Postgres(tx) => tx.lock_tables(tables).await,
+        };
+        self.noted("locking tables", done)
     }
 
     /// The commit outlives a crash of the server, and with it all that was committed before.
@@ -245,7 +274,7 @@ impl Tx {
 
     /// Undoes what was done since the savepoint, whatever failed since then.
     pub(crate) async fn undo(&mut self) -> Result<(), Error> {
-        self.failed = false;
+        self.failed = None;
         self.script("going back to a savepoint", "ROLLBACK TO SAVEPOINT es; RELEASE SAVEPOINT es").await
     }
 
@@ -262,17 +291,45 @@ impl Tx {
         self.database.full_name(table.name())
     }
 
+    /// The failure of a statement that whoever ran it has passed over, or of one that was not waited for.
+    pub(crate) fn passed_over(&self) -> Option<Error> {
+        let Failure { what, passes } = self.failed.as_ref()?;
+        let doing = "going on after a statement that failed";
+        Some(match passes {
+            true => self.database.unavailable(doing, what.clone().into_owned()),
+            false => Error::invalid(format!("{doing}: return its error instead: {what}")),
+        })
+    }
+
+    /// A statement that is refused has failed, too.
+    fn sound(&mut self, checked: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error) = &checked {
+            self.failed.get_or_insert_with(|| Failure::of(error));
+        }
+        checked
+    }
+
     /// Before a statement: if its future is dropped half way, it counts as failed.
     fn usable(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.failed, true) {
+        if self.failed.is_some() {
             return Err(Error::invalid("a statement of this transaction failed: it can only be rolled back"));
         }
+        self.failed = Some(Failure { what: "a statement was given up half way".into(), passes: true });
         Ok(())
     }
 
     fn noted<T>(&mut self, doing: &str, done: Result<T, DriverError>) -> Result<T, Error> {
-        self.failed = done.is_err();
-        done.map_err(|error| self.database.error(doing, error))
+        let done = done.map_err(|error| self.database.error(doing, error));
+        self.failed = done.as_ref().err().map(Failure::of);
+        done
+    }
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let what = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self { what: what.into(), passes: error.is_retryable() }
     }
 }
 

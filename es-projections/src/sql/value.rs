@@ -43,7 +43,7 @@ pub enum Kind {
     Time,
     /// A day.
     Date,
-    /// A decimal number of up to 28 digits, with its scale: `12.50` stays `12.50`.
+    /// A decimal number of up to 28 digits, with its scale: `12.50` stays `12.50`, save in a key, where it is `12.5`.
     Decimal,
     /// A UUID.
     Uuid,

@@ -12,7 +12,7 @@ use super::run::Extent;
 use super::way;
 use super::{Handle, Worker};
 use crate::builds::{self, Build};
-use crate::checkpoint::{Ledger, Place};
+use crate::checkpoint::{Ledger, Place, Saved};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
@@ -29,6 +29,10 @@ const SHOW: Duration = Duration::from_millis(100);
 const PARKED_TOLD_MAX: u32 = 5;
 /// A build that is so close behind that it catches up within this time is made the read model.
 const CLOSE: Duration = Duration::from_secs(1);
+/// How often the switch is tried while the live one stands still.
+const ATTEMPTS: u32 = 3;
+/// How long the live one goes on where queries on its tables keep the switch from taking place.
+const IN_USE: Duration = Duration::from_secs(5);
 
 /// What must hold before a rebuilt read model replaces the live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +105,8 @@ impl Worker {
     /// For another version of the projection, or for the same one to be sure of the rows. Stopped half way, by dropping the
     /// future or killing the process, it goes on from there when it is called again. Workers that keep up the live one
     /// must [share](Worker::share): for the moment of the switch this one takes all partitions, and those of the same
-    /// version go on with the new build. `report` is called a few times a second.
+    /// version go on with the new build. A long query on its tables puts
+    /// the switch off until it ends; others wait for a fifth of a second at most, each time that it is tried. `report` is called a few times a second.
     ///
     /// # Errors
     /// [`Error::Differs`] when they were to be equal and are not, and whenever the new one has parked what the live one has
@@ -116,68 +121,142 @@ impl Worker {
         self.check_sources()?;
         let build = builds::beside(&self.database, &*projection).await?;
         let mut pace = Pace::start();
+        loop {
+            let live = self.get_close(&projection, &build, &mut pace, &mut report).await?;
+            // What else is wrong shows where the tables are renamed.
+            if let Some(error) = self.is_free(&live, &build).await.err().filter(Error::is_retryable) {
+                self.wait_until_free(&*projection, &error).await;
+                continue;
+            }
+            // From here on the live one stands still.
+            pace.gentle = false;
+            let mut ledger = self.whole(&live);
+            let stands = ledger.take_over().await?;
+            let compared = async {
+                self.build(&projection, &build, Extent::of(&stands), &mut pace, &mut report).await?;
+                if check == Check::Equal {
+                    self.compare(&*projection, &live, &build).await?;
+                }
+                Ok(())
+            };
+            let compared = tokio::select! {
+                compared = compared => compared,
+                lost = hold(&mut ledger) => Err(lost),
+            };
+            let switched = match compared {
+                Ok(()) => self.switch(&*projection, &mut ledger, &build, &stands).await,
+                Err(error) => Err(error),
+            };
+            // Those that share take the places of whichever is live now.
+            if let Err(error) = ledger.leave().await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "giving the fences back failed");
+            }
+            match switched? {
+                None => break,
+                Some(error) => self.wait_until_free(&*projection, &error).await,
+            }
+        }
+        tracing::info!(projection = projection.name(), build = build.number, "the rebuilt read model is live");
+        Ok(())
+    }
+
+    /// Whether the tables could be renamed now, as it seems.
+    async fn is_free(&self, live: &Build, build: &Build) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        builds::lock(&mut tx, live, build).await?;
+        tx.rollback().await
+    }
+
+    async fn wait_until_free(&self, projection: &dyn Projection, why: &Error) {
+        let projection = projection.name();
+        tracing::warn!(projection, error = why as &dyn std::error::Error, "the switch has to wait");
+        tokio::time::sleep(IN_USE).await;
+    }
+
+    /// Reads up to where the live build stands, again and again, until it is close; tells the live build.
+    async fn get_close(
+        &self,
+        projection: &Arc<dyn Projection>,
+        build: &Build,
+        pace: &mut Pace,
+        report: &mut (impl FnMut(RebuildProgress) + Send),
+    ) -> Result<Build, Error> {
         let mut took_before = Duration::MAX;
-        let live = loop {
+        loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
             let reached = self.whole(&live).look().await?;
             let began = Instant::now();
             pace.next_pass(reached.saved.iter().map(|saved| saved.checkpoint.next).sum());
-            self.build(&projection, &build, Extent::of(&reached.saved), &mut pace, &mut report).await?;
+            self.build(projection, build, Extent::of(&reached.saved), pace, report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
             // A pass that made way tells nothing of that.
             if took < CLOSE || (!pace.gentle && took >= took_before) {
-                break live;
+                return Ok(live);
             }
             took_before = if pace.gentle { Duration::MAX } else { took };
-        };
-        // From here on the live one stands still.
-        pace.gentle = false;
-        let mut ledger = self.whole(&live);
-        let stands = ledger.take_over().await?;
-        let compared = async {
-            self.build(&projection, &build, Extent::of(&stands), &mut pace, &mut report).await?;
-            if check == Check::Equal {
-                self.compare(&*projection, &live, &build).await?;
-            }
-            Ok(())
-        };
-        let compared = tokio::select! {
-            compared = compared => compared,
-            lost = hold(&mut ledger) => Err(lost),
-        };
-        let switched = async {
-            compared?;
-            let mut tx = self.database.begin().await?;
-            tx.lock_schema().await?;
-            tx.commit_durably().await?;
-            if !ledger.holds(&mut tx).await? {
-                return Err(ledger.fenced(0));
-            }
-            // Another rebuild may have removed it meanwhile, or begun it anew.
-            let built = self.whole(&build);
-            if !built.close_at(&mut tx, &stands).await? {
-                return Err(built.fenced(0));
-            }
-            // What was visible stays so.
-            let parked = parked::waits_longer(&mut tx, &build, &live, PARKED_TOLD_MAX).await?;
-            if !parked.is_empty() {
-                let difference = format!("it has parked {}", parked.join("; "));
-                return Err(Error::Differs { projection: build.projection.clone(), difference });
-            }
-            builds::switch(&mut tx, &*projection, &live, &build).await?;
-            tx.commit().await
-        };
-        let switched = switched.await;
-        // Those that share take the places of whichever is live now.
-        if let Err(error) = ledger.leave().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "giving the fences back failed");
         }
-        if switched.is_ok() {
-            tracing::info!(projection = projection.name(), build = build.number, "the rebuilt read model is live");
+    }
+
+    /// Makes the build the live one, in one transaction, where both stand at the same place; tells why it could not, where
+    /// that may pass.
+    async fn switch(
+        &self,
+        projection: &dyn Projection,
+        live: &mut Ledger,
+        build: &Build,
+        stands: &[Saved],
+    ) -> Result<Option<Error>, Error> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.try_to_switch(projection, live, build, stands).await {
+                Err(error) if error.is_retryable() => error,
+                switched => return switched.map(|()| None),
+            };
+            // It may have been told too late.
+            let now = builds::look_for_live(&self.database, projection.name()).await?;
+            if now.is_some_and(|now| now.is_made_of(build)) {
+                return Ok(None);
+            }
+            if attempt == ATTEMPTS {
+                return Ok(Some(error));
+            }
+            attempt += 1;
+            match live.renew().await {
+                Err(error) if !error.is_retryable() => return Err(error),
+                _ => tokio::time::sleep(SHOW).await,
+            }
         }
-        switched
+    }
+
+    async fn try_to_switch(
+        &self,
+        projection: &dyn Projection,
+        live: &Ledger,
+        build: &Build,
+        stands: &[Saved],
+    ) -> Result<(), Error> {
+        let mut tx = self.database.begin().await?;
+        tx.lock_schema().await?;
+        tx.commit_durably().await?;
+        if !live.holds(&mut tx).await? {
+            return Err(live.fenced(0));
+        }
+        // Another rebuild may have removed it meanwhile, or begun it anew.
+        let built = self.whole(build);
+        if !built.close_at(&mut tx, stands).await? {
+            return Err(built.fenced(0));
+        }
+        // What was visible stays so.
+        let parked = parked::waits_longer(&mut tx, build, live.build(), PARKED_TOLD_MAX).await?;
+        if !parked.is_empty() {
+            let difference = format!("it has parked {}", parked.join("; "));
+            return Err(Error::Differs { projection: build.projection.clone(), difference });
+        }
+        builds::lock(&mut tx, live.build(), build).await?;
+        builds::switch(&mut tx, projection, live.build(), build).await?;
+        tx.commit().await
     }
 
     /// Builds a read model as of some time or place, in tables of its own; the one of this name, where it is there already. The

@@ -155,7 +155,8 @@ impl Run {
         loop {
             let begun = async {
                 if self.shares() {
-                    self.turn_to_live().await?;
+                    let database = self.database.clone();
+                    in_limits(&database, "going on with the live build", self.turn_to_live()).await?;
                 }
                 self.begin().await
             };
@@ -171,7 +172,7 @@ impl Run {
                 }
                 // It lost another place since it looked, or the read model was replaced.
                 Err(error) if error.is_fenced() && self.shares() => {
-                    match self.find_live().await {
+                    match in_limits(&self.database, "looking for the live build", self.find_live()).await {
                         Ok(None) => return Err(error),
                         Err(other) if !other.is_retryable() => return Err(other),
                         Ok(Some(_)) | Err(_) => {}
@@ -188,13 +189,16 @@ impl Run {
 
     /// The rows as they stand. What was lost, and what a commit of unknown outcome took, this worker holds no more.
     pub(super) async fn look(&mut self) -> Result<Vec<Saved>, Error> {
-        let standing = self.ledger.look().await?;
-        let lost = self.ledger.drop_lost(&standing);
-        if let (Some(place), false) = (lost, self.shares()) {
-            return Err(self.ledger.fenced(place));
-        }
-        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
-        Ok(standing.saved)
+        in_limits(&self.database.clone(), "looking at the checkpoints", async {
+            let standing = self.ledger.look().await?;
+            let lost = self.ledger.drop_lost(&standing);
+            if let (Some(place), false) = (lost, self.shares()) {
+                return Err(self.ledger.fenced(place));
+            }
+            self.ledger.give_back(&self.ledger.strays(&standing)).await?;
+            Ok(standing.saved)
+        })
+        .await
     }
 
     /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
@@ -244,11 +248,15 @@ impl Run {
                     if !seen {
                         return Err(self.failed("the lookout".into(), "it has ended".into()));
                     }
-                    match self.regroup().await {
+                    let database = self.database.clone();
+                    match in_limits(&database, "sharing the partitions out", self.regroup()).await {
                         Ok(false) => continue,
                         Ok(true) => return Ok(Next::Anew),
                         // Half done, maybe.
-                        Err(error) if error.is_retryable() => return Ok(Next::Anew),
+                        Err(error) if error.is_retryable() => {
+                            self.board.trouble(Origin::Commit, error.into());
+                            return Ok(Next::Anew);
+                        }
                         Err(error) => return Err(error),
                     }
                 }
@@ -308,7 +316,7 @@ impl Run {
             let careful = failures >= self.worker.park_after;
             let Some(attempt) = self.in_time(self.attempt(&batch, careful)).await else { return Ok(Next::Stop) };
             let slow = |cause| Err(self.failed(batch.describe(&self.board), cause).into());
-            let error = match attempt.unwrap_or_else(slow) {
+            let failed = match attempt.unwrap_or_else(slow) {
                 Ok(Attempt::Done(parked)) => {
                     self.parked.extend(parked);
                     return Ok(self.settled(&batch));
@@ -316,13 +324,13 @@ impl Run {
                 Ok(Attempt::Elsewhere) => None,
                 Err(Failed::OnEvents(error)) => {
                     failures += 1;
-                    Some(error)
+                    Some((Origin::Events, error))
                 }
-                Err(Failed::Otherwise(error)) => Some(error),
+                Err(Failed::Otherwise(error)) => Some((Origin::Commit, error)),
             };
-            if let Some(error) = error {
+            if let Some((origin, error)) = failed {
                 let error = Arc::new(error);
-                self.board.trouble(Origin::Commit, error.clone());
+                self.board.trouble(origin, error.clone());
                 let pause = pause.grow(self.board.projection(), &error);
                 tokio::select! {
                     () = self.shutdown.cancelled() => return Ok(Next::Stop),
@@ -334,8 +342,9 @@ impl Run {
                 Ok(_) if !self.holds_all_of(&batch) => return Ok(Next::Anew),
                 Ok(saved) if batch.is_in(&saved) => {
                     // Which of its aggregates were parked then is not known here.
-                    if let Ok(parked) = parked::streams(&self.database, self.ledger.build()).await {
-                        self.now_parked(parked);
+                    let parked = parked::streams(&self.database, self.ledger.build());
+                    if let Ok(parked) = in_limits(&self.database, "looking for what is parked", parked).await {
+                        self.note_parked(parked);
                         return Ok(self.settled(&batch));
                     }
                 }
@@ -372,12 +381,11 @@ impl Run {
         }
     }
 
-    /// Notes which aggregates wait at the places that it holds, and shows how many.
-    pub(super) fn now_parked(&mut self, parked: Vec<StreamId>) {
+    /// Notes which aggregates wait at the places that it holds.
+    pub(super) fn note_parked(&mut self, parked: Vec<StreamId>) {
         let held = self.ledger.held();
         let here = |stream: &StreamId| self.board.place_of_stream(stream).is_some_and(|place| held[place]);
         self.parked = parked.into_iter().filter(here).collect();
-        self.board.parked(self.parked.len());
     }
 
     /// Rows and checkpoints in one transaction.
@@ -468,7 +476,13 @@ impl Run {
             return Ok(());
         }
         let projected = AssertUnwindSafe(self.projection.project(tx, events)).catch_unwind().await;
-        projected.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        let projected = projected.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        match (projected, tx.passed_over()) {
+            // Whatever the projection makes of the error: it is not the events'.
+            (_, Some(error)) if error.is_retryable() => Err(error.into()),
+            (Ok(()), Some(error)) => Err(error.into()),
+            (projected, _) => projected,
+        }
     }
 
     fn sorted(&self, events: String, cause: Cause) -> Failed {
@@ -479,7 +493,7 @@ impl Run {
     fn settled(&self, batch: &Batch) -> Next {
         self.board.parked(self.parked.len());
         batch.chunks.iter().for_each(|chunk| self.board.backlog().handled(chunk.place, chunk.read));
-        self.board.moved(|progress| {
+        self.board.moved(!batch.moves.is_empty(), |progress| {
             for chunk in &batch.chunks {
                 let at = &mut progress[chunk.place];
                 at.next = chunk.to.next;
@@ -503,6 +517,17 @@ impl Run {
     pub(super) fn failed(&self, events: String, source: Cause) -> Error {
         Error::Projection { projection: self.board.projection().clone(), events, source }
     }
+}
+
+/// Gives work outside of an attempt its time: on a connection that died it would keep the worker, and what it holds, for
+/// as long as the connection, while its beat goes on.
+pub(super) async fn in_limits<T>(
+    database: &Database,
+    doing: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let done = tokio::time::timeout(ATTEMPT_MAX, work).await;
+    done.unwrap_or_else(|_| Err(database.unavailable(doing, format!("it took longer than {ATTEMPT_MAX:?}"))))
 }
 
 /// The events of one command after the other.

@@ -29,6 +29,10 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK_SOON: Duration = Duration::from_millis(50);
 /// The longest that one look may take: a statement on a dead connection would wait for minutes.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+/// What one look may take where the silence is shorter.
+const LOOK_MIN: Duration = Duration::from_secs(2);
+/// The longest that a worker keeps away which gets nothing done.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// What a worker last saw of the others.
 #[derive(Debug, Clone, Default)]
@@ -137,6 +141,7 @@ impl Lookout {
             pace: silence_max.map_or(BEAT, |silence| BEAT.min(silence / 4)),
             heard: HashMap::new(),
             heard_at: None,
+            away: Away::default(),
             view: View::default(),
         };
         if silence_max.is_some() {
@@ -174,7 +179,39 @@ struct Watch {
     /// What was heard last of each other worker, and how long ago.
     heard: HashMap<Arc<str>, Heard>,
     heard_at: Option<Instant>,
+    away: Away,
     view: View,
+}
+
+/// How a worker that gets nothing done keeps away from its share: others may get it done, and each time that it comes back
+/// in vain they have to wait.
+#[derive(Debug, Default)]
+struct Away {
+    /// How many batches it had committed when that was last looked at.
+    settled: u64,
+    /// How long it last kept away.
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl Away {
+    /// Whether it keeps away now.
+    fn keeps(&mut self, board: &Board, silence: Duration) -> bool {
+        let own = |origin| matches!(origin, Origin::Commit | Origin::Source(_));
+        let (settled, trouble) = (board.settled(), board.in_trouble_for(own));
+        if settled != self.settled && trouble.is_zero() {
+            *self = Self { settled, ..Self::default() };
+        }
+        // It is well again before anybody has taken what it holds.
+        if trouble.is_zero() && board.holds_any() {
+            self.until = None;
+        }
+        if trouble > silence && self.until.is_none_or(|until| until <= Instant::now()) {
+            self.pause = (self.pause * 2).clamp(silence.min(AWAY_MAX), AWAY_MAX);
+            self.until = Some(Instant::now() + self.pause);
+        }
+        self.until.is_some_and(|until| until > Instant::now())
+    }
 }
 
 /// The last signs of life of a worker.
@@ -201,10 +238,11 @@ impl Watch {
                 () = tokio::time::sleep_until(next_beat) => true,
                 () = asked => false,
             };
-            let looked = match tokio::time::timeout(LOOK_MAX, self.look(beats)).await {
+            let look_max = self.silence_max.map_or(LOOK_MAX, |silence| silence.clamp(LOOK_MIN, LOOK_MAX));
+            let looked = match tokio::time::timeout(look_max, self.look(beats)).await {
                 Ok(looked) => looked,
                 Err(_) => {
-                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {LOOK_MAX:?}")))
+                    Err(self.database.unavailable("looking at the other workers", format!("no answer in {look_max:?}")))
                 }
             };
             match looked {
@@ -243,7 +281,13 @@ impl Watch {
 
     /// Says that this worker is there: unless nothing of its own gets done for so long that others do better.
     async fn beat(&mut self) -> Result<(), Error> {
-        self.view.ailing = self.silence_max.is_some_and(|silence| self.board.in_trouble_for() > silence);
+        if let Some(silence) = self.silence_max {
+            // Its look at the others fails where the database is away: that need not be so for all of them.
+            let blind = self.board.in_trouble_for(|origin| origin == Origin::Lookout) > silence;
+            // Where nobody else is there, nobody would do better.
+            let others = self.view.present.iter().any(|other| other.shares && other.name != self.member.name);
+            self.view.ailing = (self.away.keeps(&self.board, silence) || blind) && others;
+        }
         if self.view.ailing {
             return Ok(());
         }
@@ -351,7 +395,7 @@ impl Run {
         let plan = if view.ailing { Plan::default() } else { view.plan(&standing, &self.ledger.held(), &me) };
         self.ledger.give_back(&plan.give).await?;
         for (from, places) in &plan.take {
-            // A holder that is in the midst of a long transaction holds the rows, and so is not gone.
+            // What a long transaction of the holder has locked is passed over.
             match self.ledger.take(&standing, places, from.as_ref()).await {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "taking partitions over failed");
@@ -372,6 +416,38 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Shows: who fails keeps away for longer each time that it comes back in vain, and comes at once after a success.
+    #[tokio::test(start_paused = true)]
+    async fn who_fails_again_keeps_away_for_longer() {
+        let (board, mut away) = (Board::new("balances".into(), Arc::from([])), Away::default());
+        let silence = Duration::from_secs(5);
+        let fails = || board.trouble(Origin::Commit, Arc::new(Error::invalid("made to fail")));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            fails();
+            tokio::time::sleep(silence).await;
+            assert!(!away.keeps(&board, silence), "it may still succeed");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let began = Instant::now();
+            assert!(away.keeps(&board, silence));
+            board.reset(&[], &[], 0); // it lost what it held
+            while away.keeps(&board, silence) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            pauses.push(began.elapsed().as_secs());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        fails();
+        tokio::time::sleep(silence * 2).await;
+        assert!(away.keeps(&board, silence));
+        board.reset(&[], &[], 0);
+        board.moved(true, |_| {});
+        assert!(!away.keeps(&board, silence), "a batch was settled");
+        board.trouble(Origin::Events, Arc::new(Error::invalid("made to fail")));
+        tokio::time::sleep(silence * 2).await;
+        assert!(!away.keeps(&board, silence), "what fails on events is parked in the end");
+    }
 
     fn member(name: &str) -> Member {
         Member { name: name.into(), beat: 1, shares: true }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -133,6 +134,8 @@ pub(super) struct Board {
     way: Way,
     /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
+    /// How many batches were committed.
+    settled: AtomicU64,
 }
 
 /// What the board shows.
@@ -154,6 +157,8 @@ pub(super) struct Notice {
 pub(super) enum Origin {
     /// The transaction.
     Commit,
+    /// The projection, on the events of a batch: those that fail again and again are parked.
+    Events,
     /// The look at the other workers.
     Lookout,
     /// The reader of a source.
@@ -179,6 +184,7 @@ impl Board {
             backlog,
             way: Way::default(),
             asked: Notify::new(),
+            settled: AtomicU64::new(0),
         }
     }
 
@@ -221,8 +227,9 @@ impl Board {
         self.places.iter().position(here)
     }
 
-    /// Shows a worker that begins, or begins anew, at what is saved, and which places it holds.
-    pub(super) fn reset(&self, saved: &[Saved], held: &[bool]) {
+    /// Shows a worker that begins, or begins anew, at what is saved, which places it holds, and how many aggregates are
+    /// parked there.
+    pub(super) fn reset(&self, saved: &[Saved], held: &[bool], parked: usize) {
         self.backlog.clear();
         let mut progress = self.progress_of(saved);
         for (at, held) in progress.iter_mut().zip(held) {
@@ -230,6 +237,7 @@ impl Board {
         }
         self.sender.send_modify(|notice| {
             notice.progress = progress;
+            notice.parked = parked;
             notice.troubles.retain(|origin, _| *origin == Origin::Lookout);
         });
     }
@@ -295,17 +303,31 @@ impl Board {
         }
     }
 
+    /// Whether it has anything to do.
+    pub(super) fn holds_any(&self) -> bool {
+        self.read(|notice| notice.progress.iter().any(|at| at.held))
+    }
+
     /// Whether no other worker has anything to do.
     pub(super) fn holds_all(&self) -> bool {
         self.read(|notice| notice.progress.iter().all(|at| at.held))
     }
 
-    /// Shows that a place moved.
-    pub(super) fn moved(&self, change: impl FnOnce(&mut [PartitionProgress])) {
+    /// Shows that places moved, and whether anything was committed.
+    pub(super) fn moved(&self, committed: bool, change: impl FnOnce(&mut [PartitionProgress])) {
+        self.settled.fetch_add(u64::from(committed), Ordering::Relaxed);
         self.sender.send_modify(|notice| {
             change(&mut notice.progress);
-            notice.troubles.remove(&Origin::Commit);
+            if committed {
+                notice.troubles.remove(&Origin::Commit);
+                notice.troubles.remove(&Origin::Events);
+            }
         });
+    }
+
+    /// How many batches were committed.
+    pub(super) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Shows what is parked, wherever: of the places that other workers hold that is what counts.
@@ -318,10 +340,12 @@ impl Board {
         });
     }
 
-    /// For how long something has failed.
-    pub(super) fn in_trouble_for(&self) -> Duration {
-        let longest = |notice: &Notice| notice.troubles.values().map(|trouble| trouble.began.elapsed()).max();
-        self.read(longest).unwrap_or_default()
+    /// For how long something of this has failed.
+    pub(super) fn in_trouble_for(&self, of: impl Fn(Origin) -> bool) -> Duration {
+        self.read(|notice| {
+            let troubles = notice.troubles.iter().filter(|(origin, _)| of(**origin));
+            troubles.map(|(_, trouble)| trouble.began.elapsed()).max().unwrap_or_default()
+        })
     }
 
     /// Shows how many aggregates are parked at the places that it holds.
@@ -335,6 +359,9 @@ impl Board {
             let trouble = notice.troubles.entry(origin).or_insert(new);
             trouble.error = error;
             trouble.attempts += 1;
+            if origin == Origin::Events {
+                notice.troubles.remove(&Origin::Commit); // the database did answer
+            }
         });
     }
 

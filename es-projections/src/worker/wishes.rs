@@ -2,7 +2,7 @@
 
 use es_core::{Cause, Recorded, StreamId};
 
-use super::run::{Run, commands};
+use super::run::{Run, commands, in_limits};
 use super::state::Origin;
 use crate::audit::Entry;
 use crate::error::Error;
@@ -27,6 +27,7 @@ impl Run {
         let wishes = self.see_to_all_wishes().await?;
         // Also notices what was unparked by a commit that failed only to be told.
         let parked = self.look_for_parked().await;
+        self.board.parked(self.parked.len());
         let failure = match parked {
             Ok(()) => wishes,
             Err(error) if error.is_fenced() => return Err(error),
@@ -44,7 +45,8 @@ impl Run {
 
     /// Tells what failed last, save for the loss of the fence, which ends it.
     async fn see_to_all_wishes(&self) -> Result<Option<Error>, Error> {
-        let asked = match parked::asked(&self.database, self.ledger.build()).await {
+        let asked = parked::asked(&self.database, self.ledger.build());
+        let asked = match in_limits(&self.database, "looking for what is asked", asked).await {
             Ok(asked) => asked,
             Err(error) => return Ok(Some(error)),
         };
@@ -71,11 +73,14 @@ impl Run {
 
     /// Reads which aggregates are parked, when nothing of this worker's can change that any more.
     pub(super) async fn look_for_parked(&mut self) -> Result<(), Error> {
-        // Waits for a commit that failed only to be told.
-        let mut tx = self.begin_holding().await?;
-        let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
-        tx.rollback().await?;
-        self.now_parked(parked);
+        let look = async {
+            // Waits for a commit that failed only to be told.
+            let mut tx = self.begin_holding().await?;
+            let parked = parked::streams_in(&mut tx, self.ledger.build()).await?;
+            tx.rollback().await.map(|()| parked)
+        };
+        let parked = in_limits(&self.database, "looking for what is parked", look).await?;
+        self.note_parked(parked);
         Ok(())
     }
 
@@ -99,9 +104,12 @@ impl Run {
 
     /// Answers that it failed, so that others are not kept waiting by one that hangs.
     async fn give_up(&self, stream: &StreamId, reason: &Cause) -> Result<(), Error> {
-        let mut tx = self.begin_holding().await?;
-        parked::failed_again(&mut tx, self.ledger.build(), stream, reason).await?;
-        tx.commit().await
+        in_limits(&self.database, "giving a wish up", async {
+            let mut tx = self.begin_holding().await?;
+            parked::failed_again(&mut tx, self.ledger.build(), stream, reason).await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Folds in the first of the events that wait.

@@ -4,8 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::TimeDelta;
-use es_projections::{AsOf, Check, Database, Error, Handle, RebuildProgress, WorkerState};
+use es_core::Recorded;
+use es_projections::{
+    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, Table, Tx, WorkerState,
+};
 
 use super::accounts::*;
 use super::support::*;
@@ -308,7 +312,7 @@ pub async fn a_rebuild_that_never_gets_close_ends(url: &str) {
 pub async fn a_rebuild_makes_way_for_commands(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
-    for _ in 0..40 {
+    for _ in 0..160 {
         events.add("a", &[1]);
     }
     let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
@@ -319,7 +323,7 @@ pub async fn a_rebuild_makes_way_for_commands(url: &str) {
             None
         })
     };
-    let worker = events.worker(&database).batch_max(1);
+    let worker = events.worker(&database).batch_max(4);
     let rebuild = async || {
         let made_way = Arc::new(Mutex::new(Duration::ZERO));
         let told = made_way.clone();
@@ -332,7 +336,7 @@ pub async fn a_rebuild_makes_way_for_commands(url: &str) {
     let load = tokio::spawn(async move {
         loop {
             events.add("b", &[1]);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
     let made_way = tokio::time::timeout(SOON, rebuild()).await;
@@ -367,6 +371,79 @@ pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
     load.abort();
     rebuilt.expect("it ends").unwrap_or_else(|error| panic!("{}", chain(&error)));
     caught_up(&live).await;
+}
+
+/// Balances with a view on them.
+struct Viewed(Balances);
+
+#[async_trait]
+impl Projection for Viewed {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.0.tables()
+    }
+
+    async fn setup(&self, tx: &mut Tx) -> Result<(), ProjectionError> {
+        let (view, table) = (tx.table_name("rich"), tx.table_name("balances"));
+        let create = format!("CREATE OR REPLACE VIEW {view} AS SELECT * FROM {table} WHERE balance > 0");
+        tx.execute(&create, &[]).await?;
+        Ok(())
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.0.project(tx, events).await
+    }
+}
+
+/// Shows: as long as somebody reads a table that is to be renamed, others read it too and new events come in; then it is
+/// renamed, though they read all the time.
+pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // readers keep nobody from renaming a table on SQLite
+    }
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let mut last = events.add("a", &[1]);
+    let live = events.worker(&database).share(SILENCE).start(Viewed(Balances::default())).await.unwrap();
+    live.wait_for(&last, SOON).await.unwrap();
+    let mut report = connect(url).await.begin().await.unwrap();
+    let read = format!("SELECT * FROM {}", database.table_name("rich"));
+    report.fetch(&read, &[]).await.unwrap();
+    let switched = Arc::new(AtomicBool::new(false));
+    let rebuild = {
+        let (worker, switched) = (events.worker(&database), switched.clone());
+        tokio::spawn(async move {
+            worker.rebuild(Viewed(Balances::default()), Check::Equal, quiet).await.unwrap();
+            switched.store(true, Ordering::Relaxed);
+        })
+    };
+    // Over several attempts, and a time in which the live one goes on.
+    for _ in 0..40 {
+        last = events.add("a", &[1]);
+        let answer = tokio::time::timeout(SOON, database.fetch(&read, &[])).await;
+        assert_eq!(answer.expect("a reader need not wait for the report").unwrap().len(), 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    live.wait_for(&last, SOON).await.unwrap();
+    assert!(!switched.load(Ordering::Relaxed), "the report holds its table");
+    report.rollback().await.unwrap();
+    let reading = async {
+        let others = [connect(url).await, connect(url).await];
+        while !switched.load(Ordering::Relaxed) {
+            for answer in futures::future::join_all(others.iter().map(|other| other.fetch(&read, &[]))).await {
+                assert_eq!(answer.expect("readers only wait").len(), 1);
+            }
+        }
+    };
+    let ended = tokio::time::timeout(SOON, futures::future::join(rebuild, reading)).await.expect("it ends");
+    ended.0.unwrap();
+    assert_eq!(count(&database, "balances_b1").await, 1, "what was replaced is there");
+    last = events.add("a", &[1]);
+    live.wait_for(&last, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 42/42");
 }
 
 /// Shows: a rebuild does not take another projection's table for its own.

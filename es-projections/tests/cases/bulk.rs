@@ -242,6 +242,24 @@ pub async fn a_transaction_that_is_dropped_changes_nothing(url: &str) {
     }
 }
 
+/// Shows: a row whose key is a decimal number is found, replaced, refused and deleted by that number.
+pub async fn a_number_is_one_key_however_it_is_written(url: &str) {
+    let database = connect(url).await;
+    let table = Table::new("rates").key("rate", Kind::Decimal).column("name", Kind::Text);
+    let rate = |text: &str| Value::Decimal(text.parse().unwrap());
+    let mut tx = database.begin().await.unwrap();
+    tx.create(&table).await.unwrap();
+    tx.upsert(&table, vec![vec![rate("1.50"), "a".into()], vec![rate("1.5"), "b".into()]]).await.unwrap();
+    tx.upsert(&table, vec![vec![rate("1.500"), "c".into()], vec![rate("-0.0"), "zero".into()]]).await.unwrap();
+    let more = vec![vec![rate("1.50000"), "d".into()], vec![rate("0"), "e".into()]];
+    assert_eq!(tx.insert(&table, more, OnDuplicate::Keep).await.unwrap(), 0);
+    let found = tx.load(&table, vec![vec![rate("01.50")]]).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].get::<String>("name").unwrap(), "c");
+    assert_eq!(tx.delete(&table, vec![vec![rate("1.50")], vec![rate("0.00")]]).await.unwrap(), 2);
+    tx.rollback().await.unwrap();
+}
+
 /// Shows: a batch may move more checkpoints than one statement has room for.
 pub async fn thousands_of_partitions_move_at_once(url: &str) {
     const MANY: u32 = 3_000;
@@ -283,4 +301,61 @@ pub async fn tables_of_a_newer_release_are_refused(url: &str) {
     tx.commit().await.unwrap();
     let error = Database::connect(url, "bank").await.unwrap_err();
     assert!(error.to_string().contains("made by another build (migration 1, worker, differs)"), "{error}");
+}
+
+/// Shows: whoever upgrades keeps the read model that an earlier release has built, and goes on where that one was.
+pub async fn tables_of_the_first_release_are_brought_up_and_gone_on_with(url: &str) {
+    let other = Database::connect(url, "other").await.unwrap();
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let worker = events.worker(&other).start(Balances::default()).await.unwrap();
+    caught_up(&worker).await;
+    worker.stop().await.unwrap();
+
+    let types = match url.starts_with("postgres") {
+        true => ["TIMESTAMPTZ", "BYTEA"],
+        false => ["TEXT", "BLOB"],
+    };
+    let mut tx = other.begin().await.unwrap();
+    for script in [include_str!("../../migrations/0001_worker.sql"), include_str!("../../migrations/0002_holder.sql")] {
+        let script = script.replace("{prefix}", "bank").replace("{time}", types[0]).replace("{bytes}", types[1]);
+        for statement in without_comments(&script).split(';').filter(|statement| !statement.trim().is_empty()) {
+            tx.execute(statement, &[]).await.unwrap();
+        }
+    }
+    let checkpoint = "topic, topic_partition, fence, holder, log_id, next_offset, epoch_number, epoch_writer, \
+                      claim_offset, last_sequence, last_event_id, last_event_offset, events, void, quarantined, moved_at";
+    for statement in [
+        "CREATE TABLE bank_es_migrations AS SELECT * FROM other_es_migrations WHERE id <= 2".to_owned(),
+        "INSERT INTO bank_es_projections (projection, version, tables, shape, created_at) \
+         SELECT projection, version, tables, shape, created_at FROM other_es_builds"
+            .to_owned(),
+        format!(
+            "INSERT INTO bank_es_checkpoints (projection, version, {checkpoint}) \
+             SELECT projection, 1, {checkpoint} FROM other_es_checkpoints"
+        ),
+        "CREATE TABLE bank_balances (account TEXT PRIMARY KEY, balance BIGINT NOT NULL, events BIGINT NOT NULL, \
+         changed_at {time} NOT NULL)"
+            .replace("{time}", types[0]),
+        "INSERT INTO bank_balances SELECT account, balance, events, changed_at FROM other_balances".to_owned(),
+    ] {
+        tx.execute(&statement, &[]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    let database = connect(url).await;
+    let worker = events.worker(&database).start(Balances::default()).await.unwrap();
+    events.add("a", &[3]);
+    caught_up(&worker).await;
+    assert_eq!(balances(&database).await, "a 6/3");
+    let folded: u64 = worker.progress().iter().map(|at| at.events).sum();
+    assert_eq!(folded, 3, "two of them by the release before");
+    worker.stop().await.unwrap();
+    for name in ["es_builds", "es_parked", "es_waiting", "es_skipped", "es_cuts", "es_workers"] {
+        count(&database, name).await; // is there
+    }
+}
+
+fn without_comments(script: &str) -> String {
+    script.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n")
 }

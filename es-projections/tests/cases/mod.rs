@@ -9,6 +9,7 @@ pub mod bulk;
 pub mod faults;
 pub mod models;
 pub mod parked;
+pub mod past;
 pub mod replay;
 pub mod sharing;
 pub mod support;
@@ -43,7 +44,9 @@ macro_rules! for_each_case {
                 a_worker_that_starts_and_stops_beside_another_ends_nothing
                 every_handle_waits_for_every_partition
                 who_gets_nothing_done_loses_its_partitions
+                an_event_that_fails_for_long_is_parked
                 who_is_frozen_in_a_batch_loses_its_partitions_and_changes_nothing
+                what_a_dead_machine_has_locked_keeps_nobody_from_the_rest
                 a_slow_one_keeps_its_partitions
                 who_comes_back_under_its_name_need_not_wait
                 who_does_not_share_has_all_until_it_stops
@@ -69,7 +72,9 @@ macro_rules! for_each_case {
                 statements_of_ones_own_run_on_both
                 a_transaction_that_is_dropped_changes_nothing
                 thousands_of_partitions_move_at_once
-                tables_of_a_newer_release_are_refused;
+                a_number_is_one_key_however_it_is_written
+                tables_of_a_newer_release_are_refused
+                tables_of_the_first_release_are_brought_up_and_gone_on_with;
             models:
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
@@ -83,6 +88,8 @@ macro_rules! for_each_case {
                 an_event_is_left_out_by_name_and_reason
                 a_command_is_parked_as_a_whole
                 a_projection_that_fails_on_all_parks_none
+                who_passes_over_a_failed_statement_has_failed
+                what_may_pass_parks_nothing_whatever_is_told_of_it
                 event_types_that_are_not_known_may_be_passed_over
                 a_wish_outlives_a_database_that_is_away
                 a_wish_that_hangs_does_not_keep_a_worker
@@ -101,7 +108,14 @@ macro_rules! for_each_case {
                 a_rebuild_that_never_gets_close_ends
                 a_rebuild_makes_way_for_commands
                 a_rebuild_is_not_taken_for_silent
+                a_long_query_puts_the_switch_off_and_nobody_else
                 tables_that_are_named_like_builds_are_refused;
+            past:
+                each_version_tells_what_it_changed
+                a_state_is_told_as_of_a_version_and_of_either_time
+                what_can_not_be_folded_again_is_told
+                a_past_that_was_changed_is_noticed
+                a_row_leads_to_the_event_that_changed_it;
             audit:
                 every_field_comes_back_whatever_it_holds
                 payloads_that_are_not_json_are_kept

@@ -1,13 +1,15 @@
 //! What a read model can't fold in stops one aggregate, and no other.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{Recorded, StreamId};
-use es_projections::{AsOf, Check, Database, Error, Projection, ProjectionError, Resumed, Table, Tx, WorkerState};
+use es_projections::{
+    AsOf, Check, Database, Error, OnDuplicate, Projection, ProjectionError, Resumed, Table, Tx, WorkerState,
+};
 
 use super::accounts::*;
 use super::support::*;
@@ -134,6 +136,92 @@ pub async fn an_event_is_left_out_by_name_and_reason(url: &str) {
     let soon = Duration::from_millis(200);
     let error = database.retry_parked("accounts", &stream("b"), soon).await.unwrap_err();
     assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
+}
+
+/// Counts accounts' events, and does not care whether its statements fail.
+struct Careless(Balances);
+
+#[async_trait]
+impl Projection for Careless {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.0.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.0.project(tx, events).await?;
+        let has = |id: &str| events.iter().any(|event| event.envelope.stream.id.as_str() == id);
+        if has("bad") {
+            let _ = tx.execute("UPDATE nowhere SET nothing = 1", &[]).await;
+        }
+        if has("wrong") {
+            let _ = tx.upsert(&self.0.tables()[0], vec![vec!["too short".into()]]).await;
+        }
+        Ok(())
+    }
+}
+
+/// Shows: a statement's failure that the projection hides is told and parks like any other, and is not tried for ever.
+pub async fn who_passes_over_a_failed_statement_has_failed(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let worker = events.worker(&database).park_after(1).start(Careless(Balances::default())).await.unwrap();
+    events.add("good", &[1]);
+    let bad = events.add("bad", &[1]);
+    let wrong = events.add("wrong", &[1]);
+    let last = events.add("good", &[2]);
+    worker.wait_for(&last, SOON).await.unwrap();
+    let Error::Parked { reason, .. } = worker.wait_for(&bad, SOON).await.unwrap_err() else { panic!("not parked") };
+    assert!(reason.starts_with("going on after a statement that failed: return its error instead: "), "{reason}");
+    assert!(reason.contains("error returned from database"), "{reason}");
+    let Error::Parked { reason, .. } = worker.wait_for(&wrong, SOON).await.unwrap_err() else { panic!("not parked") };
+    assert!(reason.starts_with("going on after a statement that failed: return its error instead: "), "{reason}");
+    assert_eq!(balances(&database).await, "good 3/2");
+}
+
+/// Balances that tell of each failure of the database no more than its text.
+struct Vague {
+    balances: Balances,
+    conflicts: AtomicU64,
+}
+
+#[async_trait]
+impl Projection for Vague {
+    fn name(&self) -> &str {
+        self.balances.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.balances.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.balances.project(tx, events).await?;
+        if self.conflicts.fetch_add(1, Ordering::Relaxed) < 5 {
+            // As where another worker was first.
+            let table = &self.balances.tables()[0];
+            let key = vec![events[0].envelope.stream.id.as_str().into()];
+            let row = tx.load(table, vec![key]).await?.remove(0).into_values();
+            let added = tx.insert(table, vec![row], OnDuplicate::Retry).await;
+            added.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows: what may pass is not the events' failure, whatever the projection makes of the error.
+pub async fn what_may_pass_parks_nothing_whatever_is_told_of_it(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let vague = Vague { balances: Balances::default(), conflicts: AtomicU64::new(0) };
+    let worker = events.worker(&database).park_after(1).start(vague).await.unwrap();
+    let last = events.add("a", &[1]);
+    worker.wait_for(&last, SOON).await.unwrap();
+    assert_eq!(worker.status().await.parked, 0);
+    assert_eq!(balances(&database).await, "a 1/1");
 }
 
 /// Shows: of a command whose second event fails, the first is not visible either.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use es_core::log::memory::MemoryLog;
 use es_core::{Position, Recorded, StreamId};
 use es_projections::{
-    Check, Database, Handle, Projection, ProjectionError, Resumed, StandsBy, Table, Tx, Worker, WorkerState,
+    Check, Database, Error, Handle, Projection, ProjectionError, Resumed, StandsBy, Table, Tx, Worker, WorkerState,
 };
 
 use super::accounts::{FAILS, everything, model};
@@ -166,17 +166,17 @@ pub async fn every_handle_waits_for_every_partition(url: &str) {
     assert_eq!(fences(&database).await, fences_before);
 }
 
-/// Shows: one whose every batch fails is gone for the others, and has its share again once it is well.
+/// Shows: one whose database is away is gone for the others, keeps away for longer the longer that lasts, and has its share
+/// again once it is well.
 pub async fn who_gets_nothing_done_loses_its_partitions(url: &str) {
     let (database, mut events, mut expected) = (connect(url).await, new_events(), Expected::default());
     let broken = Arc::new(AtomicBool::new(false));
     let hook = {
         let broken = broken.clone();
-        move |_| broken.load(Ordering::Relaxed).then_some(Trouble::Error)
+        move |_| broken.load(Ordering::Relaxed).then_some(Trouble::Away)
     };
     let first = started(&events, url, "first", SILENCE).await;
-    let second = worker(&events, url, "second", SILENCE).await.park_after(1_000);
-    let second = second.start(Balances::failing(hook)).await.unwrap();
+    let second = worker(&events, url, "second", SILENCE).await.start(Balances::failing(hook)).await.unwrap();
     shares(&[&first, &second], &[4, 4]).await;
     broken.store(true, Ordering::Relaxed);
     for _ in 0..32 {
@@ -191,6 +191,72 @@ pub async fn who_gets_nothing_done_loses_its_partitions(url: &str) {
         second.wait_for(&position, SOON).await.unwrap();
     }
     assert_eq!(balances(&database).await, expected.shown());
+}
+
+/// Balances that fail on one account.
+struct Picky(Balances);
+
+#[async_trait]
+impl Projection for Picky {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.0.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        if events.iter().any(|event| event.envelope.stream.id.as_str() == "bad") {
+            return Err("made to fail".into());
+        }
+        self.0.project(tx, events).await
+    }
+}
+
+/// Shows: an event is parked by who holds it, and not handed round, though the attempts before take longer than the silence
+/// after which others take over.
+pub async fn an_event_that_fails_for_long_is_parked(url: &str) {
+    let (database, mut events, mut expected) = (connect(url).await, new_events(), Expected::default());
+    let mut workers = Vec::new();
+    for name in ["first", "second"] {
+        let worker = worker(&events, url, name, SILENCE).await.park_after(6); // 3 s with the pauses
+        workers.push(worker.start(Picky(Balances::default())).await.unwrap());
+    }
+    shares(&[&workers[0], &workers[1]], &[4, 4]).await;
+    let before = fences(&database).await;
+    let bad = events.add("bad", &[1]);
+    let last = (0..32).map(|_| expected.add(&mut events)).last().unwrap();
+    for worker in &workers {
+        let parked = worker.wait_for(&bad, SOON).await.unwrap_err();
+        assert!(matches!(&parked, Error::Parked { reason, .. } if reason == "made to fail"), "{parked:?}");
+        worker.wait_for(&last, SOON).await.unwrap();
+        caught_up(worker).await;
+    }
+    assert_eq!(fences(&database).await, before, "nobody took anything");
+    assert_eq!(balances(&database).await, expected.shown());
+}
+
+/// Shows: partitions of one that is gone are taken, save those whose rows a transaction holds, until it ends.
+pub async fn what_a_dead_machine_has_locked_keeps_nobody_from_the_rest(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // a transaction locks all or nothing on SQLite
+    }
+    let (database, mut events) = (connect(url).await, new_events());
+    started(&events, url, "first", SILENCE).await.stop().await.unwrap();
+    let mut machine = database.begin().await.unwrap();
+    let table = machine.table_name("es_checkpoints");
+    machine.execute(&format!("UPDATE {table} SET holder = 'dead'"), &[]).await.unwrap();
+    machine.commit().await.unwrap();
+    let mut machine = database.begin().await.unwrap();
+    machine.execute(&format!("UPDATE {table} SET holder = 'dead' WHERE topic_partition = 3"), &[]).await.unwrap();
+    let second = started(&events, url, "second", SILENCE).await;
+    eventually("the rest is taken", || held(&second) == 7).await;
+    assert!(!second.progress()[3].held);
+    machine.rollback().await.unwrap();
+    eventually("all are taken", || held(&second) == 8).await;
+    let last = events.add("a", &[1]);
+    second.wait_for(&last, SOON).await.unwrap();
 }
 
 /// Balances, whose worker's whole thread stands still in a batch.

@@ -15,9 +15,9 @@ use es_core::{
     AggregateKey, CommandHash, CommandId, Envelope, Epoch, EventHash, EventId, EventSource, Position, Recorded,
     StreamId, Version, partition_of,
 };
-use es_projections::{Database, Handle, Kind, Projection, ProjectionError, Row, Table, Tx, Worker};
+use es_projections::{Database, Error, Handle, Kind, Projection, ProjectionError, Row, Table, Tx, Worker};
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 pub const PARTITIONS: u32 = 3;
 
 /// The events of one aggregate type in a log in memory, as an owner would write them.
@@ -180,10 +180,16 @@ pub async fn connect(url: &str) -> Database {
 
 type Hook = Box<dyn Fn(i64) -> Option<Trouble> + Send + Sync>;
 
+fn away() -> Error {
+    Error::Unavailable { doing: "a statement".into(), database: "made".into(), source: "made to be away".into() }
+}
+
 /// What goes wrong with a batch after its rows were written.
 pub enum Trouble {
     Error,
     Panic,
+    /// The database is away.
+    Away,
     /// The transaction is committed, and then fails.
     CommitThenError,
 }
@@ -291,6 +297,7 @@ impl Projection for Balances {
             None => Ok(()),
             Some(Trouble::Error) => Err("made to fail".into()),
             Some(Trouble::Panic) => panic!("made to panic"),
+            Some(Trouble::Away) => Err(away().into()),
             Some(Trouble::CommitThenError) => {
                 tx.execute("COMMIT", &[]).await?;
                 tx.execute("BEGIN", &[]).await?; // for the rollback

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, parked, quarantine, rebuild, serve};
+use crate::{audit, balances, import, log, parked, past, quarantine, rebuild, serve};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -35,6 +35,12 @@ enum Command {
     Balances(balances::Args),
     /// Show the audit trail
     Audit(audit::Args),
+    /// Show an account as it is, or as it was at a time or a version
+    Account(past::AccountArgs),
+    /// Show the events of an account, each with what it changed
+    History(past::HistoryArgs),
+    /// Show the event that last changed a row of a read model, and whose command it was
+    Explain(past::ExplainArgs),
     /// Show what is on the events topic and does not count: foreign records, and how many void ones there are
     Quarantine(quarantine::Args),
     /// Rebuild a read model beside the live one, then switch
@@ -90,6 +96,9 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
         Some(Command::Balances(args)) => balances::run(&options, &args).await,
         Some(Command::Audit(args)) => audit::run(&options, &args).await,
+        Some(Command::Account(args)) => past::account(&options, &args).await,
+        Some(Command::History(args)) => past::history(&options, &args).await,
+        Some(Command::Explain(args)) => past::row(&options, &args).await,
         Some(Command::Quarantine(args)) => quarantine::run(&options, &args).await,
         Some(Command::Rebuild(args)) => rebuild::run(&options, &args).await,
         Some(Command::Parked(args)) => parked::run(&options, &args).await,

@@ -8,6 +8,7 @@ mod headers;
 mod health;
 mod live;
 mod metrics;
+mod past;
 mod problem;
 mod reading;
 
@@ -77,7 +78,7 @@ fn router(app: App) -> Router {
         .route("/api/accounts/{id}/deposits", post(commands::deposit))
         .route("/api/accounts/{id}/withdrawals", post(commands::withdraw))
         .route("/api/accounts/{id}/close", post(commands::close))
-        .route("/api/accounts/{id}/history", get(audit::history))
+        .route("/api/accounts/{id}/history", get(past::history))
         .route("/api/audit", get(audit::trail))
         .route("/api/live", get(live::events))
         .route("/healthz", get(health::alive))

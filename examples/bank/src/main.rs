@@ -14,6 +14,7 @@ mod http;
 mod import;
 mod log;
 mod parked;
+mod past;
 mod progress;
 mod quarantine;
 mod read_model;

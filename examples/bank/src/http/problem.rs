@@ -126,3 +126,18 @@ fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error, "a request failed");
     Problem::new(500, "internal-error", "the request failed for a reason that is in the log of the bank")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows: who waits for an event that is parked is told so, and not that it is visible or will be soon.
+    #[test]
+    fn a_parked_account_is_423() {
+        let error =
+            Error::Parked { projection: "accounts".into(), stream: "account-7".into(), reason: "too large".into() };
+        let problem = Problem::from(error);
+        assert_eq!((problem.status.as_u16(), problem.code), (423, "parked"));
+        assert_eq!(problem.detail, "account-7 is parked in read model accounts until it is seen to: see bank parked");
+    }
+}

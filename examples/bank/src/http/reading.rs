@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commands::Id;
 use super::problem::Problem;
-use super::{App, headers, wait_for};
+use super::{App, headers, past, wait_for};
 use crate::read_model::{self, AccountRow};
 
 const LIMIT: u32 = 100;
@@ -29,8 +29,8 @@ pub(super) struct Page {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AsOf {
-    at: Option<String>,
-    version: Option<String>,
+    pub(super) at: Option<String>,
+    pub(super) version: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,14 +68,15 @@ pub(super) async fn list(
 
 pub(super) async fn one(
     State(app): State<App>,
-    Id(id): Id,
+    id: Id,
     headers: HeaderMap,
     asked: Asked<AsOf>,
 ) -> Result<Response, Problem> {
-    let AsOf { at, version } = query(asked)?;
-    if at.is_some() || version.is_some() {
-        return Err(Problem::new(501, "not-implemented", "an account as it was is not there yet, only as it is"));
+    let as_of = query(asked)?;
+    if as_of.at.is_some() || as_of.version.is_some() {
+        return past::account(&app, &id, &headers, as_of).await;
     }
+    let Id(id) = id;
     wait_for(&app.accounts, headers::position(&headers)?).await?;
     let row = read_model::account(&app.database, id.key()).await?;
     let row = row.ok_or_else(|| Problem::account_not_found(id.as_str()))?;
@@ -94,7 +95,7 @@ pub(super) fn limit_of(limit: Option<u32>) -> Result<u32, Problem> {
     if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(wrong()) }
 }
 
-fn shown(row: AccountRow) -> Shown {
+pub(super) fn shown(row: AccountRow) -> Shown {
     Shown {
         id: row.id,
         owner: row.owner,

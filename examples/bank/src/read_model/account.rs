@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use es_core::{AggregateKey, Apply, Recorded, Version};
 use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::column::storable;
 use crate::domain::{Account, AccountEvent, Money, Status};
@@ -68,14 +69,20 @@ impl AccountRow {
         }
     }
 
-    /// What comes of the row by the domain's own fold.
-    fn after(mut self, event: &AccountEvent, recorded: &Recorded) -> Result<Self, ProjectionError> {
+    /// What comes of the row, which is that of the version before.
+    fn after(self, event: &AccountEvent, recorded: &Recorded) -> Result<Self, ProjectionError> {
         let envelope = &recorded.envelope;
         if envelope.version != self.version.next() {
             let place = format!("partition {} offset {}", recorded.partition, recorded.offset);
             let (stream, found, next) = (&envelope.stream, envelope.version, self.version.next());
             return Err(format!("{stream} has version {found} at {place}, the next is {next}").into());
         }
+        Ok(self.with(event, recorded))
+    }
+
+    /// What comes of the row by the domain's own fold.
+    fn with(mut self, event: &AccountEvent, recorded: &Recorded) -> Self {
+        let envelope = &recorded.envelope;
         let mut account = Account { status: self.status, balance: self.balance, overdraft_limit: self.overdraft_limit };
         account.apply(event);
         if let AccountEvent::Opened { owner, branch, .. } = event {
@@ -86,7 +93,41 @@ impl AccountRow {
         (self.status, self.balance, self.overdraft_limit) = (account.status, account.balance, account.overdraft_limit);
         self.version = envelope.version;
         self.changed_at = envelope.recorded_at;
-        Ok(self)
+        self
+    }
+}
+
+/// An account in its past: its row, as it was.
+#[derive(Debug, Clone)]
+pub(crate) struct PastAccount(pub(crate) AccountRow);
+
+impl PastAccount {
+    /// Before its first event.
+    pub(crate) fn absent(id: &AggregateKey) -> Self {
+        Self(AccountRow::absent(id))
+    }
+
+    pub(crate) fn fold(&mut self, recorded: &Recorded) -> Result<(), ProjectionError> {
+        let event = recorded.envelope.event::<Account>()?;
+        self.0 = self.0.clone().with(&event, recorded);
+        Ok(())
+    }
+}
+
+/// What may change.
+impl Serialize for PastAccount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let AccountRow { owner, balance, overdraft_limit, status, branch, .. } = &self.0;
+        let mut fields = serializer.serialize_struct("PastAccount", 5)?;
+        fields.serialize_field("owner", owner)?;
+        fields.serialize_field("balance", balance)?;
+        fields.serialize_field("overdraft_limit", overdraft_limit)?;
+        fields.serialize_field("status", status.as_str())?;
+        match branch {
+            Some(branch) => fields.serialize_field("branch", branch)?,
+            None => fields.skip_field("branch")?,
+        }
+        fields.end()
     }
 }
 

@@ -1,0 +1,199 @@
+//! How an aggregate was, and what made a row what it is.
+
+use es_core::doc::Account;
+use es_core::{StreamId, Version};
+use es_projections::audit::{At, AuditTrail, Order, Past, Query, StateAt, explain};
+use es_projections::{Database, Error, Handle};
+
+use super::accounts::*;
+use super::support::*;
+
+async fn trail(events: &Events, database: &Database) -> Handle {
+    let trail = AuditTrail::new(std::slice::from_ref(&events.source));
+    let worker = events.worker(database).start(trail).await.unwrap();
+    caught_up(&worker).await;
+    worker
+}
+
+fn past(id: &str) -> Past {
+    Past::of(StreamId { category: "account".into(), id: key(id) })
+}
+
+/// The balance, and the version that it is of.
+fn balance(state: Option<StateAt<Account>>) -> Option<(u64, u64)> {
+    state.map(|then| (then.state.balance, then.last.recorded.envelope.version.get()))
+}
+
+fn changes(query: &Query, history: &es_projections::audit::History) -> Vec<String> {
+    assert!(history.steps.len() <= query.limit as usize);
+    let tell = |step: &es_projections::audit::Step| {
+        let event = &step.entry.recorded.envelope;
+        let changes = step.changes.as_ref().map(|changes| {
+            let tell = |change: &es_projections::audit::Change| {
+                let json = |value: &Option<serde_json::Value>| value.as_ref().map_or("-".into(), ToString::to_string);
+                format!("{} {} {}", change.field, json(&change.from), json(&change.to))
+            };
+            changes.iter().map(tell).collect::<Vec<_>>().join(", ")
+        });
+        format!("{} {}: {}", event.version, event.event_type, changes.as_deref().unwrap_or("not known"))
+    };
+    history.steps.iter().map(tell).collect()
+}
+
+/// Shows: each version tells what it changed, in both orders and on whatever page it is.
+pub async fn each_version_tells_what_it_changed(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for amount in [5, 7, -2, 0, 4] {
+        events.move_money("a", amount);
+        events.move_money("b", 1);
+    }
+    let _worker = trail(&events, &database).await;
+    let expected = [
+        "1 deposited: /balance - 5",
+        "2 deposited: /balance 5 12",
+        "3 withdrawn: /balance 12 10",
+        "4 deposited: ",
+        "5 deposited: /balance 10 14",
+    ];
+    for limit in [1, 2, 5, 1_000] {
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let (mut query, mut told) = (Query { limit, order, ..Query::default() }, Vec::new());
+            loop {
+                let page = past("a").history::<Account>(&database, &query).await.unwrap();
+                told.extend(changes(&query, &page));
+                query.cursor = page.next;
+                if query.cursor.is_none() {
+                    break;
+                }
+            }
+            if order == Order::NewestFirst {
+                told.reverse();
+            }
+            assert_eq!(told, expected, "{limit} {order:?}");
+        }
+    }
+    let nobody = past("nobody").history::<Account>(&database, &Query::default()).await.unwrap();
+    assert_eq!((nobody.steps, nobody.next), (vec![], None));
+    let query = Query { limit: 0, ..Query::default() };
+    let error = past("a").history::<Account>(&database, &query).await.unwrap_err().to_string();
+    assert_eq!(error, "limit 0 is not between 1 and 1000");
+}
+
+/// Shows: a state as of a version, as it was known at a time, and as it was at a business time, which events come to later.
+pub async fn a_state_is_told_as_of_a_version_and_of_either_time(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let noon = events.now();
+    let mut known = Vec::new();
+    for (amount, day) in [(5, 0), (7, 10), (2, 3)] {
+        events.move_money_on("a", amount, day);
+        known.push(events.now());
+    }
+    // More than one page of events before.
+    for _ in 0..2_000 {
+        events.move_money_on("long", 1, 0);
+    }
+    let _worker = trail(&events, &database).await;
+    let at = async |id: &str, at: At| balance(past(id).state_at::<Account>(&database, &at).await.unwrap());
+    for (version, expected) in [(1, (5, 1)), (2, (12, 2)), (3, (14, 3))] {
+        assert_eq!(at("a", At::Version(Version::new(version))).await, Some(expected));
+        assert_eq!(at("a", At::Recorded(known[version as usize - 1])).await, Some(expected));
+    }
+    assert_eq!(at("long", At::Version(Version::new(1_500))).await, Some((1_500, 1_500)));
+    assert_eq!(at("a", At::Recorded(noon)).await, None, "nothing was recorded yet");
+    let day = |days| At::Occurred(known[2] + chrono::TimeDelta::days(days));
+    assert_eq!(at("a", day(-1)).await, None);
+    assert_eq!(at("a", day(0)).await, Some((5, 1)));
+    assert_eq!(at("a", day(3)).await, Some((7, 3)), "the third came to be known last");
+    assert_eq!(at("a", day(11)).await, Some((14, 3)));
+    assert_eq!(at("nobody", At::Version(Version::new(1))).await, None);
+    for (version, reason) in [
+        (4, "account-a has no version 4 in the audit trail, only 3"),
+        (0, "versions are counted from 1, and 0 was asked for"),
+    ] {
+        let error = past("a").state_at::<Account>(&database, &At::Version(Version::new(version))).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        assert_eq!(error.to_string(), reason);
+    }
+}
+
+/// Shows: from an event on that this program can't fold nothing is told, and before all; and its name is.
+pub async fn what_can_not_be_folded_again_is_told(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.move_money("a", 5);
+    events.rubbish("a", "renamed", "{}");
+    events.move_money("a", 1);
+    let _worker = trail(&events, &database).await;
+    let query = Query { order: Order::OldestFirst, ..Query::default() };
+    let history = past("a").history::<Account>(&database, &query).await.unwrap();
+    let expected = ["1 deposited: /balance - 5", "2 renamed: not known", "3 deposited: not known"];
+    assert_eq!(changes(&query, &history), expected);
+    let at = async |version| past("a").state_at::<Account>(&database, &At::Version(Version::new(version))).await;
+    assert_eq!(balance(at(1).await.unwrap()), Some((5, 1)));
+    let error = at(3).await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    let reason = r#"version 2: the type "renamed" is not known to this program"#;
+    assert_eq!(error.to_string(), format!("account-a can't be folded by this program: {reason}"));
+}
+
+/// Shows: an event that somebody changed in the database, moved or deleted is noticed by whoever asks for the past.
+pub async fn a_past_that_was_changed_is_noticed(url: &str) {
+    let (database, mut events) = (connect(url).await, Events::new());
+    for id in ["changed", "swapped", "deleted", "first", "whole"] {
+        for amount in 1..=4 {
+            events.move_money(id, amount);
+        }
+    }
+    let _worker = trail(&events, &database).await;
+    let mut tx = database.begin().await.unwrap();
+    for change in [
+        r#"UPDATE bank_audit SET payload = '{"amount":300}' WHERE aggregate_id = 'changed' AND version = 3"#,
+        "UPDATE bank_audit SET version = 9 WHERE aggregate_id = 'swapped' AND version = 2",
+        "UPDATE bank_audit SET version = 2 WHERE aggregate_id = 'swapped' AND version = 3",
+        "UPDATE bank_audit SET version = 3 WHERE aggregate_id = 'swapped' AND version = 9",
+        "DELETE FROM bank_audit WHERE aggregate_id = 'deleted' AND version = 3",
+        "DELETE FROM bank_audit WHERE aggregate_id = 'first' AND version = 1",
+    ] {
+        assert_eq!(tx.execute(change, &[]).await.unwrap(), 1, "{change}");
+    }
+    tx.commit().await.unwrap();
+    for (id, reason) in [
+        ("changed", "version 3 of account-changed in the audit trail is not what was recorded"),
+        ("swapped", "version 2 of account-swapped in the audit trail is not what was recorded"),
+        ("deleted", "version 3 of account-deleted is not in the audit trail, and version 4 is"),
+        ("first", "version 1 of account-first is not in the audit trail, and version 2 is"),
+    ] {
+        let at = At::Version(Version::new(4));
+        let error = past(id).state_at::<Account>(&database, &at).await.unwrap_err();
+        assert!(matches!(error, Error::Damaged(_)), "{error:?}");
+        let state = error.to_string();
+        let newest = Query { limit: 1, ..Query::default() };
+        let history = past(id).history::<Account>(&database, &newest).await.unwrap_err().to_string();
+        assert!(state.starts_with(reason), "{state}");
+        assert_eq!(history, state);
+    }
+    let whole = past("whole").state_at::<Account>(&database, &At::Version(Version::new(4))).await.unwrap();
+    assert_eq!(balance(whole), Some((10, 4)));
+}
+
+/// Shows: a row leads to the event that last changed it, and that to who asked for it.
+pub async fn a_row_leads_to_the_event_that_changed_it(url: &str) {
+    let (database, mut events) = (connect(url).await, Events::new());
+    let model = events.worker(&database).start(model()).await.unwrap();
+    events.move_money("a", 5);
+    let payload = br#"{"amount":2}"#.as_slice();
+    let event = events.event("a", "deposited", payload.into(), |event| event.actor = Some("ann".parse().unwrap()));
+    events.add_event(&event);
+    let last = events.move_money("b", 7);
+    model.wait_for(&last, SOON).await.unwrap();
+    caught_up(&model).await;
+    let lineage = database.lineage::<AccountRow>(&"a".to_owned()).await.unwrap().unwrap();
+    let _worker = trail(&events, &database).await;
+    let entry = explain(&database, &lineage).await.unwrap().unwrap();
+    assert_eq!(entry.recorded.envelope, event);
+    assert_eq!(entry.recorded.envelope.actor.as_ref().unwrap().as_str(), "ann");
+    let other = es_projections::Lineage { event_id: es_core::EventId::fresh(1), ..lineage };
+    assert_eq!(explain(&database, &other).await.unwrap(), None);
+}
