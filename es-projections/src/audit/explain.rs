@@ -1,6 +1,9 @@
 //! Where a row comes from.
 
+use chrono::TimeDelta;
+
 use super::entry::Entry;
+use super::query::{LIMIT_MAX, Order, Page, Query};
 use crate::error::Error;
 use crate::model::Lineage;
 use crate::sql::Database;
@@ -14,8 +17,16 @@ use crate::sql::Database;
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no audit trail.
 pub async fn explain(database: &Database, lineage: &Lineage) -> Result<Option<Entry>, Error> {
-    // The time finds it by an index, and hardly any other with it.
-    let sql = format!("SELECT * FROM {} WHERE recorded_at = ? AND event_id = ?", database.table_name("audit"));
-    let rows = database.fetch(&sql, &[lineage.recorded_at.into(), lineage.event_id.get().into()]).await?;
-    rows.first().map(Entry::from_row).transpose()
+    // The time finds it by an index, and few others with it.
+    let (at, order) = (lineage.recorded_at, Order::OldestFirst);
+    let (recorded_from, recorded_to) = (Some(at), at.checked_add_signed(TimeDelta::microseconds(1)));
+    let mut query = Query { recorded_from, recorded_to, order, limit: LIMIT_MAX, ..Query::default() };
+    loop {
+        let Page { entries, next } = query.run(database).await?;
+        let found = entries.into_iter().find(|entry| entry.recorded.envelope.event_id == lineage.event_id);
+        if found.is_some() || next.is_none() {
+            return Ok(found);
+        }
+        query.cursor = next;
+    }
 }
