@@ -35,6 +35,8 @@ pub trait ColumnValue: FromValue {
 
 macro_rules! column_value {
     ($($type:ty, $kind:ident, |$value:ident| $made:expr;)*) => {$(
+        // Some of them, in an order that changes with what else is compiled, would only hide the remedy.
+        #[diagnostic::do_not_recommend]
         impl ColumnValue for $type {
             const KIND: Kind = Kind::$kind;
 
@@ -69,6 +71,7 @@ column_value! {
     Version, Integer, |value| (*value).into();
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: ColumnValue> ColumnValue for Option<T> {
     const KIND: Kind = T::KIND;
     const OPTIONAL: bool = true;
