@@ -157,8 +157,9 @@ impl Membership {
                     if let Mandate::Held(grant) = mandate && asked.insert(partition) {
                         let (member, group) = (member.clone(), self.spec.name.clone());
                         let mandate = self.charges[partition as usize].mandate.subscribe();
-                        let confirmed = async move { confirm(member, &group, partition, &mandate).await };
-                        confirming.push(async move { (partition, grant, confirmed.await) });
+                        confirming.push(async move {
+                            (partition, grant, confirm(member, &group, partition, &mandate).await)
+                        });
                     }
                     continue;
                 }

@@ -123,6 +123,12 @@ pub enum Error {
     },
 }
 
+/// An error with its causes, in a line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 impl Error {
     /// Whether trying the same again later may help.
     pub fn is_retryable(&self) -> bool {

@@ -8,7 +8,7 @@ use es_core::{Cause, Position, Recorded, StreamId};
 
 use crate::audit::Entry;
 use crate::builds::{self, Build};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::sql::{Database, OnDuplicate, Row, Table, Tx, Value};
 
 /// How often the answer to an operator is looked for.
@@ -425,15 +425,9 @@ fn waiting_table() -> Table {
     crate::audit::columns(table)
 }
 
-/// An error with its causes, in a line.
+/// An error with its causes, as it can be stored.
 fn told(reason: &Cause) -> String {
-    let mut text = reason.to_string();
-    let mut source = reason.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    clean(&text)
+    clean(&chain(&**reason))
 }
 
 fn clean(text: &str) -> String {

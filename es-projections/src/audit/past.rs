@@ -177,7 +177,7 @@ impl Past {
     ///
     /// # Errors
     /// As for [`Past::history`].
-    pub async fn history_of<S: Clone + Serialize>(
+    pub async fn history_of<S: Serialize>(
         &self,
         database: &Database,
         query: &Query,

@@ -7,7 +7,7 @@ use super::table::Table;
 use super::value::{Row, Value};
 use super::{Database, DriverError, check_args, postgres, sqlite};
 use crate::builds::Build;
-use crate::error::Error;
+use crate::error::{Error, chain};
 
 /// A transaction of a worker or a tool. Dropping it rolls it back.
 ///
@@ -327,9 +327,7 @@ impl Tx {
 
 impl Failure {
     fn of(error: &Error) -> Self {
-        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-        let what = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        Self { what: what.into(), passes: error.is_retryable() }
+        Self { what: chain(error).into(), passes: error.is_retryable() }
     }
 }
 

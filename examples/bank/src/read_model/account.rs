@@ -70,18 +70,19 @@ impl AccountRow {
     }
 
     /// What comes of the row, which is that of the version before.
-    fn after(self, event: &AccountEvent, recorded: &Recorded) -> Result<Self, ProjectionError> {
+    fn after(mut self, event: &AccountEvent, recorded: &Recorded) -> Result<Self, ProjectionError> {
         let envelope = &recorded.envelope;
         if envelope.version != self.version.next() {
             let place = format!("partition {} offset {}", recorded.partition, recorded.offset);
             let (stream, found, next) = (&envelope.stream, envelope.version, self.version.next());
             return Err(format!("{stream} has version {found} at {place}, the next is {next}").into());
         }
-        Ok(self.with(event, recorded))
+        self.fold_in(event, recorded);
+        Ok(self)
     }
 
-    /// What comes of the row by the domain's own fold.
-    fn with(mut self, event: &AccountEvent, recorded: &Recorded) -> Self {
+    /// Changes the row by the domain's own fold.
+    fn fold_in(&mut self, event: &AccountEvent, recorded: &Recorded) {
         let envelope = &recorded.envelope;
         let mut account = Account { status: self.status, balance: self.balance, overdraft_limit: self.overdraft_limit };
         account.apply(event);
@@ -93,12 +94,11 @@ impl AccountRow {
         (self.status, self.balance, self.overdraft_limit) = (account.status, account.balance, account.overdraft_limit);
         self.version = envelope.version;
         self.changed_at = envelope.recorded_at;
-        self
     }
 }
 
 /// An account in its past: its row, as it was.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct PastAccount(pub(crate) AccountRow);
 
 impl PastAccount {
@@ -109,7 +109,7 @@ impl PastAccount {
 
     pub(crate) fn fold(&mut self, recorded: &Recorded) -> Result<(), ProjectionError> {
         let event = recorded.envelope.event::<Account>()?;
-        self.0 = self.0.clone().with(&event, recorded);
+        self.0.fold_in(&event, recorded);
         Ok(())
     }
 }
