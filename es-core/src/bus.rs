@@ -123,6 +123,14 @@ pub struct PartitionStatus {
     pub checkpoints: u64,
     /// Those that failed; what they would have held is in a later one.
     pub failed_checkpoints: u64,
+    /// Events of the partition that the last seal covers which this process signed, or went on from.
+    pub sealed: u64,
+    /// Events after it that are read and not sealed yet.
+    pub unsealed: u64,
+    /// Seals signed since the start.
+    pub seals: u64,
+    /// Times since the start that a partition could not be sealed; it is tried again.
+    pub failed_seals: u64,
     /// Commands that wait for the owner.
     pub queued: usize,
 }
@@ -183,6 +191,10 @@ impl<A: Handle + Apply> Bus<A> {
             restored: read(&desk.counters.restored),
             checkpoints: read(&desk.counters.checkpoints),
             failed_checkpoints: read(&desk.counters.failed_checkpoints),
+            sealed: read(&desk.counters.sealed),
+            unsealed: read(&desk.counters.unsealed),
+            seals: read(&desk.counters.seals),
+            failed_seals: read(&desk.counters.failed_seals),
             queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
         };
         (0..).zip(self.shared.desks.iter()).map(one).collect()

@@ -23,6 +23,7 @@ use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState};
 use crate::reader::{EventSource, events_topic, verify_partitions};
 use crate::record::Encoder;
 use crate::round::Desk;
+use crate::seal::{Owned, Sealer, Sealing, seals_topic};
 use crate::snapshot::{SnapshotLimits, SnapshotTopic, snapshots_topic};
 use crate::state::{StateLimits, schema};
 use crate::store::key::Spans;
@@ -68,6 +69,8 @@ pub struct EngineConfig {
     /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
     /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
     pub snapshot_every: u64,
+    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::seal`]. Not unless given.
+    pub sealing: Option<Sealing>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -90,6 +93,7 @@ impl Default for EngineConfig {
             cached_max: 20_000,
             standby: false,
             snapshot_every: 100_000,
+            sealing: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -196,6 +200,7 @@ impl Engine {
             return Err(log_error(LogError::new(LogErrorKind::Settings, message)));
         }
         let snapshots = self.snapshots::<A>(namespace, partitions).await.map_err(log_error)?;
+        let seals = self.seals::<A>(namespace, partitions).await.map_err(log_error)?;
         let folder = self.folder(&spec.name).await.map_err(|source| StartError::Store { aggregate, source })?;
         let source = EventSource::of::<A>(namespace, partitions);
         verify_partitions(self.log.as_ref(), &source).await.map_err(log_error)?;
@@ -228,6 +233,9 @@ impl Engine {
                 self.spawn_owner::<A>(partition, &source, &desk, kept, mandate, &asking)
             })
             .collect();
+        if let Some((topic, sealing)) = seals {
+            self.spawn_sealer::<A>(topic, sealing, &source, &desks);
+        }
         let forwarder = match &self.group {
             Some(group) => {
                 let joining = Joining { group, namespace, partitions, mandates, asked, desks: &desks };
@@ -402,6 +410,20 @@ impl Engine {
         Counter { inbox, status, counters }
     }
 
+    fn spawn_sealer<A: Aggregate>(&self, topic: String, sealing: Sealing, source: &EventSource, desks: &[Counter<A>]) {
+        let owned = |desk: &Counter<A>| Owned { status: desk.status.clone(), counters: desk.counters.clone() };
+        let sealer = Sealer {
+            log: self.log.clone(),
+            source: source.clone(),
+            topic: topic.into(),
+            sealing,
+            owned: desks.iter().map(owned).collect(),
+            clock: self.config.clock.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        self.lock().spawn(sealer.run());
+    }
+
     fn snapshot_topic<A: Aggregate>(
         &self,
         topic: &str,
@@ -453,15 +475,29 @@ impl Engine {
             return Ok(None);
         }
         let spec = TopicSpec { name: snapshots_topic(namespace, A::NAME), kind: TopicKind::Snapshots };
-        let found = self.log.prepare(&spec).await?;
+        self.beside(spec, partitions, "delete it, it is made anew").await.map(Some)
+    }
+
+    /// Prepares the seals topic, where events are sealed.
+    async fn seals<A: Aggregate>(
+        &self,
+        namespace: &str,
+        partitions: u32,
+    ) -> Result<Option<(String, Sealing)>, LogError> {
+        let Some(sealing) = self.config.sealing.clone() else { return Ok(None) };
+        let spec = TopicSpec { name: seals_topic(namespace, A::NAME), kind: TopicKind::Seals };
+        let name = self.beside(spec, partitions, "keep what it holds, and have it made anew").await?;
+        Ok(Some((name, sealing)))
+    }
+
+    /// Prepares a topic that is about the events topic, partition by partition.
+    async fn beside(&self, topic: TopicSpec, partitions: u32, remedy: &str) -> Result<String, LogError> {
+        let (found, name) = (self.log.prepare(&topic).await?, topic.name);
         if found != partitions {
-            let name = &spec.name;
-            let message = format!(
-                "the topic {name} has {found} partitions, the events topic {partitions}: delete it, it is made anew"
-            );
+            let message = format!("the topic {name} has {found} partitions, the events topic {partitions}: {remedy}");
             return Err(LogError::new(LogErrorKind::Settings, message));
         }
-        Ok(Some(spec.name))
+        Ok(name)
     }
 
     /// A folder per topic, so that two aggregate types, or namespaces, do not meet.

@@ -50,12 +50,15 @@ mod partition;
 mod reader;
 pub mod record;
 mod round;
+mod scan;
+pub mod seal;
 mod snapshot;
 mod state;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod validity;
+pub mod verify;
 
 pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
 pub use bus::{Bus, PartitionStatus, Receipt, Send};

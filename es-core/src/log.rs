@@ -86,6 +86,8 @@ pub enum TopicKind {
     Replies,
     /// States, checkpoints and command ids, made of the events: compacted, never shortened otherwise.
     Snapshots,
+    /// Hashes and signatures of the events: compacted, never shortened.
+    Seals,
 }
 
 /// A log of topics with partitions.

@@ -5,7 +5,7 @@
 //! dropped, a new claim is made, and the log says what became of the round.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
@@ -93,6 +93,11 @@ pub(crate) struct Counters {
     /// The offset up to which the log was read.
     pub(crate) read_to: AtomicU64,
     pub(crate) restored: AtomicU64,
+    /// Events that the last seal covers, those that are read and not sealed, and seals written and failed.
+    pub(crate) sealed: AtomicU64,
+    pub(crate) unsealed: AtomicU64,
+    pub(crate) seals: AtomicU64,
+    pub(crate) failed_seals: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) failed_checkpoints: AtomicU64,
 }
@@ -398,7 +403,7 @@ impl<A: Handle + Apply> Owner<A> {
                 self.counters.foreign.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%topic, partition, offset, reason, "foreign record");
             }
-            Fed::Nothing | Fed::Events(_) | Fed::Answers(_) | Fed::Claim(_) => {}
+            Fed::Nothing | Fed::Events(_) | Fed::Erased(_) | Fed::Answers(_) | Fed::Claim(_) => {}
         }
     }
 

@@ -58,6 +58,8 @@ pub enum Fed {
     Nothing,
     /// The events of one command, complete.
     Events(Vec<Recorded>),
+    /// The word that counts that an aggregate was erased up to a version; the hash before it is that of the event with this version.
+    Erased(Box<Recorded>),
     /// An answers record that counts.
     Answers(Answers),
     /// A claim that is now the current one.
@@ -152,6 +154,7 @@ impl PartitionReader {
         let verdict = match record::decode(&record) {
             Decoded::Event(stamp, envelope) => return self.event(offset, stamp, *envelope),
             Decoded::Answers(stamp, answers) => self.rule.answers(offset, stamp).map(|()| Fed::Answers(answers)),
+            Decoded::Erased(stamp, erased) => return self.erased(offset, stamp, *erased),
             Decoded::Claim(claim) => return self.claim(offset, claim),
             Decoded::Tombstone => Ok(Fed::Nothing),
             Decoded::Foreign(reason) => Ok(Fed::Foreign(reason)),
@@ -187,6 +190,16 @@ impl PartitionReader {
             }
             Verdict::Held => Ok(Fed::Nothing),
             Verdict::Void(reason) => self.void(offset, reason),
+        }
+    }
+
+    fn erased(&mut self, offset: u64, stamp: Stamp, erased: Envelope) -> Result<Fed, LogError> {
+        if let Some(reason) = self.misplaced(&erased) {
+            return Ok(Fed::Foreign(reason));
+        }
+        match self.rule.answers(offset, stamp) {
+            Ok(()) => Ok(Fed::Erased(Box::new(Recorded { partition: self.partition, offset, envelope: erased }))),
+            Err(reason) => self.void(offset, reason),
         }
     }
 

@@ -24,6 +24,9 @@ const COUNT_MAX: u64 = 1 << 62;
 /// The end of the year 9999, in milliseconds since 1970: the last time that can be written as text.
 const TIME_MAX_MS: i64 = 253_402_300_799_999;
 
+/// The event type of the record that says that an aggregate was erased; no event can have it.
+pub const ERASED: &str = "!erased";
+
 mod header {
     pub(super) const SPEC_VERSION: &str = "ce_specversion";
     pub(super) const ID: &str = "ce_id";
@@ -81,6 +84,7 @@ enum Kind {
     Event = 1,
     Claim = 2,
     Answers = 3,
+    Erased = 4,
 }
 
 /// What the validity rule looks at: who wrote a record, and where in the writer's sequence it stands.
@@ -193,6 +197,8 @@ pub enum Decoded {
     Event(Stamp, Box<Envelope>),
     /// An answers record.
     Answers(Stamp, Answers),
+    /// The word that an aggregate was erased up to a version: what is left of its events.
+    Erased(Stamp, Box<Envelope>),
     /// A claim.
     Claim(Claim),
     /// A null value: an erased event, or a key that was cleared.
@@ -217,6 +223,17 @@ impl Encoder {
 
     /// The record of an event.
     pub fn event(&self, event: &Envelope, stamp: Stamp) -> Record {
+        let key = format!("{}/{}@{}", event.stream.id, event.version, stamp.epoch);
+        self.with_metadata(event, Kind::Event, stamp, key)
+    }
+
+    /// The record that says that an aggregate's events up to this version are erased. It is written like an event of the type
+    /// [`ERASED`], whose version and previous hash are those of the last event that is erased.
+    pub fn erased(&self, erased: &Envelope, stamp: Stamp) -> Record {
+        self.with_metadata(erased, Kind::Erased, stamp, format!("!erased/{}@{}", erased.stream.id, stamp.epoch))
+    }
+
+    fn with_metadata(&self, event: &Envelope, kind: Kind, stamp: Stamp, key: String) -> Record {
         let id = event.stream.id.as_str();
         let subject = Bytes::copy_from_slice(id.as_bytes());
         let es = Es {
@@ -229,7 +246,7 @@ impl Encoder {
             actor: event.actor.as_ref().map_or_else(String::new, |actor| actor.as_str().into()),
             previous_hash: Bytes::copy_from_slice(&event.previous_hash.0),
             hash: Bytes::copy_from_slice(&event.hash.0),
-            ..Es::stamped(Kind::Event, stamp)
+            ..Es::stamped(kind, stamp)
         };
         let ce_type = format!("{}.{}.{}", event.context, event.stream.category, event.event_type);
         let mut headers: Vec<(Cow<'static, str>, Bytes)> = Vec::with_capacity(10);
@@ -247,7 +264,7 @@ impl Encoder {
         }
         push(header::ES, es.encode_to_vec().into());
         Record {
-            key: format!("{id}/{}@{}", event.version, stamp.epoch).into(),
+            key: key.into(),
             value: Some(event.payload.clone()),
             headers,
             timestamp_ms: event.recorded_at.timestamp_millis(),
@@ -314,7 +331,8 @@ pub fn decode(record: &Record) -> Decoded {
         return Decoded::Foreign(format!("its timestamp is {} ms since 1970", record.timestamp_ms));
     }
     let decoded = match es.kind() {
-        Kind::Event => decode_event(record, value, &es),
+        Kind::Event => decode_event(record, value, &es).map(|event| Decoded::Event(es.stamp(), event)),
+        Kind::Erased => decode_erased(record, value, &es),
         Kind::Claim => decode_claim(value, &es),
         Kind::Answers => serde_json::from_slice(value)
             .map(|answers| Decoded::Answers(es.stamp(), answers))
@@ -329,7 +347,15 @@ fn decode_claim(value: &Bytes, es: &Es) -> Result<Decoded, String> {
     Ok(Decoded::Claim(Claim { epoch: es.stamp().epoch, ..claim }))
 }
 
-fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Decoded, String> {
+fn decode_erased(record: &Record, value: &Bytes, es: &Es) -> Result<Decoded, String> {
+    let erased = decode_event(record, value, es)?;
+    match (&*erased.event_type, es.count) {
+        (ERASED, 1) => Ok(Decoded::Erased(es.stamp(), erased)),
+        (other, count) => Err(format!("it says that an aggregate is erased, with type {other} as one of {count}")),
+    }
+}
+
+fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Box<Envelope>, String> {
     let text = |name: &'static str| {
         let value = record.header(name).ok_or_else(|| format!("it has no header {name}"))?;
         std::str::from_utf8(value).map_err(|_| format!("its header {name} is not UTF-8"))
@@ -377,7 +403,7 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Decoded, Stri
         previous_hash: EventHash(array(&es.previous_hash, "previous hash")?),
         hash: EventHash(array(&es.hash, "hash")?),
     };
-    Ok(Decoded::Event(es.stamp(), Box::new(envelope)))
+    Ok(Box::new(envelope))
 }
 
 #[cfg(test)]

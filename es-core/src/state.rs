@@ -374,6 +374,7 @@ impl<A: Handle + Apply> PartitionState<A> {
     ) -> Result<(), StoreError> {
         match fed {
             Fed::Events(events) => self.replay_command(events, now_ms, before),
+            Fed::Erased(erased) => self.replay_erased(&erased),
             Fed::Answers(answers) => {
                 self.replay_answers(answers, offset, timestamp_ms, now_ms);
                 Ok(())
@@ -407,6 +408,17 @@ impl<A: Handle + Apply> PartitionState<A> {
             return Ok(()); // it was in the state before
         }
         self.put(id, Arc::new(entry));
+        Ok(())
+    }
+
+    /// An aggregate that was erased goes on from nothing, with the next version.
+    fn replay_erased(&mut self, erased: &Recorded) -> Result<(), StoreError> {
+        let Envelope { stream, version, previous_hash, .. } = &erased.envelope;
+        if self.entry(&stream.id)?.contains(erased.offset) {
+            return Ok(());
+        }
+        let entry = Entry { version: *version, head: *previous_hash, offset: erased.offset, ..Entry::default() };
+        self.put(stream.id.clone(), Arc::new(entry));
         Ok(())
     }
 

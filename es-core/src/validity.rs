@@ -5,6 +5,8 @@
 //! The claim that stands last in the log decides: only its writer's records count, in its sequence, and none that
 //! lies lower than where that sequence can be. Owner, projections, audit and tools all read through this.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Epoch;
@@ -57,6 +59,20 @@ pub enum VoidReason {
     Incomplete,
     /// A claim whose number is not above the current one: it lost.
     LostDuel,
+}
+
+impl fmt::Display for VoidReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Superseded => "its writer's claim was superseded before it",
+            Self::LostClaim => "its writer's claim is not in the log",
+            Self::OtherWriter => "another writer has the claim of its number",
+            Self::Repeated => "its sequence is not above that of the record before it",
+            Self::OffsetTooLow => "its offset is too low for its sequence",
+            Self::Incomplete => "it is not the next event of its command",
+            Self::LostDuel => "another claim with as high a number stands before it",
+        })
+    }
 }
 
 impl<T> Rule<T> {

@@ -30,7 +30,7 @@ const REPLIES_KEPT_MS: u64 = 60 * 60 * 1000;
 pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) -> Result<u32, LogError> {
     let admin = Admin::new(config)?;
     let prepared = match topic.kind {
-        TopicKind::Events | TopicKind::Snapshots => make_and_verify(&admin, asking, config, &topic.name, topic.kind),
+        TopicKind::Events | TopicKind::Snapshots | TopicKind::Seals => make_and_verify(&admin, asking, config, &topic.name, topic.kind),
         TopicKind::Commands { retention_ms } => passing(&admin, asking, config, &topic.name, retention_ms),
         TopicKind::Replies => passing(&admin, asking, config, &topic.name, REPLIES_KEPT_MS),
         kind => {
@@ -329,6 +329,7 @@ fn verify(topic: &str, kind: TopicKind, shape: &Shape, settings: &Settings, want
 fn shortened(topic: &str, kind: TopicKind, partition: u32, start: u64) -> LogError {
     let remedy = match kind {
         TopicKind::Snapshots => "its first snapshots were deleted: delete the topic, it is made anew",
+        TopicKind::Seals => "its first seals were deleted: restore the topic, or keep what it holds and have it made anew",
         _ => "its first events were deleted: restore the topic, or begin with a new one",
     };
     let what = name_of(kind);
@@ -339,7 +340,11 @@ fn shortened(topic: &str, kind: TopicKind, partition: u32, start: u64) -> LogErr
 
 /// What a topic of this kind must not lose.
 fn name_of(kind: TopicKind) -> &'static str {
-    if kind == TopicKind::Snapshots { "snapshots" } else { "events" }
+    match kind {
+        TopicKind::Snapshots => "snapshots",
+        TopicKind::Seals => "seals",
+        _ => "events",
+    }
 }
 
 #[cfg(test)]

@@ -285,6 +285,14 @@ impl MemoryPartition {
         });
     }
 
+    /// Puts these records, in offset order, in the place of all that are there, as whoever has the disk in hand can.
+    pub fn replace(&self, records: Vec<StoredRecord>) {
+        self.change(|partition| {
+            partition.end = records.last().map_or(0, |last| last.offset + 1);
+            partition.records = records;
+        });
+    }
+
     /// All records, in offset order.
     pub fn records(&self) -> Vec<StoredRecord> {
         self.change(|partition| partition.records.clone())

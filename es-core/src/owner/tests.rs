@@ -29,7 +29,7 @@ const SNAPSHOTS: &str = "test.counter.snapshots";
 /// A counter that can be made to misbehave.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Aggregate)]
 #[aggregate(context = "test", name = "counter", id = String, command = Do, event = Done, error = No)]
-struct Counter {
+pub(crate) struct Counter {
     sum: u64,
     steps: u64,
     /// All that was said.
@@ -37,7 +37,7 @@ struct Counter {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
-enum Do {
+pub(crate) enum Do {
     /// As many events as `times`.
     Add {
         n: u64,
@@ -58,7 +58,7 @@ enum Do {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
 #[event(aggregate = "counter")]
-enum Done {
+pub(crate) enum Done {
     #[event(name = "added")]
     Added { n: u64 },
     #[event(name = "taken")]
@@ -70,7 +70,7 @@ enum Done {
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
-enum No {
+pub(crate) enum No {
     #[error("there are {sum}")]
     TooFew { sum: u64 },
 }

@@ -151,7 +151,7 @@ fn take(
             tracing::info!(topic_partition = reader.partition(), offset, ?reason, "a void record");
             chunk.void += 1;
         }
-        Fed::Nothing | Fed::Answers(_) | Fed::Claim(_) => {}
+        Fed::Nothing | Fed::Erased(_) | Fed::Answers(_) | Fed::Claim(_) => {}
     }
     Ok(())
 }

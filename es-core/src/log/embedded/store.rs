@@ -139,6 +139,7 @@ impl Store {
                 return Err(settings(format!("making topic {:?} failed: {rule}", spec.name)));
             }
             TopicKind::Snapshots => "snapshots".into(),
+            TopicKind::Seals => "seals".into(),
         };
         let stored = serde_json::to_vec(&StoredTopic { number, kind }).expect("a number and a name");
         let mut batch = self.batch();

@@ -1,0 +1,372 @@
+//! Sealing: a task beside the owners, which reads what they appended and signs it from time to time. Whatever happens to
+//! it, the owners go on; what it did not seal is sealed later, by itself or by whoever owns the partition then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::future::select_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::key::PublicKey;
+use super::note::Seal;
+use super::topic::{SealsPartition, Unsound, leaves_record, note_record};
+use super::tree::{Tree, TreeHash, leaf_hash};
+use super::{Sealing, origin, sealed_of};
+use crate::clock::Clock;
+use crate::log::{AppendError, Batch, Log, LogError, LogReader};
+use crate::owner::{Counters, OwnerState};
+use crate::reader::{Checkpoint, EventSource, PartitionReader, verify_checkpoint};
+use crate::scan::Scan;
+
+/// Leaves that are written at once; with more, a record of them comes before the next note.
+const LEAVES_MAX: usize = 8_192;
+/// The pauses after failures: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How long an append may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the last notes may take when the engine stops.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// A partition as the sealer sees it.
+pub(crate) struct Owned {
+    pub(crate) status: watch::Receiver<OwnerState>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The task.
+pub(crate) struct Sealer {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) source: EventSource,
+    /// The seals topic.
+    pub(crate) topic: Arc<str>,
+    pub(crate) sealing: Sealing,
+    pub(crate) owned: Vec<Owned>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Topic(#[from] Unsound),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the last note is about {0}, this is {1}: the log or the seals were made anew")]
+    Origin(String, String),
+    #[error("appending seals")]
+    Append(#[from] AppendError),
+    #[error("appending seals took longer than {DEADLINE:?}")]
+    Deadline,
+}
+
+/// What is known of a partition that is being sealed.
+struct Line {
+    reader: PartitionReader,
+    tree: Tree,
+    /// The leaves that are not in the topic yet.
+    unwritten: Vec<TreeHash>,
+    /// The size of the last note.
+    sealed: u64,
+    /// Makes keys unique.
+    writer: u64,
+}
+
+/// Why a partition is not sealed for a while.
+struct Pause {
+    failures: u32,
+    until: Instant,
+}
+
+impl Sealer {
+    pub(crate) async fn run(self) {
+        let (mut lines, mut pauses) = (BTreeMap::new(), BTreeMap::new());
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {}
+            () = self.seal(&mut lines, &mut pauses) => {}
+        }
+        let _ = timeout(FINISH, self.finish(lines)).await; // what is not sealed now is sealed by the next owner
+    }
+
+    /// Seals for ever.
+    ///
+    /// # Cancel safety
+    /// Leaves that were being written stay among those that are not, and are written again.
+    async fn seal(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) {
+        let mut tick = interval_at(Instant::now() + self.sealing.every, self.sealing.every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.update(lines, pauses).await;
+            let mut reader = match self.read(lines).await {
+                Ok(reader) => reader,
+                Err(error) => {
+                    self.fail_all(lines, pauses, &error.into());
+                    continue;
+                }
+            };
+            // Until other partitions are to be sealed.
+            loop {
+                let batch = tokio::select! {
+                    biased;
+                    () = self.changed(lines, pauses) => break,
+                    _ = tick.tick() => None,
+                    batch = next_of(&mut reader) => Some(batch),
+                };
+                let whole = match batch {
+                    None => self.seal_all(lines, pauses).await,
+                    Some(Ok(batch)) => self.take(batch, lines, pauses).await,
+                    Some(Err(error)) => {
+                        self.fail_all(lines, pauses, &error.into());
+                        false
+                    }
+                };
+                if !whole {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Which partitions are to be sealed here now.
+    fn served(&self) -> impl Iterator<Item = u32> {
+        (0..self.source.partitions).filter(|partition| self.is_served(*partition))
+    }
+
+    fn is_served(&self, partition: u32) -> bool {
+        *self.owned[partition as usize].status.borrow() == OwnerState::Serving
+    }
+
+    /// Waits until other partitions are to be sealed.
+    async fn changed(&self, lines: &BTreeMap<u32, Line>, pauses: &BTreeMap<u32, Pause>) {
+        let mut statuses: Vec<_> = self.owned.iter().map(|owned| owned.status.clone()).collect();
+        loop {
+            statuses.retain_mut(|status| {
+                status.mark_unchanged();
+                status.has_changed().is_ok() // else its owner has ended for good
+            });
+            let now = Instant::now();
+            let due = |partition: &u32| pauses.get(partition).is_none_or(|pause| pause.until <= now);
+            let begins = self.served().any(|partition| !lines.contains_key(&partition) && due(&partition));
+            if begins || lines.keys().any(|partition| !self.is_served(*partition)) {
+                return;
+            }
+            let next = pauses.values().map(|pause| pause.until).filter(|until| *until > now).min();
+            let pause = next.map_or(PAUSES.1, |until| until - now);
+            let changes = statuses.iter_mut().map(|status| Box::pin(status.changed())).collect::<Vec<_>>();
+            if changes.is_empty() {
+                sleep(pause).await;
+            } else {
+                let _ = timeout(pause, select_all(changes)).await;
+            }
+        }
+    }
+
+    /// Drops what others own now, and begins with what is owned here.
+    async fn update(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) {
+        let served: Vec<_> = self.served().collect();
+        lines.retain(|partition, _| served.contains(partition));
+        pauses.retain(|partition, _| served.contains(partition));
+        for partition in served {
+            let now = Instant::now();
+            if lines.contains_key(&partition) || pauses.get(&partition).is_some_and(|pause| pause.until > now) {
+                continue;
+            }
+            match self.resume(partition).await {
+                Ok(line) => {
+                    self.show(partition, &line);
+                    lines.insert(partition, line);
+                }
+                Err(error) => self.fail(partition, pauses, &error),
+            }
+        }
+    }
+
+    /// Where the last note ends, whoever signed it.
+    async fn resume(&self, partition: u32) -> Result<Line, Failed> {
+        let keys: Vec<PublicKey> =
+            std::iter::once(self.sealing.key.public()).chain(self.sealing.trusted.iter().cloned()).collect();
+        let (reader, tree) = match self.seals(partition).last(&keys).await? {
+            None => (PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default()), Tree::default()),
+            Some((seal, tree)) => {
+                let here = origin(&self.source, partition, seal.reader.log_id);
+                if seal.origin != here {
+                    return Err(Failed::Origin(seal.origin, here));
+                }
+                verify_checkpoint(self.log.as_ref(), &self.source, partition, &seal.reader).await?;
+                (PartitionReader::resume(self.source.clone(), partition, &seal.reader), tree)
+            }
+        };
+        Ok(Line { reader, sealed: tree.size(), tree, unwritten: Vec::new(), writer: fastrand::u64(..) })
+    }
+
+    fn seals(&self, partition: u32) -> SealsPartition {
+        SealsPartition { log: self.log.clone(), topic: self.topic.clone(), partition }
+    }
+
+    async fn read(&self, lines: &BTreeMap<u32, Line>) -> Result<Option<Box<dyn LogReader>>, LogError> {
+        let from: Vec<_> = lines.iter().map(|(partition, line)| (*partition, line.reader.next())).collect();
+        if from.is_empty() { Ok(None) } else { self.log.reader(&self.source.topic, &from).await.map(Some) }
+    }
+
+    /// Whether all went well.
+    async fn take(&self, batch: Batch, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) -> bool {
+        let partition = batch.partition;
+        let Some(line) = lines.get_mut(&partition) else { return true };
+        let taken = async {
+            line.take(batch)?;
+            if line.unwritten.len() >= LEAVES_MAX { self.write(partition, line, false).await } else { Ok(()) }
+        };
+        let taken = taken.await;
+        self.show(partition, line);
+        self.settle(partition, taken, lines, pauses)
+    }
+
+    /// Whether all went well.
+    async fn seal_all(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) -> bool {
+        let mut whole = true;
+        let due: Vec<_> =
+            lines.iter().filter(|(_, line)| line.tree.size() > line.sealed).map(|(partition, _)| *partition).collect();
+        for partition in due {
+            let Some(line) = lines.get_mut(&partition) else { continue };
+            let written = self.write(partition, line, true).await;
+            self.show(partition, line);
+            whole &= self.settle(partition, written, lines, pauses);
+        }
+        whole
+    }
+
+    /// After a failure the topic tells what is there: the partition is resumed.
+    fn settle(
+        &self,
+        partition: u32,
+        done: Result<(), Failed>,
+        lines: &mut BTreeMap<u32, Line>,
+        pauses: &mut BTreeMap<u32, Pause>,
+    ) -> bool {
+        match done {
+            Ok(()) => {
+                pauses.remove(&partition);
+                true
+            }
+            Err(error) => {
+                lines.remove(&partition);
+                self.fail(partition, pauses, &error);
+                false
+            }
+        }
+    }
+
+    /// Writes the leaves that are not in the topic, and a note if asked for.
+    async fn write(&self, partition: u32, line: &mut Line, note: bool) -> Result<(), Failed> {
+        let now_ms = self.clock.now_ms();
+        let at_once = LEAVES_MAX.min(self.log.record_max_bytes() / 64).max(1);
+        let first = line.tree.size() - line.unwritten.len() as u64;
+        let mut records: Vec<_> = (first..)
+            .step_by(at_once)
+            .zip(line.unwritten.chunks(at_once))
+            .map(|(from, leaves)| leaves_record(from, leaves, line.writer, now_ms))
+            .collect();
+        if note {
+            let reader = line.reader.checkpoint();
+            let seal = Seal {
+                origin: origin(&self.source, partition, reader.log_id),
+                size: line.tree.size(),
+                root: line.tree.root(),
+                signed_at: DateTime::<Utc>::from_timestamp_millis(now_ms).unwrap_or_default(),
+                reader,
+            };
+            records.push(note_record(&line.tree, seal.sign(&self.sealing.key), line.writer, now_ms));
+        }
+        let appended = async {
+            let mut writer = self.log.writer(&self.topic, partition).await?;
+            writer.append(records).await?;
+            Ok::<_, Failed>(())
+        };
+        timeout(DEADLINE, appended).await.map_err(|_| Failed::Deadline)??;
+        line.unwritten.clear();
+        if note {
+            line.sealed = line.tree.size();
+            self.owned[partition as usize].counters.seals.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The engine stops: seals what the owners appended last.
+    async fn finish(&self, mut lines: BTreeMap<u32, Line>) {
+        for owned in &self.owned {
+            let mut status = owned.status.clone();
+            let _ = status.wait_for(|status| *status != OwnerState::Serving).await;
+        }
+        for (partition, line) in &mut lines {
+            line.writer = fastrand::u64(..); // an append may have been given up half way
+            let finished = async {
+                let end = self.log.bounds(&self.source.topic, *partition).await?.end;
+                let mut rest =
+                    Scan::open(self.log.as_ref(), &self.source.topic, *partition, line.reader.next(), end).await?;
+                while let Some(records) = rest.next().await? {
+                    line.take(Batch { partition: *partition, records, next: 0 })?;
+                }
+                if line.tree.size() > line.sealed { self.write(*partition, line, true).await } else { Ok(()) }
+            };
+            if let Err(error) = finished.await {
+                self.tell(*partition, &error);
+            }
+        }
+    }
+
+    fn fail_all(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>, error: &Failed) {
+        for partition in std::mem::take(lines).into_keys() {
+            self.fail(partition, pauses, error);
+        }
+    }
+
+    fn fail(&self, partition: u32, pauses: &mut BTreeMap<u32, Pause>, error: &Failed) {
+        self.tell(partition, error);
+        let pause = pauses.entry(partition).or_insert(Pause { failures: 0, until: Instant::now() });
+        pause.until = Instant::now() + PAUSES.0.saturating_mul(1 << pause.failures.min(10)).min(PAUSES.1);
+        pause.failures += 1;
+    }
+
+    fn tell(&self, partition: u32, error: &Failed) {
+        self.owned[partition as usize].counters.failed_seals.fetch_add(1, Ordering::Relaxed);
+        let error = error as &dyn std::error::Error;
+        tracing::error!(topic = %self.source.topic, partition, error, "not sealed: what is recorded is not tamper-evident until it is");
+    }
+
+    fn show(&self, partition: u32, line: &Line) {
+        let counters = &self.owned[partition as usize].counters;
+        counters.sealed.store(line.sealed, Ordering::Relaxed);
+        counters.unsealed.store(line.tree.size() - line.sealed, Ordering::Relaxed);
+    }
+}
+
+impl Line {
+    fn take(&mut self, batch: Batch) -> Result<(), LogError> {
+        for stored in batch.records {
+            for event in sealed_of(self.reader.feed(stored)?) {
+                let envelope = &event.envelope;
+                if envelope.compute_hash() != envelope.hash {
+                    // Sealed as it says it is, so that whoever verifies finds out.
+                    tracing::error!(stream = %envelope.stream, version = %envelope.version, offset = event.offset, "an event is not what its hash says: the log was damaged or changed");
+                }
+                let leaf = leaf_hash(&envelope.hash);
+                self.tree.push(leaf);
+                self.unwritten.push(leaf);
+            }
+        }
+        self.reader.skip_to(batch.next);
+        Ok(())
+    }
+}
+
+async fn next_of(reader: &mut Option<Box<dyn LogReader>>) -> Result<Batch, LogError> {
+    match reader {
+        Some(reader) => reader.next().await,
+        None => std::future::pending().await,
+    }
+}

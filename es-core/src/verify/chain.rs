@@ -1,0 +1,109 @@
+//! The hash chain of each aggregate: versions without hole or fork, each event on the one before it.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::envelope::{Envelope, EventHash};
+use crate::ids::AggregateKey;
+
+/// The heads of a part of the aggregates: as many as memory is given for. The others are left for later.
+#[derive(Debug)]
+pub(super) struct Chain {
+    part: Part,
+    heads: HashMap<AggregateKey, Head>,
+    heads_max: usize,
+    /// The parts that need a pass of their own.
+    pub(super) left: Vec<Part>,
+    /// Events that erasures explain the lack of.
+    pub(super) erased: u64,
+}
+
+/// The aggregates whose ids' hashes leave `rest` when divided by `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    of: u64,
+    rest: u64,
+}
+
+impl Part {
+    pub(super) const ALL: Self = Self { of: 1, rest: 0 };
+
+    fn has(self, id: &AggregateKey) -> bool {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        hasher.finish() % self.of == self.rest
+    }
+}
+
+#[derive(Debug, Default)]
+struct Head {
+    version: u64,
+    hash: EventHash,
+    /// Up to this version it was erased.
+    erased: u64,
+    /// Events after that which are there.
+    present: u64,
+}
+
+impl Chain {
+    pub(super) fn new(part: Part, heads_max: usize) -> Self {
+        Self { part, heads: HashMap::new(), heads_max, left: Vec::new(), erased: 0 }
+    }
+
+    /// The number of aggregates.
+    pub(super) fn len(&self) -> u64 {
+        self.heads.len() as u64
+    }
+
+    /// Takes the next event, and tells how it does not follow on the one before.
+    pub(super) fn event(&mut self, event: &Envelope) -> Option<String> {
+        let head = self.head(&event.stream.id)?;
+        let (version, next) = (event.version.get(), head.version + 1);
+        let broken = if version > next {
+            let missing = if version == next + 1 {
+                format!("version {next} is")
+            } else {
+                format!("versions {next} to {} are", version - 1)
+            };
+            Some(format!("{missing} missing before it"))
+        } else if version < next {
+            Some(format!("the aggregate is at version {} already: this is a fork or a copy", head.version))
+        } else if event.previous_hash != head.hash {
+            Some("the previous event's hash that it names is not that of the version before it".into())
+        } else {
+            None
+        };
+        head.present += u64::from(version > head.erased);
+        (head.version, head.hash) = (version, event.hash);
+        broken
+    }
+
+    /// Takes the word that an aggregate was erased up to a version.
+    pub(super) fn erased(&mut self, erased: &Envelope) -> Option<String> {
+        let head = self.head(&erased.stream.id)?;
+        let version = erased.version.get();
+        let wrong = head.version > version
+            || head.version == version && head.hash != erased.previous_hash
+            || version <= head.erased;
+        let gone = (version.saturating_sub(head.erased)).saturating_sub(head.present);
+        *head = Head { version, hash: erased.previous_hash, erased: version, present: 0 };
+        self.erased += gone;
+        wrong.then(|| "the aggregate's last event is not the one up to which it is said to be erased".into())
+    }
+
+    fn head(&mut self, id: &AggregateKey) -> Option<&mut Head> {
+        if !self.part.has(id) {
+            return None;
+        }
+        while self.heads.len() >= self.heads_max && !self.heads.contains_key(id) {
+            let Part { of, rest } = self.part;
+            self.part = Part { of: 2 * of, rest };
+            self.left.push(Part { of: 2 * of, rest: rest + of });
+            self.heads.retain(|id, _| self.part.has(id));
+            if !self.part.has(id) {
+                return None;
+            }
+        }
+        Some(self.heads.entry(id.clone()).or_default())
+    }
+}
