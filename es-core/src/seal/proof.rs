@@ -94,6 +94,7 @@ impl Proof {
                     last = signed.map(|(seal, _)| (note, seal.size)).or(last);
                 }
                 Word::Gap(_) => break,
+                Word::Foreign(_) => {}
             }
         }
         let (Some(index), Some((note, size))) = (index, last) else { return Err(NotProven::NotSealed) };

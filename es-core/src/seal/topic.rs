@@ -161,6 +161,8 @@ pub(crate) enum Word {
     Note(u64, String),
     /// The leaves from this number on are not there: what comes begins further on, at this offset.
     Gap(u64),
+    /// The record at this offset is not ours.
+    Foreign(u64),
 }
 
 impl Told {
@@ -187,7 +189,7 @@ impl Told {
                         self.queue.extend(leaves[known..].iter().copied().map(Word::Leaf));
                     }
                     Kept::Leaves { .. } => self.queue.push_back(Word::Gap(offset)),
-                    Kept::Foreign => {}
+                    Kept::Foreign => self.queue.push_back(Word::Foreign(offset)),
                 }
             }
         }

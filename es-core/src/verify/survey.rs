@@ -47,6 +47,7 @@ impl Survey {
                         .wrong(format!("the hashes from event {} on are missing at its offset {offset}", tree.size()));
                 }
                 Word::Gap(_) => {}
+                Word::Foreign(offset) => survey.wrong(format!("the record at its offset {offset} is no seal")),
                 Word::Note(offset, note) => match Seal::verify(&note, keys) {
                     Ok((seal, by)) if is_about(&seal, source, partition) => survey.note(seal, by, &tree, offset),
                     Ok((seal, _)) => {

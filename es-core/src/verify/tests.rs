@@ -33,7 +33,8 @@ impl World {
 
     /// A process that owns the log and seals it, until it is shut down at the latest.
     async fn process(&self, sealing: Option<Sealing>) -> (Engine, Bus<Counter>) {
-        let config = EngineConfig { sealing, clock: self.clock.clone(), ..EngineConfig::default() };
+        // Without snapshots: an owner would refuse a log that was cut off since.
+        let config = EngineConfig { sealing, snapshot_every: 0, clock: self.clock.clone(), ..EngineConfig::default() };
         let engine = Engine::new(Arc::new(self.log.clone()), config);
         let bus = engine.start::<Counter>().await.expect("starts");
         bus.ready().await.expect("serves");
@@ -92,6 +93,16 @@ impl World {
 fn counted(records: &[StoredRecord]) -> Vec<Recorded> {
     let mut reader = PartitionReader::resume(EventSource::of::<Counter>("test", 1), 0, &Checkpoint::default());
     records.iter().cloned().map_while(|stored| reader.feed(stored).ok()).flat_map(sealed_of).collect()
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}: it did not come to that");
 }
 
 #[tokio::test]
