@@ -286,7 +286,7 @@ async fn rebuilt_and_compared(bank: &Bank) {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
     let (is, was) = (wrong[&account].0, balances[&account].0);
-    let difference = format!("accounts {account}: balance is {is}, in the new one {was}; without --equal");
+    let difference = format!("accounts {account}: balance is {is}, replayed {was}; without --equal");
     assert!(told.contains(&difference), "{difference} is not in {told}");
     assert_eq!(bank.balances(&[]), wrong, "it has not switched");
     bank.ok(&["rebuild", "accounts"]);
