@@ -326,7 +326,7 @@ mod tests {
         let (one, other) = (long("one"), long("other"));
         let (one, other) = told(Some(&one), Some(&other));
         let start = format!("…{}", "ä".repeat(19));
-        assert_eq!((one.unwrap(), other.unwrap()), (format!("{start}äone"[..].to_owned()), format!("{start}äother")));
+        assert_eq!((one, other), (Some(format!("{start}one")), Some(format!("{start}other"))));
         let (whole, _) = told(Some(&long("")), None);
         assert_eq!(whole.unwrap(), format!("{}…", "ä".repeat(100)));
         let bytes = Value::Bytes(vec![0, 255]);
