@@ -120,7 +120,7 @@ impl Worker {
     ///
     /// Stopped half way, by dropping the future or killing the process, it leaves its copy behind: the next one drops
     /// it, and so do workers of the read model once there was no sign of life for as long as they
-    /// [would wait](Worker::share), or 10 s. Of two at a time on one read model the one that began later goes on.
+    /// [would wait](Worker::share), 3 s at least, or 10 s where they don't share. Of two at a time on one read model the one that began later goes on.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is no live one, for a database in memory, which can't be read beside its writer, and where
