@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use uuid::Uuid;
 
 use crate::cut;
 use crate::error::Error;
@@ -12,6 +13,8 @@ use crate::sql::{Database, Row, Table, Tx, Value, check_name, quoted};
 const PROJECTION_NAME_MAX: usize = 40;
 /// More would make the names of tables too long.
 const BUILDS_MAX: i64 = 9_999;
+/// What a copy is as of, which is no time or place that a user can give.
+const COPY: &str = "verify";
 
 /// One build of a read model.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +40,7 @@ pub(crate) enum State {
     Building,
     /// It was that.
     Replaced,
-    /// It is as of some time or place.
+    /// It is as of some time or place, or a copy that is compared with the live one.
     Frozen,
 }
 
@@ -171,6 +174,50 @@ pub(crate) async fn frozen(
     };
     finish(tx, projection, &build).await?;
     Ok(build)
+}
+
+/// A copy to compare the read model with. What an earlier comparison left behind is dropped; one that is at it still is told so
+/// when it looks.
+pub(crate) async fn copy(database: &Database, projection: &dyn Projection) -> Result<Build, Error> {
+    let mut tx = begin(database, projection).await?;
+    let mut found = of_projection(&mut tx, projection.name()).await?;
+    check_live(database, projection, found.iter().find(|build| build.state == State::Live).cloned())?;
+    for build in found.extract_if(.., |build| build.as_of.as_deref() == Some(COPY)) {
+        drop_build(&mut tx, &build).await?;
+    }
+    // No two have the same, though they may have the same number.
+    let label = format!("!verify {}", Uuid::new_v4().simple());
+    let build = add(&mut tx, projection, &found, State::Frozen, Some((&label, COPY))).await?;
+    finish(tx, projection, &build).await?;
+    Ok(build)
+}
+
+/// The read model, if there is one of this version.
+pub(crate) fn check_live(
+    database: &Database,
+    projection: &dyn Projection,
+    live: Option<Build>,
+) -> Result<Build, Error> {
+    let name = projection.name();
+    let missing = || Error::invalid(format!("there is no read model {name} to be verified: start a worker of it"));
+    let live = live.ok_or_else(missing)?;
+    check(database, projection, &live).map(|()| live)
+}
+
+/// The copies that comparisons of a read model are at, or left behind.
+pub(crate) async fn copies(database: &Database, projection: &str) -> Result<Vec<Build>, Error> {
+    let sql = format!("SELECT * FROM {} WHERE projection = ? AND as_of = ?", database.table_name("es_builds"));
+    database.fetch(&sql, &[projection.into(), COPY.into()]).await?.iter().map(Build::read).collect()
+}
+
+/// Drops a copy. False when it was not there any more, whoever dropped it.
+pub(crate) async fn remove_copy(mut tx: Tx, copy: &Build) -> Result<bool, Error> {
+    tx.lock_schema().await?;
+    let there = stands(&mut tx, copy).await?;
+    if there {
+        drop_build(&mut tx, copy).await?;
+    }
+    tx.commit().await.map(|()| there)
 }
 
 async fn begin(database: &Database, projection: &dyn Projection) -> Result<Tx, Error> {

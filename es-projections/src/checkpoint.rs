@@ -409,12 +409,23 @@ impl Standing {
 /// # Errors
 /// [`Error::Fenced`] when one of them is gone.
 pub(crate) async fn look(database: &Database, build: &Build, places: &[Place]) -> Result<Standing, Error> {
-    let table = database.table_name("es_checkpoints");
-    let sql =
-        format!("SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?");
-    let rows = database.fetch(&sql, &build.key()).await?;
+    let sql = select_rows(&database.table_name("es_checkpoints"));
+    standing(&database.fetch(&sql, &build.key()).await?, build, places)
+}
+
+/// The same within a transaction.
+pub(crate) async fn look_in(tx: &mut Tx, build: &Build, places: &[Place]) -> Result<Standing, Error> {
+    let sql = select_rows(&tx.table_name("es_checkpoints"));
+    standing(&tx.fetch(&sql, &build.key()).await?, build, places)
+}
+
+fn select_rows(table: &str) -> String {
+    format!("SELECT {COLUMNS}, topic, topic_partition, holder FROM {table} WHERE projection = ? AND build = ?")
+}
+
+fn standing(rows: &[Row], build: &Build, places: &[Place]) -> Result<Standing, Error> {
     let mut found = HashMap::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), row);
     }
     let mut standing = Standing { saved: Vec::new(), holders: Vec::new(), fences: Vec::new() };

@@ -58,7 +58,7 @@
 //! ```
 //!
 //! One event that can't be folded in stops its aggregate in that read model and nothing else: [`Database::parked`]. A read model is built anew beside the
-//! one that serves with [`Worker::rebuild`], and as of a time with [`Worker::as_of`].
+//! one that serves with [`Worker::rebuild`], compared with the log with [`Worker::verify`], and built as of a time with [`Worker::as_of`].
 //!
 //! What the worker keeps beside the projections' tables, for SQL of one's own: `<namespace>_es_checkpoints` says how far each build of each read
 //! model is in each partition, and `<namespace>_es_quarantine` holds what is on the topics and is not an event;
@@ -70,9 +70,11 @@ extern crate self as es_projections;
 pub mod audit;
 mod builds;
 mod checkpoint;
+mod compare;
 mod cut;
 mod digest;
 mod error;
+mod left_out;
 mod members;
 mod migrations;
 mod model;
@@ -81,9 +83,11 @@ mod projection;
 mod sql;
 mod worker;
 
+pub use compare::{ColumnDiffers, ComparedTable, Difference, RowDiffers};
 pub use digest::Digest;
 pub use error::{Error, ProjectionError};
 pub use es_derive::{ColumnValue, ReadModel};
+pub use left_out::Skipped;
 #[doc(hidden)]
 pub use model::derived;
 pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
@@ -91,6 +95,6 @@ pub use parked::{Parked, Resumed};
 pub use projection::Projection;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{
-    AsOf, Check, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status, Unwell,
-    Worker, WorkerState,
+    AsOf, Check, ComparedAt, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status,
+    Unwell, Verdict, Verified, Worker, WorkerState,
 };

@@ -157,16 +157,27 @@ impl Database {
     }
 
     async fn select_parked(&self, condition: &str, args: &[Value]) -> Result<Vec<Parked>, Error> {
-        let (parked, builds) = (self.table_name("es_parked"), self.table_name("es_builds"));
-        let waiting = self.table_name("es_waiting");
-        let sql = format!(
-            "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE w.projection = p.projection AND w.build = p.build \
-             AND w.category = p.category AND w.aggregate_id = p.aggregate_id) AS waiting \
-             FROM {parked} AS p JOIN {builds} AS b ON b.projection = p.projection AND b.build = p.build \
-             WHERE {condition}"
-        );
+        let sql = select_parked(|name| self.table_name(name), condition);
         self.fetch(&sql, args).await?.iter().map(Parked::read).collect()
     }
+}
+
+/// All parked aggregates of one build, as this transaction sees them.
+pub(crate) async fn all(tx: &mut Tx, build: &Build) -> Result<Vec<Parked>, Error> {
+    let condition = "p.projection = ? AND p.build = ? ORDER BY p.category, p.aggregate_id";
+    let sql = select_parked(|name| tx.table_name(name), condition);
+    tx.fetch(&sql, &build.key()).await?.iter().map(Parked::read).collect()
+}
+
+fn select_parked(table_name: impl Fn(&str) -> String, condition: &str) -> String {
+    let (parked, builds) = (table_name("es_parked"), table_name("es_builds"));
+    let waiting = table_name("es_waiting");
+    format!(
+        "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE w.projection = p.projection AND w.build = p.build \
+         AND w.category = p.category AND w.aggregate_id = p.aggregate_id) AS waiting \
+         FROM {parked} AS p JOIN {builds} AS b ON b.projection = p.projection AND b.build = p.build \
+         WHERE {condition}"
+    )
 }
 
 impl Parked {
@@ -249,7 +260,7 @@ pub(crate) async fn asked(database: &Database, build: &Build) -> Result<Vec<(Str
     database.fetch(&sql, &build.key()).await?.iter().map(read).collect()
 }
 
-fn stream_of(row: &Row) -> Result<StreamId, Error> {
+pub(crate) fn stream_of(row: &Row) -> Result<StreamId, Error> {
     let (category, id): (String, es_core::AggregateKey) = (row.get("category")?, row.get("aggregate_id")?);
     Ok(StreamId { category: category.into(), id })
 }

@@ -160,18 +160,6 @@ impl Database {
         rows.iter().map(|row| row.get(column)).collect()
     }
 
-    /// Runs a query for the columns of a table, in its order: the values are of the kinds that it declares.
-    pub(crate) async fn fetch_declared(&self, table: &Table, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
-        let mut rows = self.fetch(sql, args).await?;
-        for row in &mut rows {
-            for (value, column) in row.values.iter_mut().zip(table.columns()) {
-                let wrong = || Error::invalid(format!("column {:?} holds what is no {:?}", column.name, column.kind));
-                *value = column.kind.declared(std::mem::replace(value, Value::Null)).ok_or_else(wrong)?;
-            }
-        }
-        Ok(rows)
-    }
-
     /// Begins a transaction that may write. On SQLite one is open at a time, and others wait for it: a projection that
     /// began another within its own would wait for ever.
     ///
@@ -183,6 +171,21 @@ impl Database {
             Pool::Postgres(pool) => pool.begin().await.map(tx::Inner::Postgres),
         };
         let inner = begun.map_err(|error| self.error("beginning a transaction", error))?;
+        Ok(Tx::new(self.clone(), inner))
+    }
+
+    /// Begins a transaction that sees the database as it is when it begins, and keeps nobody from writing. These tables keep their
+    /// names until its end.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a database in memory, which has no connection beside the one that writes.
+    pub(crate) async fn snapshot(&self, tables: &[Table]) -> Result<Tx, Error> {
+        let names: Vec<_> = tables.iter().map(|table| self.table_name(table.name())).collect();
+        let begun = match &self.inner.pool {
+            Pool::Sqlite(pools) => pools.snapshot().await.map(tx::Inner::Sqlite),
+            Pool::Postgres(pool) => pool.snapshot(&names).await.map(tx::Inner::Postgres),
+        };
+        let inner = begun.map_err(|error| self.error("beginning a snapshot", error))?;
         Ok(Tx::new(self.clone(), inner))
     }
 

@@ -8,12 +8,14 @@ mod handle;
 mod health;
 mod hopper;
 mod lag;
+mod leftovers;
 mod quarantine;
 mod read;
 mod rebuild;
 mod run;
 mod share;
 mod state;
+mod verify;
 mod way;
 mod wishes;
 
@@ -22,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::log::Log;
+use es_core::log::{Log, LogError};
 use es_core::{EventSource, verify_checkpoint};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use run::{Extent, Run};
 use share::Lookout;
 use state::Board;
 pub use state::{PartitionProgress, StandsBy, Status, WorkerState};
+pub use verify::{ComparedAt, Verdict, Verified};
 
 /// A worker's settings; [`Worker::start`] sets it to work.
 #[derive(Clone)]
@@ -217,6 +220,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Compares the checkpoints of these places with the log.
+    async fn compare_with_log(&self, saved: impl Iterator<Item = (&Place, &Saved)>) -> Result<(), LogError> {
+        const AT_ONCE: usize = 16;
+        let checks = saved.map(|(place, saved)| {
+            verify_checkpoint(&*self.log, &self.sources[place.source], place.partition, &saved.checkpoint).boxed()
+        });
+        let checks: Vec<_> = checks.collect();
+        stream::iter(checks).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    }
+
     fn places(&self) -> Arc<[Place]> {
         let of_source = |(source, events): (usize, &EventSource)| {
             let (category, topic) = (events.category.clone(), events.topic.clone());
@@ -243,15 +256,9 @@ impl Run {
 
     /// Compares the checkpoint of each place that it holds with the log.
     async fn verify(&self, saved: &[Saved]) -> Result<(), Error> {
-        const AT_ONCE: usize = 16;
         let places = self.board.places().iter().zip(saved).zip(self.ledger.held());
-        let checks = places.filter(|(_, held)| *held).map(|((place, saved), _)| {
-            let source = &self.worker.sources[place.source];
-            verify_checkpoint(&*self.worker.log, source, place.partition, &saved.checkpoint).boxed()
-        });
-        let checks: Vec<_> = checks.collect();
-        let checked = stream::iter(checks).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await;
-        checked.map(|_| ()).map_err(|source| self.log_error(source))
+        let held = places.filter(|(_, held)| *held).map(|(place, _)| place);
+        self.worker.compare_with_log(held).await.map_err(|source| self.log_error(source))
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
 use es_projections::Database;
+use es_tests::{Postgres, Proc, eventually};
 
-use crate::bank::{Bank, printed, transactions};
+use crate::bank::{Bank, LONG, printed, transactions};
 
 /// By account: balance and version, or whatever else of it is compared.
 type ByAccount<T> = BTreeMap<String, T>;
@@ -286,7 +287,7 @@ async fn rebuilt_and_compared(bank: &Bank) {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
     let (is, was) = (wrong[&account].0, balances[&account].0);
-    let difference = format!("accounts {account}: balance is {is}, in the new one {was}; without --equal");
+    let difference = format!("accounts {account}: balance is {is}, replayed {was}; without --equal");
     assert!(told.contains(&difference), "{difference} is not in {told}");
     assert_eq!(bank.balances(&[]), wrong, "it has not switched");
     bank.ok(&["rebuild", "accounts"]);
@@ -300,6 +301,135 @@ async fn rebuilt_and_compared(bank: &Bank) {
     }
     bank.ok(&["rebuild", "accounts"]);
     assert_eq!(bank.balances(&[]), balances);
+}
+
+/// Shows: read models are what the log gives, whoever replays it; a balance changed by hand is told with account and column.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn read_models_are_verified_embedded() {
+    verified(&Bank::embedded()).await;
+}
+
+/// The same on Kafka and PostgreSQL.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn read_models_are_verified_on_servers() {
+    verified(&Bank::on_servers().await).await;
+}
+
+async fn verified(bank: &Bank) {
+    let output = bank.run(&["verify"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("there is no read model accounts"), "{told}");
+    let (file, accounts) = (transactions(), accounts(bank));
+    bank.import(&file, &["--accounts", accounts.to_str().expect("a path in UTF-8")]);
+    let told = bank.ok(&["verify"]);
+    for (model, table) in [("accounts", "branches"), ("statements", "daily"), ("audit", "audit")] {
+        assert!(told.contains(&format!("{model}: equal to what ")) && told.contains(&format!("  {table}: ")), "{told}");
+    }
+    assert!(told.contains(&format!("  accounts: {} rows, ", bank.balances(&[]).len())), "{told}");
+    let state = state(bank);
+    assert_eq!((state.len(), &state), (5, &self::state(bank)), "replayed again");
+
+    let account = bank.balances(&[]).into_keys().next().expect("an account");
+    let change = async |by: i64| {
+        let database = bank.connect().await;
+        let mut tx = database.begin().await.unwrap();
+        let (table, event) = (tx.table_name("accounts"), tx.table_name("audit"));
+        tx.execute(&format!("UPDATE {table} SET balance = balance + {by} WHERE id = '{account}'"), &[]).await.unwrap();
+        let type_ = if by > 0 { "closed" } else { "opened" };
+        let sql = format!("UPDATE {event} SET event_type = '{type_}' WHERE aggregate_id = '{account}' AND version = 1");
+        assert_eq!(tx.execute(&sql, &[]).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        database.close().await;
+    };
+    change(100).await;
+    let is = bank.balances(&[])[&account].0;
+    let output = bank.run(&["verify"]);
+    let (out, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    let difference = format!("accounts {account}: balance is {is}, replayed {}", is - 100);
+    assert!(told.contains("read model accounts differs from the log: ") && told.contains(&difference), "{told}");
+    assert!(out.contains("accounts: differs from") && out.contains("statements: equal to"), "{out}");
+    assert!(out.contains(&format!("  audit account/{account}/1: event_type is closed, replayed opened\n")), "{out}");
+    let output = bank.run(&["verify", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let accounts = &found["read_models"][0];
+    assert_eq!((&accounts["read_model"], &accounts["verdict"]), (&"accounts".into(), &"differs".into()));
+    let expected = serde_json::json!({
+        "table": "accounts", "key": [account], "row": "changed",
+        "columns": [{ "column": "balance", "live": is.to_string(), "replayed": (is - 100).to_string() }],
+    });
+    assert_eq!(accounts["differences"], serde_json::json!([expected]));
+    change(-100).await;
+    assert_eq!(self::state(bank), state);
+}
+
+/// The digest of each table, all of which are what the log gives.
+fn state(bank: &Bank) -> BTreeMap<String, String> {
+    let verified: serde_json::Value = serde_json::from_str(&bank.ok(&["verify", "--json"])).expect("one JSON object");
+    let mut digests = BTreeMap::new();
+    for model in verified["read_models"].as_array().expect("a list") {
+        assert_eq!((&model["verdict"], &model["behind"]), (&"equal".into(), &0.into()), "{model}");
+        for table in model["tables"].as_array().expect("a list") {
+            assert_eq!((&table["digest"], &table["rows"]), (&table["replayed_digest"], &table["replayed_rows"]));
+            let text = |field: &str| table[field].as_str().expect("text").to_owned();
+            digests.insert(text("table"), text("digest"));
+        }
+    }
+    digests
+}
+
+/// Shows: whatever processes folded the log in, and however many shared that, gives the same state; serving banks go on while they
+/// are verified; and what a killed verification left is dropped by the next one.
+#[tokio::test]
+#[ignore = "needs Kafka and PostgreSQL: run scripts/test"]
+async fn other_processes_give_the_same_state() {
+    let bank = Bank::on_servers().await;
+    bank.import(&transactions(), &[]);
+    let state = state(&bank);
+    for processes in [1, 3] {
+        let url = Postgres::shared().await.database().await;
+        let banks: Vec<_> = (0..processes).map(|_| bank.elsewhere().with_database(&url)).collect();
+        let mut serving = Vec::new();
+        for bank in &banks {
+            serving.push(bank.serve().await);
+        }
+        let client = reqwest::Client::new();
+        for (_, url) in &serving {
+            eventually("the bank to be ready", LONG, async || {
+                let ready = client.get(format!("{url}/readyz")).send().await.ok()?;
+                (ready.status().as_u16() == 200).then_some(())
+            })
+            .await;
+        }
+        let beside = bank.elsewhere().with_database(&url);
+        // Which brings them up to date.
+        assert_eq!(beside.balances(&[]), bank.balances(&[]));
+        beside.ok(&["parked"]);
+        assert_eq!(self::state(&beside), state, "{processes} processes");
+        for (_, url) in &serving {
+            let ready = client.get(format!("{url}/readyz")).send().await.unwrap();
+            assert_eq!(ready.status().as_u16(), 200, "it goes on");
+        }
+    }
+
+    let database = bank.connect().await;
+    let builds = async || {
+        let sql = format!("SELECT count(*) AS n FROM {}", database.table_name("es_builds"));
+        database.fetch(&sql, &[]).await.unwrap()[0].get::<i64>("n").unwrap()
+    };
+    let elsewhere = bank.elsewhere();
+    let mut verifying = Proc::spawn(elsewhere.command(&["verify"]));
+    while builds().await == 3 {
+        assert!(verifying.exited().is_none(), "it ended before it could be killed: {}", verifying.stderr());
+    }
+    verifying.kill9();
+    assert_eq!(builds().await, 4, "it left its copy");
+    assert_eq!(self::state(&bank), state);
+    assert_eq!(builds().await, 3);
+    database.close().await;
 }
 
 /// Shows: beside a bank that serves, read models are rebuilt and balances of a time are built, and it goes on serving.

@@ -90,6 +90,14 @@ impl Pool {
         Ok(Tx(self.0.begin().await.map_err(failed)?))
     }
 
+    /// A transaction that reads what is there now. First it takes these tables by their names, which a rebuild could give to others.
+    pub(super) async fn snapshot(&self, tables: &[String]) -> Result<Tx> {
+        let begun = self.0.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
+        let mut tx = Tx(begun.map_err(failed)?);
+        tx.script(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
+        Ok(tx)
+    }
+
     pub(super) async fn close(&self) {
         self.0.close().await;
     }

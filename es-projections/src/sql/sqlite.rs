@@ -77,7 +77,18 @@ impl Pools {
         let turn = self.writer.clone().lock_owned().await;
         // Takes the lock at once: a transaction that begins by reading could not write if another process did meanwhile.
         let tx = self.write.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        Ok(Tx { tx, _turn: turn, wal: self.wal.clone() })
+        Ok(Tx { tx, _turn: Some(turn), wal: self.wal.clone() })
+    }
+
+    /// A transaction that reads what is there now, beside the writer.
+    pub(super) async fn snapshot(&self) -> Result<Tx> {
+        if self.wal.is_none() {
+            let reason = "a database in memory has one connection, and no other way to read beside it: use a file";
+            return Err(DriverError::Invalid(reason.into()));
+        }
+        let mut tx = self.read.begin().await.map_err(failed)?;
+        learn_schema(&mut tx).await?; // it begins with what is read first
+        Ok(Tx { tx, _turn: None, wal: None })
     }
 
     pub(super) async fn close(&self) {
@@ -89,7 +100,8 @@ impl Pools {
 pub(super) struct Tx {
     // Dropped in this order: the connection is given back before the next writer takes its turn.
     tx: sqlx::Transaction<'static, Sqlite>,
-    _turn: OwnedMutexGuard<()>,
+    /// None for one that only reads.
+    _turn: Option<OwnedMutexGuard<()>>,
     wal: Option<Arc<WalMover>>,
 }
 

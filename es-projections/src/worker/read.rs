@@ -13,6 +13,7 @@ use super::hopper::{Chunk, Hopper};
 use super::run::Pause;
 use super::state::{Board, Origin};
 use crate::error::Error;
+use crate::left_out::LeftOut;
 
 /// A record on an events topic that is not an event of ours.
 #[derive(Debug, Clone)]
@@ -40,21 +41,24 @@ pub(super) struct SourceReader {
 }
 
 /// Which events are folded in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Selection {
     All,
     /// Those that were recorded until then.
     RecordedUntil(DateTime<Utc>),
     /// Those whose business time is not later.
     OccurredUntil(DateTime<Utc>),
+    /// All save those that another build has left out.
+    Without(Arc<LeftOut>),
 }
 
 impl Selection {
-    fn takes(self, event: &Recorded) -> bool {
+    fn takes(&self, event: &Recorded) -> bool {
         match self {
             Self::All => true,
-            Self::RecordedUntil(time) => event.envelope.recorded_at <= time,
-            Self::OccurredUntil(time) => event.envelope.occurred_at <= time,
+            Self::RecordedUntil(time) => event.envelope.recorded_at <= *time,
+            Self::OccurredUntil(time) => event.envelope.occurred_at <= *time,
+            Self::Without(left_out) => !left_out.has(event),
         }
     }
 }
@@ -104,7 +108,7 @@ impl SourceReader {
         }
         let mut chunk = Chunk::at(place, reader.checkpoint());
         for stored in batch.records.into_iter().take_while(|stored| stored.offset < until) {
-            take(&mut chunk, reader, stored, self.selection)?;
+            take(&mut chunk, reader, stored, &self.selection)?;
             if chunk.weight() >= limits.events || chunk.bytes >= limits.bytes {
                 let full = std::mem::replace(&mut chunk, Chunk::at(place, reader.checkpoint()));
                 self.push(cut(full, reader)).await;
@@ -128,7 +132,7 @@ fn take(
     chunk: &mut Chunk,
     reader: &mut PartitionReader,
     stored: StoredRecord,
-    selection: Selection,
+    selection: &Selection,
 ) -> Result<(), LogError> {
     /// What an event takes in memory beside its payload, roughly.
     const EVENT_BYTES: usize = 600;

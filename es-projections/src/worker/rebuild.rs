@@ -1,6 +1,5 @@
 //! Building a read model anew beside the one that serves, or as of some time or place.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,11 @@ use super::way;
 use super::{Handle, Worker};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
+use crate::compare::{self, Side};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
+use crate::left_out::LeftOut;
 use crate::members::Member;
 use crate::parked::{self, Parked};
 use crate::projection::Projection;
@@ -122,7 +123,7 @@ impl Worker {
         let build = builds::beside(&self.database, &*projection).await?;
         let mut pace = Pace::start();
         loop {
-            let live = self.get_close(&projection, &build, &mut pace, &mut report).await?;
+            let live = self.get_close(&projection, &build, None, &mut pace, &mut report).await?;
             // What else is wrong shows where the tables are renamed.
             if let Some(error) = self.is_free(&live, &build).await.err().filter(Error::is_retryable) {
                 self.wait_until_free(&*projection, &error).await;
@@ -173,22 +174,32 @@ impl Worker {
         tokio::time::sleep(IN_USE).await;
     }
 
-    /// Reads up to where the live build stands, again and again, until it is close; tells the live build.
-    async fn get_close(
+    /// Reads up to where the live build stands, again and again, until it is close; tells the live build. If asked to, each pass
+    /// leaves out what the live one has left out of it, and notes that.
+    pub(super) async fn get_close(
         &self,
         projection: &Arc<dyn Projection>,
         build: &Build,
+        mut left_out: Option<&mut Vec<Arc<LeftOut>>>,
         pace: &mut Pace,
         report: &mut (impl FnMut(RebuildProgress) + Send),
     ) -> Result<Build, Error> {
         let mut took_before = Duration::MAX;
         loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
-            let live = live.ok_or_else(|| Error::invalid("the live read model was removed during its rebuild"))?;
+            let live = live.ok_or_else(|| Error::invalid("the live read model was removed meanwhile"))?;
             let reached = self.whole(&live).look().await?;
             let began = Instant::now();
             pace.next_pass(reached.saved.iter().map(|saved| saved.checkpoint.next).sum());
-            self.build(projection, build, Extent::of(&reached.saved), pace, report).await?;
+            let mut extent = Extent::of(&reached.saved);
+            if let Some(left_out) = &mut left_out {
+                // Later than where it stands, so that nothing of that was folded in and waits since.
+                let mut tx = self.database.begin().await?;
+                left_out.push(Arc::new(LeftOut::of(&mut tx, &live).await?));
+                tx.rollback().await?;
+                extent.selection = left_out.last().cloned().map_or(Selection::All, Selection::Without);
+            }
+            self.build(projection, build, extent, pace, report).await?;
             // What no longer gets shorter never gets short enough.
             let took = began.elapsed();
             // A pass that made way tells nothing of that.
@@ -346,7 +357,7 @@ impl Worker {
     }
 
     /// Runs a worker of the build until all of the extent is in it.
-    async fn build(
+    pub(super) async fn build(
         &self,
         projection: &Arc<dyn Projection>,
         build: &Build,
@@ -388,13 +399,13 @@ impl Worker {
     }
 
     /// The ledger of one that takes all places.
-    fn whole(&self, build: &Build) -> Ledger {
+    pub(super) fn whole(&self, build: &Build) -> Ledger {
         let member = Member { shares: false, ..self.member() };
         Ledger::new(self.database.clone(), build.clone(), self.places(), member)
     }
 
     /// Where the log ends.
-    async fn ends(&self, places: &[Place]) -> Result<Vec<u64>, Error> {
+    pub(super) async fn ends(&self, places: &[Place]) -> Result<Vec<u64>, Error> {
         let mut ends = Vec::with_capacity(places.len());
         for place in places {
             let bounds = self.log.bounds(&place.topic, place.partition).await;
@@ -405,17 +416,15 @@ impl Worker {
 
     async fn compare(&self, projection: &dyn Projection, live: &Build, build: &Build) -> Result<(), Error> {
         let (one, other) = (live.of(&self.database), build.of(&self.database));
-        let tables = projection.tables();
-        if digest::of(&one, &tables).await? == digest::of(&other, &tables).await? {
+        let mut differences = Vec::new();
+        for table in &projection.tables() {
+            let compared = compare::table(&mut Side::Now(&one), &mut Side::Now(&other), table).await?;
+            differences.extend(compared.differences.iter().map(ToString::to_string));
+        }
+        if differences.is_empty() {
             return Ok(());
         }
-        let mut difference = String::new();
-        for table in &tables {
-            for line in digest::differences(&one, &other, table).await? {
-                let _ = write!(difference, "{}{line}", if difference.is_empty() { "" } else { "; " });
-            }
-        }
-        Err(Error::Differs { projection: build.projection.clone(), difference })
+        Err(Error::Differs { projection: build.projection.clone(), difference: differences.join("; ") })
     }
 }
 
@@ -442,12 +451,12 @@ impl std::fmt::Display for AsOf {
 }
 
 /// How fast a build goes.
-struct Pace {
+pub(super) struct Pace {
     started: Instant,
     /// What was done when it was looked at first.
     first: Option<u64>,
     /// Whether it makes way for commands.
-    gentle: bool,
+    pub(super) gentle: bool,
     /// Where the last pass ended, and how much it had to do.
     passed: Option<(u64, u64)>,
     /// For how long it did, in the passes before.
@@ -455,7 +464,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { started: Instant::now(), first: None, gentle: true, passed: None, made_way: Duration::ZERO }
     }
 

@@ -297,7 +297,7 @@ impl Run {
                 hopper: hopper.clone(),
                 board: self.board.clone(),
                 until: self.extent.until.as_ref().map(|until| until[places.clone()].to_vec()),
-                selection: self.extent.selection,
+                selection: self.extent.selection.clone(),
             };
             if !checkpoints.is_empty() {
                 readers.spawn(reader.run(checkpoints));

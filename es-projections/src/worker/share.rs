@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::leftovers::Leftovers;
 use super::run::{Pause, Run};
 use super::state::{Board, Origin, StandsBy};
 use crate::builds::{self, Build};
@@ -142,6 +143,7 @@ impl Lookout {
             heard: HashMap::new(),
             heard_at: None,
             away: Away::default(),
+            leftovers: Leftovers::default(),
             view: View::default(),
         };
         if silence_max.is_some() {
@@ -180,6 +182,7 @@ struct Watch {
     heard: HashMap<Arc<str>, Heard>,
     heard_at: Option<Instant>,
     away: Away,
+    leftovers: Leftovers,
     view: View,
 }
 
@@ -249,10 +252,14 @@ impl Watch {
                 Ok(()) => {
                     pause.reset();
                     board.well(Origin::Lookout);
+                    if beats {
+                        self.leftovers.look(&self.database, &self.build, self.silence_max, self.pace).await;
+                    }
                 }
                 Err(error) => {
                     // Whom it did not look at, it did not hear.
                     self.heard_at = None;
+                    self.leftovers.forget();
                     let error = Arc::new(error);
                     board.trouble(Origin::Lookout, error.clone());
                     pause.grow(&projection, &error);

@@ -90,7 +90,7 @@ pub async fn a_rebuild_that_differs_is_refused_with_the_rows(url: &str) {
     tx.commit().await.unwrap();
     let error = events.worker(&database).rebuild(model(), Check::Equal, quiet).await.unwrap_err();
     let Error::Differs { difference, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(difference, "accounts a: balance is 6, in the new one 5; accounts b is in the new one only");
+    assert_eq!(difference, "accounts a: balance is 6, replayed 5; accounts b is missing, replayed it is there");
     assert_eq!(shown(&database).await, "a 6/1, c 5/1", "the live one stays");
     goes_on(&live, &mut events).await;
     // Without the check it takes its place, damage and all repaired.

@@ -13,6 +13,7 @@ pub mod past;
 pub mod replay;
 pub mod sharing;
 pub mod support;
+pub mod verify;
 pub mod waiting;
 
 /// Gives the names of all cases, by module, to a macro.
@@ -110,6 +111,21 @@ macro_rules! for_each_case {
                 a_rebuild_is_not_taken_for_silent
                 a_long_query_puts_the_switch_off_and_nobody_else
                 tables_that_are_named_like_builds_are_refused;
+            verify:
+                what_is_untouched_is_equal
+                what_was_changed_by_hand_is_found
+                few_of_many_differences_are_told
+                who_shares_goes_on_while_it_is_verified
+                who_does_not_share_goes_on_while_it_is_verified
+                any_number_of_workers_gives_the_same_state
+                what_a_killed_one_left_is_dropped
+                of_two_the_later_one_goes_on
+                what_is_parked_or_left_out_is_so_in_the_replay
+                what_goes_on_meanwhile_is_replayed
+                nothing_compared_is_not_equal
+                a_log_that_lost_its_tail_is_told
+                a_rebuild_beside_it_does_no_harm
+                the_audit_trail_is_verified;
             past:
                 each_version_tells_what_it_changed
                 a_state_is_told_as_of_a_version_and_of_either_time

@@ -276,7 +276,7 @@ pub async fn event_types_that_are_not_known_may_be_passed_over(url: &str) {
 
 /// What becomes of an account's events.
 #[derive(Clone, Copy, PartialEq)]
-enum Mood {
+pub enum Mood {
     Fails,
     DatabaseAway,
     Hangs,
@@ -284,9 +284,9 @@ enum Mood {
 
 /// Balances, save for the accounts that it is given a mood for.
 #[derive(Default)]
-struct Moody {
+pub struct Moody {
     balances: Balances,
-    moods: Arc<Mutex<HashMap<&'static str, Mood>>>,
+    pub moods: Arc<Mutex<HashMap<&'static str, Mood>>>,
 }
 
 #[async_trait]

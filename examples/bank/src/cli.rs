@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, parked, past, quarantine, rebuild, serve};
+use crate::{audit, balances, import, log, parked, past, quarantine, rebuild, serve, verify};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -47,8 +47,8 @@ enum Command {
     Rebuild(rebuild::Args),
     /// Show the accounts whose events wait since one could not be folded into a read model, and see to them
     Parked(parked::Args),
-    /// Recompute balances and hash chain from the log and compare them with the read models
-    Verify,
+    /// Replay the log beside the read models, and compare each row and column with theirs
+    Verify(verify::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,10 +102,6 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Quarantine(args)) => quarantine::run(&options, &args).await,
         Some(Command::Rebuild(args)) => rebuild::run(&options, &args).await,
         Some(Command::Parked(args)) => parked::run(&options, &args).await,
-        Some(Command::Verify) => Err(not_yet("verify")),
+        Some(Command::Verify(args)) => verify::run(&options, &args).await,
     }
-}
-
-fn not_yet(command: &str) -> Failure {
-    Failure::new(format!("{command} is not there yet: this release can't do it, nothing was done"))
 }

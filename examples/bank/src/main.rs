@@ -18,9 +18,11 @@ mod past;
 mod progress;
 mod quarantine;
 mod read_model;
+mod read_models_verify;
 mod rebuild;
 mod serve;
 mod time;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -172,7 +172,7 @@ impl Which {
     }
 }
 
-fn as_json(parked: &Parked) -> serde_json::Value {
+pub(crate) fn as_json(parked: &Parked) -> serde_json::Value {
     json!({
         "read_model": parked.projection,
         "account": parked.aggregate_id,
