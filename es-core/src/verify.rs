@@ -51,10 +51,13 @@ mod walk;
 use std::sync::Arc;
 
 use crate::envelope::Envelope;
-use crate::log::{Log, LogError};
-use crate::reader::EventSource;
-use crate::seal::topic::SealsPartition;
-use crate::seal::{NotProven, Proof, PublicKey};
+use crate::ids::{StreamId, Version};
+use crate::log::{Log, LogError, LogErrorKind};
+use crate::partition::partition_of;
+use crate::reader::{Checkpoint, EventSource, PartitionReader};
+use crate::scan::Scan;
+use crate::seal::topic::{SealsPartition, Unsound};
+use crate::seal::{NotProven, Proof, PublicKey, Seal, sealed_of};
 pub use report::{Erased, Finding, Progress, Report, Sealed, Verified, Wrong};
 use walk::Walk;
 
@@ -120,9 +123,46 @@ impl Verifier {
     /// # Errors
     /// [`NotProven::NotSealed`] when no seal of a trusted key covers it.
     pub async fn prove(&self, event: &Envelope) -> Result<Proof, NotProven> {
-        let partition = crate::partition_of(&event.stream.id, self.source.partitions);
+        let partition = partition_of(&event.stream.id, self.source.partitions);
         let Some((seals, keys)) = self.seals_of(partition) else { return Err(NotProven::NotSealed) };
         Proof::make(event, &seals, keys).await
+    }
+
+    /// The newest signed note of each partition that has any: what an auditor keeps.
+    ///
+    /// # Errors
+    /// When the log can't be read, or a note at the end of the seals topic is not right.
+    pub async fn newest_notes(&self) -> Result<Vec<String>, LogError> {
+        let mut notes = Vec::new();
+        for partition in 0..self.source.partitions {
+            let Some((seals, keys)) = self.seals_of(partition) else { continue };
+            let last = seals.last(keys).await.map_err(|unsound| match unsound {
+                Unsound::Log(error) => error,
+                unsound => LogError::new(LogErrorKind::Lost, "the last seal is not sound").with_source(unsound),
+            })?;
+            notes.extend(last.map(|last| last.note));
+        }
+        Ok(notes)
+    }
+
+    /// Finds an event in the log.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub async fn find(&self, stream: &StreamId, version: Version) -> Result<Option<Envelope>, LogError> {
+        let partition = partition_of(&stream.id, self.source.partitions);
+        let end = self.log.bounds(&self.source.topic, partition).await?.end;
+        let mut scan = Scan::open(self.log.as_ref(), &self.source.topic, partition, 0, end).await?;
+        let mut reader = PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default());
+        while let Some(records) = scan.next().await? {
+            for stored in records {
+                let mut events = sealed_of(reader.feed(stored)?).into_iter().map(|event| event.envelope);
+                if let Some(found) = events.find(|event| event.stream == *stream && event.version == version) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn seals_of(&self, partition: u32) -> Option<(SealsPartition, &[PublicKey])> {
@@ -133,7 +173,7 @@ impl Verifier {
     /// What is wrong with a note that was given, if it is about none of the partitions.
     fn misfit(&self, note: &str) -> Option<String> {
         let keys = self.seals.as_ref().map_or(&[][..], |(_, keys)| keys);
-        match crate::seal::Seal::verify(note, keys) {
+        match Seal::verify(note, keys) {
             Err(error) => Some(format!("a note that was given: {error}")),
             Ok((seal, _)) => {
                 let about = |partition| survey::is_about(&seal, &self.source, partition);

@@ -30,7 +30,9 @@ const REPLIES_KEPT_MS: u64 = 60 * 60 * 1000;
 pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) -> Result<u32, LogError> {
     let admin = Admin::new(config)?;
     let prepared = match topic.kind {
-        TopicKind::Events | TopicKind::Snapshots | TopicKind::Seals => make_and_verify(&admin, asking, config, &topic.name, topic.kind),
+        TopicKind::Events | TopicKind::Snapshots | TopicKind::Seals => {
+            make_and_verify(&admin, asking, config, &topic.name, topic.kind)
+        }
         TopicKind::Commands { retention_ms } => passing(&admin, asking, config, &topic.name, retention_ms),
         TopicKind::Replies => passing(&admin, asking, config, &topic.name, REPLIES_KEPT_MS),
         kind => {
@@ -329,7 +331,9 @@ fn verify(topic: &str, kind: TopicKind, shape: &Shape, settings: &Settings, want
 fn shortened(topic: &str, kind: TopicKind, partition: u32, start: u64) -> LogError {
     let remedy = match kind {
         TopicKind::Snapshots => "its first snapshots were deleted: delete the topic, it is made anew",
-        TopicKind::Seals => "its first seals were deleted: restore the topic, or keep what it holds and have it made anew",
+        TopicKind::Seals => {
+            "its first seals were deleted: restore the topic, or keep what it holds and have it made anew"
+        }
         _ => "its first events were deleted: restore the topic, or begin with a new one",
     };
     let what = name_of(kind);

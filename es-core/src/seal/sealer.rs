@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::key::PublicKey;
 use super::note::Seal;
-use super::topic::{SealsPartition, Unsound, leaves_record, note_record};
+use super::topic::{Last, SealsPartition, Unsound, leaves_record, note_record};
 use super::tree::{Tree, TreeHash, leaf_hash};
 use super::{Sealing, origin, sealed_of};
 use crate::clock::Clock;
@@ -192,7 +192,7 @@ impl Sealer {
             std::iter::once(self.sealing.key.public()).chain(self.sealing.trusted.iter().cloned()).collect();
         let (reader, tree) = match self.seals(partition).last(&keys).await? {
             None => (PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default()), Tree::default()),
-            Some((seal, tree)) => {
+            Some(Last { seal, tree, .. }) => {
                 let here = origin(&self.source, partition, seal.reader.log_id);
                 if seal.origin != here {
                     return Err(Failed::Origin(seal.origin, here));

@@ -103,21 +103,29 @@ pub(crate) enum Unsound {
     Log(#[from] LogError),
 }
 
+/// The last note.
+#[derive(Debug)]
+pub(crate) struct Last {
+    pub(crate) seal: Seal,
+    pub(crate) tree: Tree,
+    pub(crate) note: String,
+}
+
 impl SealsPartition {
-    /// The last note and its tree.
-    pub(super) async fn last(&self, keys: &[PublicKey]) -> Result<Option<(Seal, Tree)>, Unsound> {
+    /// The last note, which must be sound.
+    pub(crate) async fn last(&self, keys: &[PublicKey]) -> Result<Option<Last>, Unsound> {
         let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let mut look = FIRST_LOOK;
         loop {
             let from = bounds.end.saturating_sub(look).max(bounds.start);
             let mut scan = Scan::open(self.log.as_ref(), &self.topic, self.partition, from, bounds.end).await?;
-            let mut last: Option<(Seal, Tree)> = None;
+            let mut last: Option<Last> = None;
             while let Some(records) = scan.next().await? {
                 for StoredRecord { offset, record } in records {
                     let Kept::Note { note, subtrees } = Kept::decode(&record) else { continue };
-                    let found = self.check(offset, &note, &subtrees, keys)?;
-                    if last.as_ref().is_none_or(|(seal, _)| seal.size <= found.0.size) {
-                        last = Some(found);
+                    let (seal, tree) = self.check(offset, &note, &subtrees, keys)?;
+                    if last.as_ref().is_none_or(|last| last.seal.size <= seal.size) {
+                        last = Some(Last { seal, tree, note });
                     }
                 }
             }

@@ -14,7 +14,7 @@ use crate::record::{self, Decoded};
 use crate::scan::Scan;
 use crate::seal::topic::{Told, Word};
 use crate::seal::tree::{Tree, TreeHash};
-use crate::seal::{Seal, leaf_hash};
+use crate::seal::{Seal, leaf_hash, sealed_of};
 
 const FINDINGS_MAX: usize = 100;
 const ERASED_MAX: usize = 1_000;
@@ -431,7 +431,7 @@ impl<'a> Walk<'a> {
                 {
                     found.void = Some(why);
                 }
-                for counted in crate::seal::sealed_of(fed) {
+                for counted in sealed_of(fed) {
                     if let Some(place) = waiting.get(&counted.offset) {
                         let Recorded { offset, envelope: Envelope { stream, version, .. }, .. } = counted;
                         sought.found.insert(*place, Found { offset, event: (stream, version), void: None });

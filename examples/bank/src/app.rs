@@ -16,6 +16,7 @@ use futures::future::{join_all, try_join_all};
 use crate::domain::Account;
 use crate::failure::Failure;
 use crate::folder::Folder;
+use crate::keys::Keys;
 use crate::read_model;
 
 /// Importing a file again changes nothing, however late: so command ids are remembered for ten years, on disk.
@@ -58,6 +59,8 @@ pub(crate) struct Options {
     /// 0 for no snapshots
     #[arg(long, value_name = "RECORDS", default_value_t = EngineConfig::default().snapshot_every, global = true)]
     pub(crate) snapshot_every: u64,
+    #[command(flatten)]
+    pub(crate) keys: Keys,
 }
 
 /// The log and the database.
@@ -175,6 +178,7 @@ impl Bank {
     /// Opens everything. The owners take over in the background: [`Bus::ready`] waits for them. On one Kafka each process
     /// needs a name of its own; without one it is made up. `standby`: as [`EngineConfig::standby`].
     pub(crate) async fn open(options: &Options, node: Option<&str>, standby: bool) -> Result<Self, Failure> {
+        let sealing = options.keys.sealing()?;
         let models = ReadModels::open(options, node).await?;
         let unnamed = EngineConfig::default();
         let config = EngineConfig {
@@ -186,6 +190,7 @@ impl Bank {
             unwritten_max: unwritten_max(options.snapshot_every),
             cached_max: STATES_MAX,
             standby,
+            sealing,
             ..EngineConfig::default()
         };
         let engine = match &models.store.group {

@@ -47,8 +47,14 @@ enum Command {
     Rebuild(rebuild::Args),
     /// Show the accounts whose events wait since one could not be folded into a read model, and see to them
     Parked(parked::Args),
-    /// Replay the log beside the read models, and compare each row and column with theirs
+    /// Check that nobody changed the log, with the seals in it, and that the read models are what it gives
     Verify(verify::Args),
+    /// Print the newest signed note of each partition: keep them where nobody can change them together with the log
+    Seals,
+    /// Prove to a third party that an event of an account was recorded, without any other event
+    Prove(verify::ProveArgs),
+    /// Check such a proof, with the public key alone
+    CheckProof(verify::CheckProofArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,5 +109,8 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Rebuild(args)) => rebuild::run(&options, &args).await,
         Some(Command::Parked(args)) => parked::run(&options, &args).await,
         Some(Command::Verify(args)) => verify::run(&options, &args).await,
+        Some(Command::Seals) => verify::seals(&options).await,
+        Some(Command::Prove(args)) => verify::prove(&options, &args).await,
+        Some(Command::CheckProof(args)) => verify::check_proof(&options, &args),
     }
 }

@@ -12,6 +12,7 @@ mod failure;
 mod folder;
 mod http;
 mod import;
+mod keys;
 mod log;
 mod parked;
 mod past;

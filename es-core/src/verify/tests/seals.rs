@@ -132,7 +132,7 @@ async fn each_changed_bit_of_the_seals_is_told_or_says_nothing() {
 #[tokio::test]
 async fn a_change_is_found_without_the_hashes_too() {
     let world = World::worked().await;
-    let notes: Vec<StoredRecord> = world.seals().records().into_iter().filter(|stored| is_note(stored)).collect();
+    let notes: Vec<StoredRecord> = world.seals().records().into_iter().filter(is_note).collect();
     world.seals().replace(notes);
     let events = world.events().records();
     assert!(world.verify().await.partitions[0].findings.iter().all(|finding| matches!(finding.wrong, Wrong::Seals(_))));
@@ -175,7 +175,7 @@ async fn a_log_cut_off_together_with_its_seals_is_told_by_a_note_that_was_kept()
     let kept = note_of(seals.iter().rfind(|stored| is_note(stored)).unwrap());
     assert!(world.verifier().note(&kept).run(|_| {}).await.unwrap().is_sound());
 
-    let notes: Vec<_> = seals.iter().filter(|stored| is_note(stored)).collect();
+    let notes: Vec<_> = seals.iter().filter(is_note).collect();
     let first = notes[0].offset;
     let end = counted(&world.events().records())
         .iter()

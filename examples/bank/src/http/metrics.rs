@@ -20,7 +20,7 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
 
 fn owners(text: &mut String, partitions: &[PartitionStatus]) {
     type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let figures: [Figure; 14] = [
+    let figures: [Figure; 17] = [
         ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
             u64::from(at.state == OwnerState::Serving)
         }),
@@ -36,6 +36,9 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
         ("checkpoints_total", "counter", "Checkpoints written to the snapshots topic", |at| at.checkpoints),
         ("failed_checkpoints_total", "counter", "Checkpoints that could not be written", |at| at.failed_checkpoints),
         ("restored_aggregates_total", "counter", "Aggregates whose state came from a snapshot", |at| at.restored),
+        ("sealed_events", "gauge", "Events that the partition's last seal covers", |at| at.sealed),
+        ("unsealed_events", "gauge", "Events after it that are read and not sealed yet", |at| at.unsealed),
+        ("failed_seals_total", "counter", "Times that the partition could not be sealed", |at| at.failed_seals),
         ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
     ];
     for (name, kind, help, figure) in figures {
