@@ -604,6 +604,38 @@ mod tests {
         "#);
     }
 
+    fn erased() -> Envelope {
+        let erased = Envelope { event_type: ERASED.into(), payload: Bytes::from("{}"), ..full() };
+        Envelope { hash: erased.compute_hash(), ..erased }
+    }
+
+    #[test]
+    fn an_erased_record() {
+        let stamp = Stamp { index: 0, count: 1, ..stamp() };
+        insta::assert_snapshot!(show(&encoder().erased(&erased(), stamp)), @r#"
+        timestamp 1700000000123
+        key !erased/Žižka/42@7.0123456789abcdef
+        ce_specversion 1.0
+        ce_id e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0
+        ce_source /bank/account
+        ce_type bank.account.!erased
+        ce_subject Žižka/42
+        ce_time 2023-11-13T22:13:19.999999Z
+        ce_partitionkey Žižka/42
+        content-type application/json
+        traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+        es 08011004180721efcdab896745230128ac023801400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120355414e106865d26d01136394be6ed6fa7ce6e0aa599f8de25bb3372ded695f7
+        value {}
+        "#);
+        let again = decode(&encoder().erased(&erased(), stamp));
+        assert_eq!(again, Decoded::Erased(stamp, Box::new(erased())));
+        // With the type of an event, or as a part of a command, it says nothing.
+        for (type_, stamp) in [("deposited", stamp), (ERASED, Stamp { count: 2, ..stamp })] {
+            let wrong = Envelope { event_type: type_.into(), ..erased() };
+            assert!(matches!(decode(&encoder().erased(&wrong, stamp)), Decoded::Foreign(_)), "{type_}");
+        }
+    }
+
     // Records as release 0.1.0 wrote them. Never changed: what is read of them must stay the same.
     const OLD_FULL: &str = r#"
         timestamp 1700000000123

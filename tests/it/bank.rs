@@ -34,15 +34,26 @@ impl Bank {
     }
 
     /// The same bank with its read models in another database.
-    pub(crate) fn with_database(mut self, url: &str) -> Bank {
-        let place = self.options.iter().position(|option| option == "--database").expect("a bank on servers") + 1;
-        self.options[place] = url.into();
+    pub(crate) fn with_database(self, url: &str) -> Bank {
+        self.with_option("--database", url)
+    }
+
+    /// The same bank with another value of an option that it has.
+    pub(crate) fn with_option(mut self, name: &str, value: &str) -> Bank {
+        let place = self.options.iter().position(|option| option == name).expect("a bank on servers") + 1;
+        self.options[place] = value.into();
         self
+    }
+
+    /// The value of an option that it has.
+    pub(crate) fn option(&self, name: &str) -> String {
+        let place = self.options.iter().position(|option| option == name).expect("a bank on servers");
+        self.options[place + 1].clone()
     }
 
     /// The database of its read models.
     pub(crate) async fn connect(&self) -> Database {
-        let option = |name| self.options.iter().skip_while(move |option| *option != name).nth(1).cloned();
+        let option = |name| self.options.iter().any(|option| option == name).then(|| self.option(name));
         let embedded = || format!("sqlite://{}", self.data().join("bank.db").display());
         let url = option("--database").unwrap_or_else(embedded);
         let namespace = option("--namespace").unwrap_or_else(|| "bank".into());
@@ -121,9 +132,10 @@ impl Bank {
 pub(crate) fn program(args: &[&str]) -> Command {
     let mut command = Command::new(bank_binary());
     command.args(args).stdin(Stdio::null());
-    for name in ["BANK_DATA", "BANK_LISTEN", "BANK_KAFKA", "BANK_DATABASE", "BANK_NODE", "BANK_LAG_MAX", "RUST_LOG"] {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BANK_")) {
         command.env_remove(name);
     }
+    command.env_remove("RUST_LOG");
     command
 }
 

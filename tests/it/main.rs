@@ -7,6 +7,7 @@ mod bank_cli;
 mod bank_http;
 mod bank_import;
 mod bank_read_models;
+mod bank_verify;
 mod cluster;
 mod kafka_faults;
 mod kafka_group;

@@ -203,3 +203,57 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(record: &Record) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let headers = record.headers.iter().map(|(name, value)| format!("{name} {}\n", hex(value)));
+        let (key, value) = (str::from_utf8(&record.key).unwrap(), record.value.as_ref().unwrap());
+        let value = str::from_utf8(value).map_or_else(|_| hex(value), str::to_owned);
+        format!("key {key}\n{}value {value}", headers.collect::<String>())
+    }
+
+    /// Stored for ever: what one release writes every later one reads.
+    #[test]
+    fn records_keep_their_bytes() {
+        let leaves = leaves_record(700, &[[0xab; 32], [0xcd; 32]], 0x0123_4567_89ab_cdef, 5);
+        insta::assert_snapshot!(show(&leaves), @r"
+        key v1/leaves/700-702@0123456789abcdef
+        value ababababababababababababababababababababababababababababababababcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+        ");
+        assert_eq!(Kept::decode(&leaves), Kept::Leaves { from: 700, leaves: vec![[0xab; 32], [0xcd; 32]] });
+        let mut tree = Tree::default();
+        (0..3).for_each(|leaf| tree.push([leaf; 32]));
+        let note = note_record(&tree, "a note".into(), 0x0123_4567_89ab_cdef, 5);
+        insta::assert_snapshot!(show(&note), @r"
+        key v1/note/3@0123456789abcdef
+        subtrees 2ad82c3a51e8ed6418cb5bf267c5f9e521b99f7ab4fce657f460a8f1a3e87b2e0202020202020202020202020202020202020202020202020202020202020202
+        value a note
+        ");
+        assert_eq!(Kept::decode(&note), Kept::Note { note: "a note".into(), subtrees: tree.to_bytes().into() });
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_apart() {
+        let record = |key: &str, value: Option<&[u8]>| Record {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: value.map(Bytes::copy_from_slice),
+            headers: Vec::new(),
+            timestamp_ms: 5,
+        };
+        let hash = [7; 32];
+        for foreign in [
+            record("v1/leaves/0-1@00", None),
+            record("v1/leaves/0-1@00", Some(&hash[1..])),
+            record("v1/leaves/x-1@00", Some(&hash)),
+            record("v1/note/1@00", Some(&[0xff])),
+            record("v2/note/1@00", Some(b"a note")),
+            record("", Some(b"")),
+        ] {
+            assert_eq!(Kept::decode(&foreign), Kept::Foreign, "{foreign:?}");
+        }
+    }
+}

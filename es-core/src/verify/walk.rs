@@ -369,18 +369,18 @@ impl<'a> Walk<'a> {
         // Where some were erased, those that are still there somewhere were not.
         let elsewhere = sought.found.keys().copied().filter(|place| any_erased && Some(*place) != parted).min();
         if let Some(place) = elsewhere.or(self.missing.first.filter(|_| unexplained)) {
-            // Of a command that was cut off in its midst a part is left.
-            let cut = (read_to..self.index).find(|place| !sought.found.contains_key(place));
+            // Behind the last that is still there, whether it counts or not, all are gone.
+            let cut = sought.found.keys().max().map_or(read_to, |last| read_to.max(last + 1));
             let (offset, event, wrong) = match sought.found.remove(&place) {
                 Some(Found { offset, event, void: None }) => (Some(offset), Some(event), Wrong::Moved),
                 Some(Found { offset, event, void: Some(why) }) => {
                     (Some(offset), Some(event), Wrong::NoLongerCounts(why))
                 }
-                None if place >= read_to => (None, sought.named.remove(&place), Wrong::CutOff(self.index - place)),
+                None if place >= cut => (None, sought.named.remove(&place), Wrong::CutOff(self.index - place)),
                 None => (None, sought.named.remove(&place), Wrong::Dropped),
             };
             self.find(place, offset, event, wrong);
-            if let Some(cut) = cut.filter(|cut| *cut > place) {
+            if place < cut && cut < self.index {
                 self.find(cut, None, None, Wrong::CutOff(self.index - cut));
             }
         }

@@ -175,7 +175,7 @@ async fn a_log_cut_off_together_with_its_seals_is_told_by_a_note_that_was_kept()
     let kept = note_of(seals.iter().rfind(|stored| is_note(stored)).unwrap());
     assert!(world.verifier().note(&kept).run(|_| {}).await.unwrap().is_sound());
 
-    let notes: Vec<_> = seals.iter().filter(is_note).collect();
+    let notes: Vec<_> = seals.iter().filter(|stored| is_note(stored)).collect();
     let first = notes[0].offset;
     let end = counted(&world.events().records())
         .iter()
