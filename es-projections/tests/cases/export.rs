@@ -487,6 +487,16 @@ pub async fn what_was_changed_in_an_export_is_found(url: &str) {
             assert!(error.contains(reason) && error.contains(name), "{error}");
         }
         check(&[], true).await.unwrap();
+        // Nor is a file without line ends read into memory as a whole.
+        let endless = tempfile::tempdir().unwrap();
+        for name in ["lines.sha256", "manifest.json", "SHA256SUMS"] {
+            fs::copy(original.join(name), endless.path().join(name)).unwrap();
+        }
+        fs::write(endless.path().join(file), if header == 1 { lines[0] } else { "" }).unwrap();
+        let changed = fs::OpenOptions::new().write(true).open(endless.path().join(file)).unwrap();
+        changed.set_len(100 << 20).unwrap();
+        let error = check_export(endless.path()).await.unwrap_err().to_string();
+        assert!(error.starts_with(&line(0)) && error.ends_with("it is longer than any line of an export"), "{error}");
     }
 }
 
@@ -591,4 +601,28 @@ pub async fn an_export_that_does_not_end_is_none(url: &str) {
     let again = Query { aggregate: Some(written[0].stream.clone()), ..Query::default() };
     let again = exported(&database, &again, ExportFormat::JsonLines, &folder).await.unwrap();
     assert_eq!((again.manifest.events, done.manifest.events), (100, 700));
+}
+
+/// Shows: at no moment is there a manifest without all that it tells of.
+pub async fn a_manifest_comes_last(url: &str) {
+    const EXPORTS: usize = 30;
+    let (database, mut events, dir) = (connect(url).await, Events::new(), tempfile::tempdir().unwrap());
+    events.add("a", &[1, 2]);
+    let _worker = trail(&events, &database).await;
+    let folders: Vec<_> = (0..EXPORTS).map(|number| dir.path().join(number.to_string())).collect();
+    let watched = folders.clone();
+    let watching = std::thread::spawn(move || {
+        for folder in watched {
+            while !folder.join("manifest.json").exists() {
+                std::hint::spin_loop();
+            }
+            for name in ["events.jsonl", "lines.sha256", "SHA256SUMS"] {
+                assert!(folder.join(name).exists(), "{name} is not there yet");
+            }
+        }
+    });
+    for folder in &folders {
+        exported(&database, &Query::default(), ExportFormat::JsonLines, folder).await.unwrap();
+    }
+    watching.join().unwrap();
 }

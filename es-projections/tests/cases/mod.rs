@@ -131,7 +131,8 @@ macro_rules! for_each_case {
                 a_line_is_enough_to_prove_its_event
                 an_export_is_the_whole_of_what_was_asked_for
                 what_was_changed_in_an_export_is_found
-                an_export_that_does_not_end_is_none;
+                an_export_that_does_not_end_is_none
+                a_manifest_comes_last;
         }
     };
 }
