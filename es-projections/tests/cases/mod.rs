@@ -113,6 +113,7 @@ macro_rules! for_each_case {
                 tables_that_are_named_like_builds_are_refused;
             past:
                 each_version_tells_what_it_changed
+                impossible_questions_about_a_past_are_refused
                 a_state_is_told_as_of_a_version_and_of_either_time
                 what_can_not_be_folded_again_is_told
                 a_past_that_was_changed_is_noticed
