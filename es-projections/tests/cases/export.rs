@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -610,11 +612,12 @@ pub async fn a_manifest_comes_last(url: &str) {
     events.add("a", &[1, 2]);
     let _worker = trail(&events, &database).await;
     let folders: Vec<_> = (0..EXPORTS).map(|number| dir.path().join(number.to_string())).collect();
-    let watched = folders.clone();
+    let (watched, ended) = (folders.clone(), Arc::new(AtomicBool::new(false)));
+    let all = ended.clone();
     let watching = std::thread::spawn(move || {
         for folder in watched {
             while !folder.join("manifest.json").exists() {
-                std::hint::spin_loop();
+                assert!(!all.load(Ordering::Relaxed), "no manifest in {}", folder.display());
             }
             for name in ["events.jsonl", "lines.sha256", "SHA256SUMS"] {
                 assert!(folder.join(name).exists(), "{name} is not there yet");
@@ -624,5 +627,6 @@ pub async fn a_manifest_comes_last(url: &str) {
     for folder in &folders {
         exported(&database, &Query::default(), ExportFormat::JsonLines, folder).await.unwrap();
     }
+    ended.store(true, Ordering::Relaxed);
     watching.join().unwrap();
 }
