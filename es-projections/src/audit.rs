@@ -1,6 +1,6 @@
 //! The audit trail: every event with its metadata, as a table to be queried.
 //!
-//! [`AuditTrail`] is a projection like any other; [`Query`] asks it. The columns of `<namespace>_audit`, for SQL of
+//! [`AuditTrail`] is a projection like any other; [`Query`] asks it, and [`export()`] writes what it finds to files. The columns of `<namespace>_audit`, for SQL of
 //! one's own:
 //!
 //! | column | holds |

@@ -541,6 +541,23 @@ pub async fn an_export_that_does_not_end_is_none(url: &str) {
         }
         eventually("what was written is removed", || names(&folder).is_empty()).await;
 
+        // Without its database, in the midst.
+        let rename = async |from: &str, to: &str| {
+            let mut tx = database.begin().await.unwrap();
+            tx.execute(&format!("ALTER TABLE {from} RENAME TO {to}"), &[]).await.unwrap();
+            tx.commit().await.unwrap();
+        };
+        let progress = |events| {
+            if events == 250 {
+                let runtime = tokio::runtime::Handle::current();
+                tokio::task::block_in_place(|| runtime.block_on(rename("bank_audit", "gone")));
+            }
+        };
+        let error = export(&database, &query, format, &folder, progress).await.unwrap_err();
+        assert!(matches!(error, Error::Sql { .. }), "{error:?}");
+        assert_eq!(names(&folder), [""; 0]);
+        rename("gone", "bank_audit").await;
+
         // A full disk.
         for full in [file, "lines.sha256", "manifest.json", "SHA256SUMS"] {
             std::os::unix::fs::symlink("/dev/full", folder.join(format!("{full}.unfinished"))).unwrap();
@@ -616,8 +633,12 @@ pub async fn a_manifest_comes_last(url: &str) {
     let all = ended.clone();
     let watching = std::thread::spawn(move || {
         for folder in watched {
-            while !folder.join("manifest.json").exists() {
-                assert!(!all.load(Ordering::Relaxed), "no manifest in {}", folder.display());
+            loop {
+                let no_more = all.load(Ordering::Acquire); // before the look, which may come just before the last one
+                if folder.join("manifest.json").exists() {
+                    break;
+                }
+                assert!(!no_more, "no manifest in {}", folder.display());
             }
             for name in ["events.jsonl", "lines.sha256", "SHA256SUMS"] {
                 assert!(folder.join(name).exists(), "{name} is not there yet");
@@ -627,6 +648,6 @@ pub async fn a_manifest_comes_last(url: &str) {
     for folder in &folders {
         exported(&database, &Query::default(), ExportFormat::JsonLines, folder).await.unwrap();
     }
-    ended.store(true, Ordering::Relaxed);
+    ended.store(true, Ordering::Release);
     watching.join().unwrap();
 }
