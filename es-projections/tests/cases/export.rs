@@ -488,6 +488,25 @@ pub async fn what_was_changed_in_an_export_is_found(url: &str) {
             let error = check(&[(name, None)], false).await.unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(name), "{error}");
         }
+        // A manifest that was made for other files, with sums that go with it.
+        let told: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        for (part, name) in [("file", file), ("lines", "lines.sha256")] {
+            for member in ["bytes", "sha256"] {
+                let mut forged = told.clone();
+                forged[part][member] = if member == "bytes" { 5.into() } else { "ab".repeat(32).into() };
+                let forged_text = forged.to_string();
+                let sum = |part: &str| forged[part]["sha256"].as_str().unwrap().to_owned();
+                let sums = [
+                    format!("{}  {file}\n", sum("file")),
+                    format!("{}  lines.sha256\n", sum("lines")),
+                    format!("{}  manifest.json\n", hex(&Sha256::digest(&forged_text))),
+                ];
+                let changed = [("manifest.json", Some(forged_text)), ("SHA256SUMS", Some(sums.concat()))];
+                let error = check(&changed, false).await.unwrap_err().to_string();
+                let reason = format!("{name} is not what was exported: it has not the size and the hash");
+                assert!(error.contains(&reason), "{reason}: {error}");
+            }
+        }
         check(&[], true).await.unwrap();
         // Nor is a file without line ends read into memory as a whole.
         let endless = tempfile::tempdir().unwrap();

@@ -198,6 +198,6 @@ impl Input {
         if self.bytes == file.bytes && hex(self.digest) == file.sha256 {
             return Ok(());
         }
-        Err(changed(&self.path, "it has not the hash that the manifest tells"))
+        Err(changed(&self.path, "it has not the size and the hash that the manifest tells"))
     }
 }
