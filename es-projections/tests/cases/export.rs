@@ -47,6 +47,7 @@ async fn exported(database: &Database, query: &Query, format: ExportFormat, to: 
 struct Line {
     fields: BTreeMap<String, String>,
     payload: Vec<u8>,
+    as_text: bool,
 }
 
 impl Line {
@@ -116,7 +117,8 @@ fn read_json(line: &str) -> Line {
         assert_eq!(rest.strip_suffix('}').unwrap().as_bytes(), payload);
     }
     let fields = raw.iter().filter(|(name, _)| !name.starts_with("payload"));
-    Line { fields: fields.map(|(name, raw)| (name.clone(), text(raw))).collect(), payload }
+    let fields = fields.map(|(name, raw)| (name.clone(), text(raw))).collect();
+    Line { fields, payload, as_text: raw.contains_key("payload") }
 }
 
 /// RFC 4180, by hand.
@@ -145,8 +147,9 @@ fn read_csv(text: &str) -> Vec<Line> {
         let mut fields: BTreeMap<_, _> = header.iter().cloned().zip(record).collect();
         let (json, bytes) = (fields.remove("payload").unwrap(), fields.remove("payload_base64").unwrap());
         assert!(json.is_empty() || bytes.is_empty());
+        let as_text = !json.is_empty();
         let payload = if json.is_empty() { BASE64_STANDARD.decode(bytes).unwrap() } else { json.into_bytes() };
-        Line { fields, payload }
+        Line { fields, payload, as_text }
     };
     records.into_iter().map(line).collect()
 }
@@ -187,23 +190,27 @@ pub async fn a_line_is_enough_to_prove_its_event(url: &str) {
     let (database, mut events, dir) = (connect(url).await, Events::new(), tempfile::tempdir().unwrap());
     let mut written = Vec::new();
     let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-    let payloads: Vec<(&str, Vec<u8>)> = vec![
-        ("application/json", b"null".to_vec()),
-        ("application/json", b"{ \"a\" :1.10,\"a\":\"\\u0000\", \"n\": 1e999999 }".to_vec()),
-        ("application/json", b"{\"two\":\n\"lines\"}".to_vec()),
-        ("application/json", b" {\"spaces\":\"around\"} ".to_vec()),
-        ("application/json", deep(126).into_bytes()),
-        ("application/json", deep(127).into_bytes()),
-        ("application/json", b"".to_vec()),
-        ("application/json", b"{\"broken\":".to_vec()),
-        ("application/x-protobuf", b"\x00\x01\xff\r\n\"".to_vec()),
-        ("text/plain; \"a\",\r\n\tb\u{1}", b"text".to_vec()),
+    // And whether they stand in a line as they are.
+    let payloads: Vec<(&str, Vec<u8>, bool)> = vec![
+        ("application/json", b"null".to_vec(), true),
+        ("application/json", b"{ \"a\" :1.10,\"a\":\"\\u0000\", \"n\": 1e999999 }".to_vec(), true),
+        ("application/json", b"{\"two\":\n\"lines\"}".to_vec(), false),
+        ("application/json", b" {\"spaces\":\"around\"} ".to_vec(), false),
+        ("application/json", deep(126).into_bytes(), true),
+        ("application/json", deep(127).into_bytes(), false),
+        ("application/json", b"".to_vec(), false),
+        ("application/json", b"{\"broken\":".to_vec(), false),
+        ("application/x-protobuf", b"\x00\x01\xff\r\n\"".to_vec(), false),
+        ("text/plain; \"a\",\r\n\tb\u{1}", b"text".to_vec(), false),
     ];
-    for (content_type, payload) in payloads {
+    let mut as_text = Vec::new();
+    for (content_type, payload, is_text) in payloads {
         let event = events.event("plain", "added", payload.into(), |event| event.content_type = content_type.into());
         let position = events.add_event(&event);
         written.push((event, (position.partition, position.offset)));
+        as_text.push(is_text);
     }
+    as_text.resize(as_text.len() + NASTY.len(), true);
     for nasty in NASTY {
         let payload = serde_json::to_vec(&serde_json::json!({ nasty: [nasty, "\n\r\t\0\""] })).unwrap();
         let event = events.event(nasty, nasty, payload.into(), |event| {
@@ -225,6 +232,7 @@ pub async fn a_line_is_enough_to_prove_its_event(url: &str) {
         let done = exported(&database, &Query::default(), format, &folder).await.unwrap();
         let lines = read(&folder, file);
         assert_eq!(lines.len(), written.len());
+        assert_eq!(lines.iter().map(|line| line.as_text).collect::<Vec<_>>(), as_text);
         for (line, (event, position)) in lines.iter().zip(&written) {
             is_told(line, event, *position);
             assert_eq!((line.hash().as_str(), line.get("hash")), (line.get("hash"), event.hash.to_string().as_str()));
