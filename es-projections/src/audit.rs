@@ -1,6 +1,6 @@
 //! The audit trail: every event with its metadata, as a table to be queried.
 //!
-//! [`AuditTrail`] is a projection like any other; [`Query`] asks it. The columns of `<namespace>_audit`, for SQL of
+//! [`AuditTrail`] is a projection like any other; [`Query`] asks it, and [`export()`] writes what it finds to files. The columns of `<namespace>_audit`, for SQL of
 //! one's own:
 //!
 //! | column | holds |
@@ -48,6 +48,7 @@
 
 mod entry;
 mod explain;
+mod export;
 mod past;
 mod query;
 
@@ -63,6 +64,7 @@ use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
 pub(crate) use entry::to_row;
 pub use explain::explain;
+pub use export::{ExportFormat, Exported, ExportedFile, ExportedPartition, Manifest, check_export, export};
 pub use past::{At, Change, History, Past, StateAt, Step};
 pub use query::{LIMIT_MAX, Order, Page, PayloadField, Query};
 

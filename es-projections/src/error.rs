@@ -1,5 +1,7 @@
 //! What can go wrong, sorted by what the caller does next.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,17 @@ pub enum Error {
     /// Remove or rebuild: what is stored was made by another version of the projection or of this program.
     #[error("{0}")]
     OtherVersion(String),
+    /// Make room, or choose another folder: a file can't be read or written.
+    #[error("{doing} {} failed", path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Give up, or [share](crate::Worker::share): another worker took over this partition of the projection.
     #[error("projection {projection} lost {place} to a worker that started later")]
     Fenced {

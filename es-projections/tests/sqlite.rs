@@ -41,6 +41,9 @@ fn futures_are_send(
     send(database.remove_projection(""));
     send(es_projections::audit::Query::default().run(database));
     send(es_projections::audit::Query::default().explain(database));
+    let (query, folder) = (es_projections::audit::Query::default(), Path::new(""));
+    send(es_projections::audit::export(database, &query, Default::default(), folder, |_| ()));
+    send(es_projections::audit::check_export(folder));
     send(events.worker(database).start(cases::support::Balances::default()));
     send(worker.wait_for(&position, soon));
     send(worker.catch_up(soon));

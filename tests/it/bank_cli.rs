@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 24] = [
+    let wrong: [&[&str]; 30] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -55,14 +55,21 @@ fn usage_is_told_and_has_its_own_status() {
         &["audit", "--type", "paid"],
         &["audit", "--field", "amount"],
         &["audit", "--limit", "1001"],
+        &["export"],
+        &["export", "--into", "x", "--check", "x"],
+        &["export", "--check", "x", "--csv"],
+        &["export", "--check", "x", "--account", "7"],
+        &["export", "--into", "x", "--limit", "7"],
+        &["export", "--into", "x", "--from", "1993-01-02", "--to", "1993-01-01"],
         &["import", "pkdd99", "x", "--from", "930102", "--to", "930101"],
     ];
     for args in wrong {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
     }
-    for command in
-        ["serve", "import", "balances", "audit", "account", "history", "explain", "rebuild", "parked", "verify"]
-    {
+    for command in [
+        "serve", "import", "balances", "audit", "export", "account", "history", "explain", "rebuild", "parked",
+        "verify",
+    ] {
         let help = output(program(&[command, "--help"]));
         assert!(help.status.success() && text(&help.stdout).contains("Usage: bank"), "{command}");
     }

@@ -467,6 +467,100 @@ async fn an_account_is_told_as_it_was() {
     }
 }
 
+/// Shows: SQL in every field of every question about the past is text like any other; what can't be meant is refused with its reason; and
+/// after all of it each event is still there.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn bad_questions_about_the_past_are_refused_and_change_nothing() {
+    let bank = Served::start(Bank::embedded()).await;
+    let nasty = "O'Brien\"; DROP TABLE bank_audit; --";
+    let escaped = "O%27Brien%22%3B%20DROP%20TABLE%20bank_audit%3B%20--";
+    bank.open(nasty).await;
+    bank.open("a").await;
+    let mut last = None;
+    for account in ["a", escaped] {
+        last = Some(bank.post(&format!("/api/accounts/{account}/deposits"), &json!({ "amount": 5 })).await);
+    }
+    let last = last.unwrap();
+    bank.get_after("/api/audit", &last).await;
+    let cursor = async |path: &str| {
+        let page = bank.get_after(path, &last).await.body;
+        page["next"].as_str().unwrap_or_else(|| panic!("{path} has a next page: {page}")).to_owned()
+    };
+    let of_audit = cursor("/api/audit?account=a&limit=1").await;
+    let of_history = cursor("/api/accounts/a/history?limit=1").await;
+    let all = bank.get("/api/audit").await.body;
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(4), "{all}");
+    let (no_cursor, not_counted) = ("is not one of this query", "is not a number from 1 on");
+    let (no_date, no_zone, no_limit) = ("is neither a date", "has no time zone: write", "is not between 1 and 1000");
+    for (path, reason) in [
+        ("audit?limit=0", no_limit),
+        ("audit?limit=1001", no_limit),
+        (&format!("audit?limit={escaped}"), "limit: "),
+        ("audit?from=1993-12-31T12:00:00", no_zone),
+        ("audit?to=1993-12-31T12:00", no_zone),
+        ("audit?recorded_from=1993-12-31%2012:00:00", no_zone),
+        ("audit?recorded_to=1993-12-31T12:00:00.5", no_zone),
+        (&format!("audit?from={escaped}"), no_date),
+        (&format!("audit?to={escaped}"), no_date),
+        (&format!("audit?recorded_from={escaped}"), no_date),
+        (&format!("audit?recorded_to={escaped}"), no_date),
+        (&format!("audit?type={escaped}"), "there is no event type"),
+        (&format!("audit?cursor={of_audit}"), no_cursor),
+        (&format!("audit?account=a&cursor={of_audit}{escaped}"), no_cursor),
+        (&format!("audit?{escaped}=1"), "there is no parameter"),
+        ("audit?from=1993-01-01&to=1992-12-31", "no business time is from"),
+        ("accounts/a/history?limit=0", no_limit),
+        ("accounts/a/history?limit=1001", no_limit),
+        (&format!("accounts/a/history?limit={escaped}"), "limit"),
+        (&format!("accounts/{escaped}/history?cursor={of_history}"), no_cursor),
+        (&format!("accounts/a/history?cursor={escaped}"), no_cursor),
+        (&format!("accounts/a/history?cursor={of_history}{escaped}"), no_cursor),
+        (&format!("accounts/a/history?{escaped}=1"), "unknown field"),
+        ("accounts/a/history?from=1993-01-01", "unknown field"),
+        ("accounts/a?at=1993-12-31T12:00:00", no_zone),
+        ("accounts/a?at=31.12.1993", no_date),
+        (&format!("accounts/a?at={escaped}"), no_date),
+        ("accounts/a?version=0", "versions are counted from 1"),
+        ("accounts/a?version=3", "account-a has no version 3 in the audit trail, only 2"),
+        ("accounts/a?version=18446744073709551615", "has no version 18446744073709551615"),
+        ("accounts/a?version=18446744073709551616", not_counted),
+        ("accounts/a?version=-1", not_counted),
+        (&format!("accounts/a?version={escaped}"), not_counted),
+        ("accounts/a?version=1&at=1993-12-31", "only one of them can be given"),
+        (&format!("accounts/a?{escaped}=1"), "unknown field"),
+    ] {
+        let answer = bank.get(&format!("/api/{path}")).await;
+        answer.is_problem(400, "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains(reason), "{path}: {detail}");
+    }
+    // The audit trail's cursor of the same order is one of the history too, which asks the same.
+    assert_eq!(bank.get(&format!("/api/accounts/a/history?cursor={of_audit}")).await.status, 200);
+    for nobody in ["%27%20OR%201=1%20--", "%22%20OR%20%22%22=%22", "a%25", "_"] {
+        for path in ["history", "?version=1", "?at=2999-01-01"] {
+            let separator = if path.starts_with('?') { "" } else { "/" };
+            let answer = bank.get(&format!("/api/accounts/{nobody}{separator}{path}")).await;
+            answer.is_problem(404, "account-not-found");
+        }
+    }
+    for (path, version) in [("history?limit=1", 2), ("?version=1", 1), ("?at=9999-12-31", 2)] {
+        let separator = if path.starts_with('?') { "" } else { "/" };
+        let told = bank.get(&format!("/api/accounts/{escaped}{separator}{path}")).await;
+        let found = if path.starts_with('?') { &told.body } else { &told.body["items"][0] };
+        let id = if path.starts_with('?') { &found["id"] } else { &found["account"] };
+        assert_eq!((told.status, id, &found["version"]), (200, &nasty.into(), &version.into()), "{}", told.body);
+    }
+    for ever in ["from=0001-01-01", "to=9999-12-31", "recorded_from=0001-01-01&recorded_to=9999-12-31T23:59:59Z"] {
+        assert_eq!(
+            bank.get(&format!("/api/audit?{ever}")).await.body["items"].as_array().map(Vec::len),
+            Some(4),
+            "{ever}"
+        );
+    }
+    assert_eq!(bank.get("/api/audit").await.body, all);
+}
+
 /// Shows: each event that is recorded while somebody listens reaches the listener, in the account's order.
 #[tokio::test]
 #[ignore = "needs the bank binary: run scripts/test"]

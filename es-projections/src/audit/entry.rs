@@ -22,7 +22,7 @@ pub struct Entry {
 /// The values in the order of the table's columns.
 pub(crate) fn to_row(recorded: &Recorded, topic: &Arc<str>) -> Vec<Value> {
     let event = &recorded.envelope;
-    let (payload, payload_bytes) = match json_text(event) {
+    let (payload, payload_bytes) = match json_text(event, JSON_DEPTH_MAX) {
         Some(text) => (Value::Json(text.into()), Value::Null),
         None => (Value::Null, event.payload.clone().into()),
     };
@@ -59,25 +59,23 @@ fn text(text: impl Into<Arc<str>>) -> Value {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
-/// The payload as text, where it is JSON that every database takes as such.
-fn json_text(event: &Envelope) -> Option<&str> {
+/// The payload as text, where it is JSON that every database takes as such, and no deeper than that.
+pub(super) fn json_text(event: &Envelope, depth_max: usize) -> Option<&str> {
     let media_type = event.content_type.split(';').next().unwrap_or_default().trim();
     if media_type != "application/json" && !media_type.ends_with("+json") {
         return None;
     }
     let text = std::str::from_utf8(&event.payload).ok()?;
     let valid = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-    (valid && depth(text) <= JSON_DEPTH_MAX).then_some(text)
+    // A short text can't be too deep.
+    (valid && (text.len() <= 2 * depth_max || depth(text) <= depth_max)).then_some(text)
 }
 
 /// Databases read JSON by recursion, each with a limit of its own; this is serde_json's.
-const JSON_DEPTH_MAX: usize = 128;
+pub(super) const JSON_DEPTH_MAX: usize = 128;
 
 /// How deep arrays and objects are nested in valid JSON.
 fn depth(text: &str) -> usize {
-    if text.len() <= 2 * JSON_DEPTH_MAX {
-        return 0; // too short to be too deep
-    }
     let (mut depth, mut deepest) = (0, 0);
     let (mut in_string, mut escaped) = (false, false);
     for byte in text.bytes() {

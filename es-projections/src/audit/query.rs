@@ -202,6 +202,11 @@ impl Query {
         Ok(steps)
     }
 
+    /// The column that the pages are ordered by before all others.
+    pub(super) fn ordered_by(&self) -> &'static str {
+        self.by().columns()[0]
+    }
+
     /// Checks limit and times, and tells where the page begins.
     fn check(&self) -> Result<Option<Vec<Value>>, Error> {
         if !(1..=LIMIT_MAX).contains(&self.limit) {

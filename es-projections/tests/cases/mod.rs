@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod audit;
 pub mod builds;
 pub mod bulk;
+pub mod export;
 pub mod faults;
 pub mod models;
 pub mod parked;
@@ -128,6 +129,7 @@ macro_rules! for_each_case {
                 the_audit_trail_is_verified;
             past:
                 each_version_tells_what_it_changed
+                impossible_questions_about_a_past_are_refused
                 a_state_is_told_as_of_a_version_and_of_either_time
                 what_can_not_be_folded_again_is_told
                 a_past_that_was_changed_is_noticed
@@ -142,6 +144,12 @@ macro_rules! for_each_case {
                 a_trail_of_before_gets_its_indexes_by_a_rebuild
                 impossible_queries_are_refused
                 every_filter_is_served_by_an_index;
+            export:
+                a_line_is_enough_to_prove_its_event
+                an_export_is_the_whole_of_what_was_asked_for
+                what_was_changed_in_an_export_is_found
+                an_export_that_does_not_end_is_none
+                a_manifest_comes_last;
         }
     };
 }

@@ -80,6 +80,52 @@ pub async fn each_version_tells_what_it_changed(url: &str) {
     assert_eq!(error, "limit 0 is not between 1 and 1000");
 }
 
+/// Shows: what can't be asked of a past is refused with the reason, and SQL in what is asked is text like any other.
+pub async fn impossible_questions_about_a_past_are_refused(url: &str) {
+    let (database, mut events) = (connect(url).await, Events::new());
+    let ids = ["a", "b", "'; DROP TABLE bank_audit; --", "\" OR \"1\"=\"1", "a%_\\?$1", "/* ' \" */"];
+    for id in ids {
+        for amount in [5, 7, 2] {
+            events.move_money(id, amount);
+        }
+    }
+    let _worker = trail(&events, &database).await;
+    let query = Query { limit: 2, ..Query::default() };
+    let refused = async |id: &str, query: Query, reason: &str| {
+        let error = past(id).history::<Account>(&database, &query).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        assert!(error.to_string().contains(reason), "{error}");
+    };
+    let cursor = past("a").history::<Account>(&database, &query).await.unwrap().next.unwrap();
+    for limit in [0, 1_001, u32::MAX] {
+        refused("a", Query { limit, ..query.clone() }, &format!("limit {limit} is not between 1 and 1000")).await;
+    }
+    let with = |cursor: &str, order| Query { cursor: Some(cursor.into()), order, ..query.clone() };
+    let other = "is not one of this query";
+    refused("b", with(&cursor, Order::NewestFirst), other).await;
+    refused("a", with(&cursor, Order::OldestFirst), other).await;
+    for rubbish in ["", "x", "'; DROP TABLE bank_audit; --", &format!("{cursor}'"), &format!("{cursor} OR 1=1")] {
+        refused("a", with(rubbish, Order::NewestFirst), other).await;
+    }
+    let of_all = query.run(&database).await.unwrap().next.unwrap();
+    refused("a", with(&of_all, Order::NewestFirst), other).await;
+    for id in ids {
+        let told = past(id).history::<Account>(&database, &Query::default()).await.unwrap();
+        assert_eq!(told.steps.len(), 3, "{id}");
+        assert!(told.steps.iter().all(|step| step.entry.recorded.envelope.stream.id.as_str() == id));
+        let whole = past(id).state_at::<Account>(&database, &At::Version(Version::new(3))).await.unwrap();
+        assert_eq!(balance(whole), Some((14, 3)), "{id}");
+        let error = past(id).state_at::<Account>(&database, &At::Version(Version::new(u64::MAX))).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)) && error.to_string().contains(", only 3"), "{error:?}");
+    }
+    for nobody in ["' OR 1=1 --", "%", "_", "a'"] {
+        assert!(past(nobody).history::<Account>(&database, &Query::default()).await.unwrap().steps.is_empty());
+        let none = past(nobody).state_at::<Account>(&database, &At::Version(Version::new(1))).await.unwrap();
+        assert_eq!(balance(none), None);
+    }
+    assert_eq!(count(&database, "audit").await, 18);
+}
+
 /// Shows: a state as of a version, as it was known at a time, and as it was at a business time, which events come to later.
 pub async fn a_state_is_told_as_of_a_version_and_of_either_time(url: &str) {
     let database = connect(url).await;

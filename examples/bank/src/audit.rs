@@ -16,6 +16,22 @@ use crate::time::{end_of, shown, start_of};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// At most so many events, up to 1000, and where to go on; all unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
+    limit: Option<u32>,
+    /// Go on where an earlier --limit ended, with the same filters
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which events are meant: those that all filters let through.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
     /// Events of this account
     #[arg(long, value_name = "A")]
     account: Option<AggregateKey>,
@@ -52,44 +68,44 @@ pub(crate) struct Args {
     /// Events with this field, as amount=500; may be given several times
     #[arg(long = "field", value_name = "PATH=VALUE")]
     fields: Vec<PayloadField>,
-    /// At most so many events, up to 1000, and where to go on; all unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
-    limit: Option<u32>,
-    /// Go on where an earlier --limit ended, with the same filters
-    #[arg(long, value_name = "CURSOR")]
-    cursor: Option<String>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+}
+
+impl Selection {
+    /// The query for them, the first first. What can't be meant ends the program.
+    pub(crate) fn query(&self) -> Query {
+        for (what, from, to) in [("", self.from, self.to), ("recorded-", self.recorded_from, self.recorded_to)] {
+            if from.zip(to).is_some_and(|(from, to)| from >= to) {
+                wrong_usage(&format!("--{what}from is later than --{what}to: nothing can be between"));
+            }
+        }
+        let query = Query {
+            aggregate: self.account.clone().map(stream),
+            actor: self.actor.clone(),
+            correlation: self.correlation.clone(),
+            causation: self.causation.clone(),
+            caused_by: self.caused_by.clone(),
+            command: self.command.clone(),
+            event_type: self.event_type.clone(),
+            from: self.from,
+            to: self.to,
+            recorded_from: self.recorded_from,
+            recorded_to: self.recorded_to,
+            fields: self.fields.clone(),
+            order: Order::OldestFirst,
+            limit: LIMIT_MAX,
+            cursor: None,
+        };
+        if let Err(unknown) = query.check_type(AccountEvent::TYPES) {
+            wrong_usage(&format!("--type: {unknown}"));
+        }
+        query
+    }
 }
 
 /// Brings the read models up to date and prints the entries, the first first.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let mut query = Query {
-        aggregate: args.account.clone().map(stream),
-        actor: args.actor.clone(),
-        correlation: args.correlation.clone(),
-        causation: args.causation.clone(),
-        caused_by: args.caused_by.clone(),
-        command: args.command.clone(),
-        event_type: args.event_type.clone(),
-        from: args.from,
-        to: args.to,
-        recorded_from: args.recorded_from,
-        recorded_to: args.recorded_to,
-        fields: args.fields.clone(),
-        order: Order::OldestFirst,
-        limit: args.limit.unwrap_or(LIMIT_MAX),
-        cursor: args.cursor.clone(),
-    };
-    for (what, from, to) in [("", args.from, args.to), ("recorded-", args.recorded_from, args.recorded_to)] {
-        if from.zip(to).is_some_and(|(from, to)| from >= to) {
-            wrong_usage(&format!("--{what}from is later than --{what}to: nothing can be between"));
-        }
-    }
-    if let Err(unknown) = query.check_type(AccountEvent::TYPES) {
-        wrong_usage(&format!("--type: {unknown}"));
-    }
+    let mut query = args.selection.query();
+    (query.limit, query.cursor) = (args.limit.unwrap_or(LIMIT_MAX), args.cursor.clone());
     let models = ReadModels::open(options, None).await?;
     models.catch_up().await?;
     let mut out = BufWriter::new(io::stdout().lock());

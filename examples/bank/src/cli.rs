@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
-use crate::{audit, balances, import, log, parked, past, quarantine, rebuild, serve, verify};
+use crate::{audit, balances, export, import, log, parked, past, quarantine, rebuild, serve, verify};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Balances(balances::Args),
     /// Show the audit trail
     Audit(audit::Args),
+    /// Write events of the audit trail to a folder with a manifest of hashes, or check such a folder
+    Export(export::Args),
     /// Show an account as it is, or as it was at a time or a version
     Account(past::AccountArgs),
     /// Show the events of an account, each with what it changed
@@ -102,6 +104,7 @@ async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
         Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
         Some(Command::Balances(args)) => balances::run(&options, &args).await,
         Some(Command::Audit(args)) => audit::run(&options, &args).await,
+        Some(Command::Export(args)) => export::run(&options, &args).await,
         Some(Command::Account(args)) => past::account(&options, &args).await,
         Some(Command::History(args)) => past::history(&options, &args).await,
         Some(Command::Explain(args)) => past::row(&options, &args).await,

@@ -8,6 +8,7 @@ mod audit;
 mod balances;
 mod cli;
 mod domain;
+mod export;
 mod failure;
 mod folder;
 mod http;

@@ -17,7 +17,14 @@ pub(crate) fn end_of(text: &str) -> Result<DateTime<Utc>, String> {
         Named::Moment(time) => time.checked_add_signed(TimeDelta::microseconds(1)),
         Named::Day(day) => day.checked_add_days(Days::new(1)).map(midnight),
     });
-    after?.ok_or_else(|| format!("{text:?} is out of range"))
+    let after = after?.ok_or_else(|| format!("{text:?} is out of range"))?;
+    Ok(after.min(last_stored()))
+}
+
+/// The last moment that a database stores: who writes 9999-12-31 means for ever, and must not be told of a year 10000.
+fn last_stored() -> DateTime<Utc> {
+    let day = NaiveDate::from_ymd_opt(9999, 12, 31).expect("a day");
+    midnight(day) + TimeDelta::days(1) - TimeDelta::microseconds(1)
 }
 
 /// The last moment of what `text` names: a date is meant to its end.
@@ -82,6 +89,7 @@ mod tests {
         }
         assert_eq!(last_of("1993-12-31").unwrap().to_rfc3339(), "1993-12-31T23:59:59.999999+00:00");
         assert_eq!(last_of(noon), start_of(noon));
+        assert_eq!(end_of("9999-12-31").unwrap().to_rfc3339(), "9999-12-31T23:59:59.999999+00:00");
     }
 
     #[test]

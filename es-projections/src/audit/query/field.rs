@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use serde::Serialize;
 use serde_json::{Number, Value};
 
 use crate::error::Error;
@@ -21,7 +22,7 @@ use crate::error::Error;
 /// assert_eq!(reference, PayloadField::new(["transfer", "reference"], "500")?);
 /// # Ok::<(), es_projections::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PayloadField {
     path: Vec<String>,
     value: Value,
