@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 30] = [
+    let wrong: [&[&str]; 34] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -55,6 +55,10 @@ fn usage_is_told_and_has_its_own_status() {
         &["audit", "--type", "paid"],
         &["audit", "--field", "amount"],
         &["audit", "--limit", "1001"],
+        &["prove", "7"],
+        &["prove", "7", "--version", "0"],
+        &["check-proof"],
+        &["serve", "--seal-every", "0"],
         &["export"],
         &["export", "--into", "x", "--check", "x"],
         &["export", "--check", "x", "--csv"],
@@ -67,8 +71,20 @@ fn usage_is_told_and_has_its_own_status() {
         assert_eq!(output(program(args)).status.code(), Some(2), "{args:?}");
     }
     for command in [
-        "serve", "import", "balances", "audit", "export", "account", "history", "explain", "rebuild", "parked",
+        "serve",
+        "import",
+        "balances",
+        "audit",
+        "export",
+        "account",
+        "history",
+        "explain",
+        "rebuild",
+        "parked",
         "verify",
+        "seals",
+        "prove",
+        "check-proof",
     ] {
         let help = output(program(&[command, "--help"]));
         assert!(help.status.success() && text(&help.stdout).contains("Usage: bank"), "{command}");
