@@ -42,6 +42,7 @@ fn futures_are_send(
     send(es_projections::audit::Query::default().run(database));
     send(es_projections::audit::Query::default().explain(database));
     send(events.worker(database).start(cases::support::Balances::default()));
+    send(events.worker(database).verify(cases::support::Balances::default(), |_| {}));
     send(worker.wait_for(&position, soon));
     send(worker.catch_up(soon));
     send(worker.status());

@@ -362,6 +362,25 @@ pub async fn what_a_killed_one_left_is_dropped(url: &str) {
     assert_eq!(balances(&database).await, "a 23/22");
 }
 
+/// Shows: one that has to wait for long, here for who has locked the table, is not taken for dead.
+pub async fn who_waits_is_not_taken_for_dead(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // nobody can lock a table against its readers on SQLite
+    }
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let mut locks = connect(url).await.begin().await.unwrap();
+    locks.execute(&format!("LOCK TABLE {}", database.table_name("balances")), &[]).await.unwrap();
+    let worker = events.worker(&connect(url).await);
+    let verifying = tokio::spawn(async move { worker.verify(Balances::default(), quiet).await });
+    tokio::time::sleep(7 * SILENCE).await;
+    locks.rollback().await.unwrap();
+    assert_equal(&verifying.await.unwrap().unwrap_or_else(|error| panic!("{}", chain(&error))));
+}
+
 /// Shows: of two at a time the earlier one ends with an error, not with a verdict on half of the other's copy.
 pub async fn of_two_the_later_one_goes_on(url: &str) {
     let database = connect(url).await;
@@ -397,7 +416,7 @@ fn stream(id: &str) -> StreamId {
     StreamId { category: "account".into(), id: key(id) }
 }
 
-/// Balances that can't take the second event of some accounts.
+/// Balances that can't take the second event of some accounts, and keep nothing of the idle.
 struct Failing {
     balances: Balances,
     of: Vec<&'static str>,
@@ -420,7 +439,8 @@ impl Projection for Failing {
         if events.iter().any(fails) {
             return Err("the second".into());
         }
-        self.balances.project(tx, events).await
+        let busy = events.iter().filter(|event| event.envelope.stream.id.as_str() != "idle");
+        self.balances.project(tx, &busy.cloned().collect::<Vec<_>>()).await
     }
 }
 
@@ -428,7 +448,7 @@ impl Projection for Failing {
 pub async fn what_is_parked_or_left_out_is_so_in_the_replay(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
-    for id in ["a", "b", "c"] {
+    for id in ["a", "b", "c", "idle"] {
         for amount in [5, 7, 2] {
             events.add(id, &[amount]);
         }
@@ -459,6 +479,10 @@ pub async fn what_is_parked_or_left_out_is_so_in_the_replay(url: &str) {
     let told: Vec<_> = verified.differences().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].starts_with("balances c: balance is 14, replayed 5"), "{told:?}");
     assert_eq!(database.parked("balances", 10).await.unwrap().len(), 1, "the live one's are what they were");
+    // Though no row tells.
+    let sicker = Failing { balances: Balances::default(), of: vec!["idle"] };
+    let verified = verify(&events.worker(&database).park_after(0), sicker).await;
+    assert_eq!((verified.verdict(), verified.differences().count()), (Verdict::Differs, 0));
 }
 
 /// Shows: what an operator has folded in while it is verified is in the replay as well.
