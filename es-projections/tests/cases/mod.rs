@@ -126,6 +126,7 @@ macro_rules! for_each_case {
                 nothing_compared_is_not_equal
                 a_log_that_lost_its_tail_is_told
                 a_rebuild_beside_it_does_no_harm
+                a_switch_while_it_is_compared_does_no_harm
                 the_audit_trail_is_verified;
             past:
                 each_version_tells_what_it_changed

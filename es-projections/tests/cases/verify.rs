@@ -14,6 +14,7 @@ use es_projections::{
 };
 
 use super::accounts::model;
+use super::builds::meanwhile;
 use super::support::*;
 
 const SILENCE: Duration = Duration::from_secs(1);
@@ -397,13 +398,10 @@ pub async fn of_two_the_later_one_goes_on(url: &str) {
             return; // it is complete for the last time at the second, and compared next
         }
         let (url, log, source) = (url.clone(), log.clone(), source.clone());
-        let run = move || {
-            tokio::runtime::Runtime::new().unwrap().block_on(async {
-                let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]);
-                killed(&worker, &url).await;
-            })
-        };
-        std::thread::spawn(run).join().unwrap();
+        meanwhile(async move {
+            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]);
+            killed(&worker, &url).await;
+        });
     };
     let error = worker.verify(Balances::default(), another).await.unwrap_err();
     assert!(error.is_fenced(), "{}", chain(&error));
@@ -505,13 +503,10 @@ pub async fn what_goes_on_meanwhile_is_replayed(url: &str) {
         reports += 1;
         if reports == 1 {
             let url = other.clone();
-            let run = move || {
-                tokio::runtime::Runtime::new().unwrap().block_on(async {
-                    let resumed = connect(&url).await.retry_parked("balances", &stream("a"), SOON).await.unwrap();
-                    assert_eq!(resumed, Resumed::Done);
-                })
-            };
-            std::thread::spawn(run).join().unwrap();
+            meanwhile(async move {
+                let resumed = connect(&url).await.retry_parked("balances", &stream("a"), SOON).await.unwrap();
+                assert_eq!(resumed, Resumed::Done);
+            });
         }
     };
     let worker = events.worker(&database);
@@ -592,6 +587,34 @@ pub async fn a_rebuild_beside_it_does_no_harm(url: &str) {
     assert!(rebuilt > 0 && verified > 0, "{rebuilt} {verified}");
     caught_up(&live).await;
     assert_equal(&verify(&worker, model()).await);
+}
+
+/// Shows: a rebuild can't take the live one's place while that is compared, or what is compared is the one before still.
+pub async fn a_switch_while_it_is_compared_does_no_harm(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(5 * SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let (other, log, source) = (url.to_owned(), events.log.clone(), events.source.clone());
+    let mut reports = 0;
+    let rebuild = move |_| {
+        reports += 1;
+        if reports != 2 {
+            return; // it is complete for the last time at the second, and compared next
+        }
+        let (url, log, source) = (other.clone(), log.clone(), source.clone());
+        meanwhile(async move {
+            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]).name("another process");
+            let rebuild = worker.rebuild(Balances::default(), Check::Equal, quiet);
+            let rebuilt = tokio::time::timeout(Duration::from_secs(2), rebuild).await;
+            assert_eq!(rebuilt.is_err(), url.starts_with("postgres"), "there it waits");
+        });
+    };
+    let verified = events.worker(&database).verify(Balances::default(), rebuild).await;
+    assert_equal(&verified.unwrap_or_else(|error| panic!("{}", chain(&error))));
+    let position = events.add("a", &[3]);
+    live.wait_for(&position, SOON).await.unwrap();
 }
 
 /// Shows: each column of the audit trail is compared with the log.
