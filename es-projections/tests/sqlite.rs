@@ -45,6 +45,7 @@ fn futures_are_send(
     send(es_projections::audit::export(database, &query, Default::default(), folder, |_| ()));
     send(es_projections::audit::check_export(folder));
     send(events.worker(database).start(cases::support::Balances::default()));
+    send(events.worker(database).verify(cases::support::Balances::default(), |_| {}));
     send(worker.wait_for(&position, soon));
     send(worker.catch_up(soon));
     send(worker.status());

@@ -107,3 +107,76 @@ impl Chain {
         Some(self.heads.entry(id.clone()).or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{StreamId, Version};
+
+    fn event(id: &str, version: u64, previous: u8, hash: u8) -> Envelope {
+        let id = AggregateKey::new(id).unwrap();
+        Envelope {
+            context: "test".into(),
+            stream: StreamId { category: "counter".into(), id },
+            version: Version::new(version),
+            event_id: uuid::Uuid::nil().into(),
+            event_type: "added".into(),
+            schema_version: 1,
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+            occurred_at: chrono::DateTime::UNIX_EPOCH,
+            command_id: crate::CommandId::new("c").unwrap(),
+            command_hash: crate::CommandHash::default(),
+            correlation_id: crate::CorrelationId::new("c").unwrap(),
+            causation_id: None,
+            actor: None,
+            traceparent: None,
+            content_type: "application/json".into(),
+            payload: "{}".into(),
+            previous_hash: EventHash([previous; 32]),
+            hash: EventHash([hash; 32]),
+        }
+    }
+
+    /// What a chain that has taken the first two events of `a` says of the next one.
+    fn next(next: Envelope) -> Option<String> {
+        let mut chain = Chain::new(Part::ALL, 10);
+        assert_eq!(chain.event(&event("a", 1, 0, 1)), None);
+        assert_eq!(chain.event(&event("b", 1, 0, 7)), None);
+        assert_eq!(chain.event(&event("a", 2, 1, 2)), None);
+        chain.event(&next)
+    }
+
+    #[test]
+    fn each_break_is_told_by_itself() {
+        assert_eq!(next(event("a", 3, 2, 3)), None);
+        assert_eq!(next(event("b", 2, 7, 8)), None);
+        let told = |event| next(event).expect("it does not follow");
+        insta::assert_snapshot!(told(event("a", 4, 2, 3)), @"version 3 is missing before it");
+        insta::assert_snapshot!(told(event("a", 6, 2, 3)), @"versions 3 to 5 are missing before it");
+        insta::assert_snapshot!(told(event("a", 2, 1, 3)), @"the aggregate is at version 2 already: this is a fork or a copy");
+        insta::assert_snapshot!(told(event("a", 3, 1, 3)), @"the previous event's hash that it names is not that of the version before it");
+        insta::assert_snapshot!(told(event("c", 1, 1, 3)), @"the previous event's hash that it names is not that of the version before it");
+    }
+
+    #[test]
+    fn an_erasure_names_the_last_event() {
+        let erased = |version, last| {
+            let mut chain = Chain::new(Part::ALL, 10);
+            assert_eq!(chain.event(&event("a", 1, 0, 1)), None);
+            assert_eq!(chain.event(&event("a", 2, 1, 2)), None);
+            let wrong = chain.erased(&event("a", version, last, 9));
+            (wrong.is_some(), chain.erased)
+        };
+        assert_eq!(erased(2, 2), (false, 0), "both are there still");
+        assert_eq!(erased(5, 5), (false, 3), "three are gone");
+        assert_eq!(erased(2, 1), (true, 0), "another hash");
+        assert_eq!(erased(1, 1), (true, 0), "it has a later one");
+        // Once more: only what came after the first time is gone.
+        let mut chain = Chain::new(Part::ALL, 10);
+        assert_eq!(chain.erased(&event("a", 5, 5, 6)), None);
+        assert_eq!(chain.event(&event("a", 6, 5, 7)), None);
+        assert_eq!(chain.erased(&event("a", 8, 8, 9)), None);
+        assert_eq!(chain.erased, 7);
+        assert!(chain.erased(&event("a", 8, 8, 9)).is_some(), "twice the same");
+    }
+}

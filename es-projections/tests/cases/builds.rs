@@ -223,8 +223,8 @@ pub async fn a_read_model_as_of_a_cut_holds_what_is_before_it(url: &str) {
     assert_eq!(error, r#"there is no cut "may": save one with `Worker::save_cut`"#);
 }
 
-/// Runs something to its end in the midst of a rebuild, which waits for it.
-fn meanwhile(work: impl Future<Output = ()> + Send + 'static) {
+/// Runs something to its end in the midst of a rebuild or a verification, which waits for it.
+pub fn meanwhile(work: impl Future<Output = ()> + Send + 'static) {
     let run = move || tokio::runtime::Runtime::new().unwrap().block_on(work);
     std::thread::spawn(run).join().unwrap();
 }

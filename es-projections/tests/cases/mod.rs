@@ -120,12 +120,14 @@ macro_rules! for_each_case {
                 who_does_not_share_goes_on_while_it_is_verified
                 any_number_of_workers_gives_the_same_state
                 what_a_killed_one_left_is_dropped
+                who_waits_is_not_taken_for_dead
                 of_two_the_later_one_goes_on
                 what_is_parked_or_left_out_is_so_in_the_replay
                 what_goes_on_meanwhile_is_replayed
                 nothing_compared_is_not_equal
                 a_log_that_lost_its_tail_is_told
                 a_rebuild_beside_it_does_no_harm
+                a_switch_while_it_is_compared_does_no_harm
                 the_audit_trail_is_verified;
             past:
                 each_version_tells_what_it_changed

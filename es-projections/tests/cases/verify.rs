@@ -14,6 +14,7 @@ use es_projections::{
 };
 
 use super::accounts::model;
+use super::builds::meanwhile;
 use super::support::*;
 
 const SILENCE: Duration = Duration::from_secs(1);
@@ -362,6 +363,25 @@ pub async fn what_a_killed_one_left_is_dropped(url: &str) {
     assert_eq!(balances(&database).await, "a 23/22");
 }
 
+/// Shows: one that has to wait for long, here for who has locked the table, is not taken for dead.
+pub async fn who_waits_is_not_taken_for_dead(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // nobody can lock a table against its readers on SQLite
+    }
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let mut locks = connect(url).await.begin().await.unwrap();
+    locks.execute(&format!("LOCK TABLE {}", database.table_name("balances")), &[]).await.unwrap();
+    let worker = events.worker(&connect(url).await);
+    let verifying = tokio::spawn(async move { worker.verify(Balances::default(), quiet).await });
+    tokio::time::sleep(7 * SILENCE).await;
+    locks.rollback().await.unwrap();
+    assert_equal(&verifying.await.unwrap().unwrap_or_else(|error| panic!("{}", chain(&error))));
+}
+
 /// Shows: of two at a time the earlier one ends with an error, not with a verdict on half of the other's copy.
 pub async fn of_two_the_later_one_goes_on(url: &str) {
     let database = connect(url).await;
@@ -378,13 +398,10 @@ pub async fn of_two_the_later_one_goes_on(url: &str) {
             return; // it is complete for the last time at the second, and compared next
         }
         let (url, log, source) = (url.clone(), log.clone(), source.clone());
-        let run = move || {
-            tokio::runtime::Runtime::new().unwrap().block_on(async {
-                let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]);
-                killed(&worker, &url).await;
-            })
-        };
-        std::thread::spawn(run).join().unwrap();
+        meanwhile(async move {
+            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]);
+            killed(&worker, &url).await;
+        });
     };
     let error = worker.verify(Balances::default(), another).await.unwrap_err();
     assert!(error.is_fenced(), "{}", chain(&error));
@@ -397,7 +414,7 @@ fn stream(id: &str) -> StreamId {
     StreamId { category: "account".into(), id: key(id) }
 }
 
-/// Balances that can't take the second event of some accounts.
+/// Balances that can't take the second event of some accounts, and keep nothing of the idle.
 struct Failing {
     balances: Balances,
     of: Vec<&'static str>,
@@ -420,7 +437,8 @@ impl Projection for Failing {
         if events.iter().any(fails) {
             return Err("the second".into());
         }
-        self.balances.project(tx, events).await
+        let busy = events.iter().filter(|event| event.envelope.stream.id.as_str() != "idle");
+        self.balances.project(tx, &busy.cloned().collect::<Vec<_>>()).await
     }
 }
 
@@ -428,7 +446,7 @@ impl Projection for Failing {
 pub async fn what_is_parked_or_left_out_is_so_in_the_replay(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();
-    for id in ["a", "b", "c"] {
+    for id in ["a", "b", "c", "idle"] {
         for amount in [5, 7, 2] {
             events.add(id, &[amount]);
         }
@@ -459,6 +477,10 @@ pub async fn what_is_parked_or_left_out_is_so_in_the_replay(url: &str) {
     let told: Vec<_> = verified.differences().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].starts_with("balances c: balance is 14, replayed 5"), "{told:?}");
     assert_eq!(database.parked("balances", 10).await.unwrap().len(), 1, "the live one's are what they were");
+    // Though no row tells.
+    let sicker = Failing { balances: Balances::default(), of: vec!["idle"] };
+    let verified = verify(&events.worker(&database).park_after(0), sicker).await;
+    assert_eq!((verified.verdict(), verified.differences().count()), (Verdict::Differs, 0));
 }
 
 /// Shows: what an operator has folded in while it is verified is in the replay as well.
@@ -481,13 +503,10 @@ pub async fn what_goes_on_meanwhile_is_replayed(url: &str) {
         reports += 1;
         if reports == 1 {
             let url = other.clone();
-            let run = move || {
-                tokio::runtime::Runtime::new().unwrap().block_on(async {
-                    let resumed = connect(&url).await.retry_parked("balances", &stream("a"), SOON).await.unwrap();
-                    assert_eq!(resumed, Resumed::Done);
-                })
-            };
-            std::thread::spawn(run).join().unwrap();
+            meanwhile(async move {
+                let resumed = connect(&url).await.retry_parked("balances", &stream("a"), SOON).await.unwrap();
+                assert_eq!(resumed, Resumed::Done);
+            });
         }
     };
     let worker = events.worker(&database);
@@ -568,6 +587,34 @@ pub async fn a_rebuild_beside_it_does_no_harm(url: &str) {
     assert!(rebuilt > 0 && verified > 0, "{rebuilt} {verified}");
     caught_up(&live).await;
     assert_equal(&verify(&worker, model()).await);
+}
+
+/// Shows: a rebuild can't take the live one's place while that is compared, or what is compared is the one before still.
+pub async fn a_switch_while_it_is_compared_does_no_harm(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(5 * SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let (other, log, source) = (url.to_owned(), events.log.clone(), events.source.clone());
+    let mut reports = 0;
+    let rebuild = move |_| {
+        reports += 1;
+        if reports != 2 {
+            return; // it is complete for the last time at the second, and compared next
+        }
+        let (url, log, source) = (other.clone(), log.clone(), source.clone());
+        meanwhile(async move {
+            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]).name("another process");
+            let rebuild = worker.rebuild(Balances::default(), Check::Equal, quiet);
+            let rebuilt = tokio::time::timeout(Duration::from_secs(2), rebuild).await;
+            assert_eq!(rebuilt.is_err(), url.starts_with("postgres"), "there it waits");
+        });
+    };
+    let verified = events.worker(&database).verify(Balances::default(), rebuild).await;
+    assert_equal(&verified.unwrap_or_else(|error| panic!("{}", chain(&error))));
+    let position = events.add("a", &[3]);
+    live.wait_for(&position, SOON).await.unwrap();
 }
 
 /// Shows: each column of the audit trail is compared with the log.
