@@ -86,7 +86,7 @@ pub enum TopicKind {
     Replies,
     /// States, checkpoints and command ids, made of the events: compacted, never shortened otherwise.
     Snapshots,
-    /// Hashes and signatures of the events: compacted, never shortened.
+    /// Hashes and signatures of the events: neither compacted nor shortened.
     Seals,
 }
 

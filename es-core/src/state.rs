@@ -413,8 +413,10 @@ impl<A: Handle + Apply> PartitionState<A> {
 
     /// An aggregate that was erased goes on from nothing, with the next version.
     fn replay_erased(&mut self, erased: &Recorded) -> Result<(), StoreError> {
-        let Envelope { stream, version, previous_hash, .. } = &erased.envelope;
-        if self.entry(&stream.id)?.contains(erased.offset) {
+        let Envelope { stream, version, previous_hash, recorded_at, .. } = &erased.envelope;
+        self.last_recorded_ms = self.last_recorded_ms.max(recorded_at.timestamp_millis());
+        let before = self.entry(&stream.id)?;
+        if before.contains(erased.offset) || before.version > *version {
             return Ok(());
         }
         let entry = Entry { version: *version, head: *previous_hash, offset: erased.offset, ..Entry::default() };

@@ -52,13 +52,14 @@ use std::sync::Arc;
 
 use crate::envelope::Envelope;
 use crate::ids::{StreamId, Version};
-use crate::log::{Log, LogError, LogErrorKind};
+use crate::log::{Log, LogError};
 use crate::partition::partition_of;
 use crate::reader::{Checkpoint, EventSource, PartitionReader};
 use crate::scan::Scan;
-use crate::seal::topic::{SealsPartition, Unsound};
+use crate::seal::topic::SealsPartition;
 use crate::seal::{NotProven, Proof, PublicKey, Seal, sealed_of};
 pub use report::{Erased, Finding, Progress, Report, Sealed, Verified, Wrong};
+use survey::Survey;
 use walk::Walk;
 
 /// What verifies the events of an aggregate type.
@@ -128,19 +129,15 @@ impl Verifier {
         Proof::make(event, &seals, keys).await
     }
 
-    /// The newest signed note of each partition that has any: what an auditor keeps.
+    /// The newest signed note that is right of each partition that has any: what an auditor keeps.
     ///
     /// # Errors
-    /// When the log can't be read, or a note at the end of the seals topic is not right.
+    /// When the log can't be read.
     pub async fn newest_notes(&self) -> Result<Vec<String>, LogError> {
         let mut notes = Vec::new();
         for partition in 0..self.source.partitions {
             let Some((seals, keys)) = self.seals_of(partition) else { continue };
-            let last = seals.last(keys).await.map_err(|unsound| match unsound {
-                Unsound::Log(error) => error,
-                unsound => LogError::new(LogErrorKind::Lost, "the last seal is not sound").with_source(unsound),
-            })?;
-            notes.extend(last.map(|last| last.note));
+            notes.extend(Survey::read(&seals, keys, &self.source).await?.note);
         }
         Ok(notes)
     }

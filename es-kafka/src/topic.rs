@@ -252,7 +252,8 @@ fn verify_passing(topic: &str, settings: &Settings, retention_ms: u64) -> Result
 
 fn new_settings(kind: TopicKind, replicas: usize, batch_bytes: usize) -> NewSettings {
     let mut settings = vec![
-        ("cleanup.policy", "compact".into()),
+        // Of seals nothing is ever replaced: a record with the key of another would only take that away.
+        ("cleanup.policy", if kind == TopicKind::Seals { "delete" } else { "compact" }.into()),
         ("retention.ms", "-1".into()),
         ("retention.bytes", "-1".into()),
         ("min.insync.replicas", if replicas >= REPLICAS { "2" } else { "1" }.into()),
@@ -262,6 +263,7 @@ fn new_settings(kind: TopicKind, replicas: usize, batch_bytes: usize) -> NewSett
     ];
     match kind {
         TopicKind::Snapshots => settings.extend(SNAPSHOTS.map(|(name, value)| (name, value.to_owned()))),
+        TopicKind::Seals => {}
         _ => settings.push(("min.compaction.lag.ms", COMPACTION_LAG_MS.to_string())),
     }
     settings

@@ -94,6 +94,25 @@ async fn a_snapshots_topic_is_made_to_be_compacted_soon_and_refused_where_it_cou
 
 #[tokio::test]
 #[ignore = "needs Kafka: run scripts/test"]
+async fn a_seals_topic_is_made_to_keep_all_and_refused_where_it_could_lose_any() {
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let seals = || TopicSpec { kind: TopicKind::Seals, ..events("account") };
+    let topic = seals();
+    log.prepare(&topic).await.unwrap();
+    let settings = settings(&kafka.bootstrap(), &topic.name).await;
+    for (name, value) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+        assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    log.prepare(&topic).await.unwrap();
+    let topic = seals();
+    create(kafka, &topic.name, &[("cleanup.policy", "delete")]).await;
+    let message = log.prepare(&topic).await.unwrap_err().to_string();
+    assert!(message.contains("not fit for seals") && message.contains("removes seals"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
 async fn two_processes_can_make_a_topic_at_the_same_time() {
     let kafka = Kafka::shared().await;
     let (one, other) = tokio::join!(connect(kafka), connect(kafka));
@@ -110,8 +129,13 @@ async fn with_three_brokers_a_topic_has_three_replicas_and_two_must_be_in_sync()
     let kafka = KafkaCluster::start().await;
     let (bootstrap, log) = (kafka.bootstrap(), connect_with(KafkaConfig::new(kafka.bootstrap())).await);
     for _ in 0..5 {
-        let kinds =
-            [TopicKind::Events, TopicKind::Snapshots, TopicKind::Commands { retention_ms: 1_000 }, TopicKind::Replies];
+        let kinds = [
+            TopicKind::Events,
+            TopicKind::Snapshots,
+            TopicKind::Seals,
+            TopicKind::Commands { retention_ms: 1_000 },
+            TopicKind::Replies,
+        ];
         for kind in kinds {
             let topic = TopicSpec { kind, ..events("account") };
             log.prepare(&topic).await.unwrap();

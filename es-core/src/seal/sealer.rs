@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::future::select_all;
+use futures::future::{join_all, select_all};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::key::PublicKey;
 use super::note::Seal;
-use super::topic::{Last, SealsPartition, Unsound, leaves_record, note_record};
+use super::topic::{SealsPartition, Unsound, leaves_record, note_record};
 use super::tree::{Tree, TreeHash, leaf_hash};
 use super::{Sealing, origin, sealed_of};
 use crate::clock::Clock;
@@ -27,7 +27,9 @@ use crate::scan::Scan;
 const LEAVES_MAX: usize = 8_192;
 /// The pauses after failures: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-/// How long an append may take.
+/// The shortest and the longest time between two seals.
+const EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(24 * 3600));
+/// How long an append may take, and looking for the last note.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long the last notes may take when the engine stops.
 const FINISH: Duration = Duration::from_secs(5);
@@ -56,11 +58,16 @@ enum Failed {
     Topic(#[from] Unsound),
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("the last note is about {0}, this is {1}: the log or the seals were made anew")]
+    #[error("the last note is about {0}, this is {1}: it belongs to another partition, or topic")]
     Origin(String, String),
+    #[error(
+        "this process signed {signed} events, and the seals tell of {found}: they were cut off or changed; restore them, or \
+         see who did it and start the process anew"
+    )]
+    Shortened { signed: u64, found: u64 },
     #[error("appending seals")]
     Append(#[from] AppendError),
-    #[error("appending seals took longer than {DEADLINE:?}")]
+    #[error("reading or appending seals took longer than {DEADLINE:?}")]
     Deadline,
 }
 
@@ -82,30 +89,41 @@ struct Pause {
     until: Instant,
 }
 
+/// What the task knows of the partitions.
+#[derive(Default)]
+struct Known {
+    /// Those that are being sealed.
+    lines: BTreeMap<u32, Line>,
+    pauses: BTreeMap<u32, Pause>,
+    /// Size and root of what this process signed last: it signs nothing that does not go on from there.
+    signed: BTreeMap<u32, (u64, TreeHash)>,
+}
+
 impl Sealer {
     pub(crate) async fn run(self) {
-        let (mut lines, mut pauses) = (BTreeMap::new(), BTreeMap::new());
+        let mut known = Known::default();
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {}
-            () = self.seal(&mut lines, &mut pauses) => {}
+            () = self.seal(&mut known) => {}
         }
-        let _ = timeout(FINISH, self.finish(lines)).await; // what is not sealed now is sealed by the next owner
+        let _ = timeout(FINISH, self.finish(known.lines)).await; // what is not sealed now is sealed by the next owner
     }
 
     /// Seals for ever.
     ///
     /// # Cancel safety
     /// Leaves that were being written stay among those that are not, and are written again.
-    async fn seal(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) {
-        let mut tick = interval_at(Instant::now() + self.sealing.every, self.sealing.every);
+    async fn seal(&self, known: &mut Known) {
+        let every = self.sealing.every.clamp(EVERY.0, EVERY.1);
+        let mut tick = interval_at(Instant::now() + every, every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.update(lines, pauses).await;
-            let mut reader = match self.read(lines).await {
+            self.update(known).await;
+            let mut reader = match self.read(&known.lines).await {
                 Ok(reader) => reader,
                 Err(error) => {
-                    self.fail_all(lines, pauses, &error.into());
+                    self.fail_all(known, &error.into());
                     continue;
                 }
             };
@@ -113,15 +131,15 @@ impl Sealer {
             loop {
                 let batch = tokio::select! {
                     biased;
-                    () = self.changed(lines, pauses) => break,
+                    () = self.changed(known) => break,
                     _ = tick.tick() => None,
                     batch = next_of(&mut reader) => Some(batch),
                 };
                 let whole = match batch {
-                    None => self.seal_all(lines, pauses).await,
-                    Some(Ok(batch)) => self.take(batch, lines, pauses).await,
+                    None => self.seal_all(known).await,
+                    Some(Ok(batch)) => self.take(batch, known).await,
                     Some(Err(error)) => {
-                        self.fail_all(lines, pauses, &error.into());
+                        self.fail_all(known, &error.into());
                         false
                     }
                 };
@@ -142,7 +160,7 @@ impl Sealer {
     }
 
     /// Waits until other partitions are to be sealed.
-    async fn changed(&self, lines: &BTreeMap<u32, Line>, pauses: &BTreeMap<u32, Pause>) {
+    async fn changed(&self, Known { lines, pauses, .. }: &Known) {
         let mut statuses: Vec<_> = self.owned.iter().map(|owned| owned.status.clone()).collect();
         loop {
             statuses.retain_mut(|status| {
@@ -167,32 +185,35 @@ impl Sealer {
     }
 
     /// Drops what others own now, and begins with what is owned here.
-    async fn update(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) {
+    async fn update(&self, known: &mut Known) {
         let served: Vec<_> = self.served().collect();
-        lines.retain(|partition, _| served.contains(partition));
-        pauses.retain(|partition, _| served.contains(partition));
+        known.lines.retain(|partition, _| served.contains(partition));
+        known.pauses.retain(|partition, _| served.contains(partition));
         for partition in served {
             let now = Instant::now();
-            if lines.contains_key(&partition) || pauses.get(&partition).is_some_and(|pause| pause.until > now) {
+            if known.lines.contains_key(&partition)
+                || known.pauses.get(&partition).is_some_and(|pause| pause.until > now)
+            {
                 continue;
             }
-            match self.resume(partition).await {
+            let signed = known.signed.get(&partition).copied();
+            match timeout(DEADLINE, self.resume(partition, signed)).await.unwrap_or(Err(Failed::Deadline)) {
                 Ok(line) => {
                     self.show(partition, &line);
-                    lines.insert(partition, line);
+                    known.lines.insert(partition, line);
                 }
-                Err(error) => self.fail(partition, pauses, &error),
+                Err(error) => self.fail(partition, &mut known.pauses, &error),
             }
         }
     }
 
-    /// Where the last note ends, whoever signed it.
-    async fn resume(&self, partition: u32) -> Result<Line, Failed> {
+    /// Where the last note ends, whoever signed it, but not before what this process has `signed`.
+    async fn resume(&self, partition: u32, signed: Option<(u64, TreeHash)>) -> Result<Line, Failed> {
         let keys: Vec<PublicKey> =
             std::iter::once(self.sealing.key.public()).chain(self.sealing.trusted.iter().cloned()).collect();
         let (reader, tree) = match self.seals(partition).last(&keys).await? {
             None => (PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default()), Tree::default()),
-            Some(Last { seal, tree, .. }) => {
+            Some((seal, tree)) => {
                 let here = origin(&self.source, partition, seal.reader.log_id);
                 if seal.origin != here {
                     return Err(Failed::Origin(seal.origin, here));
@@ -201,6 +222,11 @@ impl Sealer {
                 (PartitionReader::resume(self.source.clone(), partition, &seal.reader), tree)
             }
         };
+        if let Some((size, root)) = signed
+            && (tree.size() < size || tree.size() == size && tree.root() != root)
+        {
+            return Err(Failed::Shortened { signed: size, found: tree.size() });
+        }
         Ok(Line { reader, sealed: tree.size(), tree, unwritten: Vec::new(), writer: fastrand::u64(..) })
     }
 
@@ -214,51 +240,41 @@ impl Sealer {
     }
 
     /// Whether all went well.
-    async fn take(&self, batch: Batch, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) -> bool {
+    async fn take(&self, batch: Batch, known: &mut Known) -> bool {
         let partition = batch.partition;
-        let Some(line) = lines.get_mut(&partition) else { return true };
+        let Some(line) = known.lines.get_mut(&partition) else { return true };
         let taken = async {
             line.take(batch)?;
             if line.unwritten.len() >= LEAVES_MAX { self.write(partition, line, false).await } else { Ok(()) }
         };
         let taken = taken.await;
         self.show(partition, line);
-        self.settle(partition, taken, lines, pauses)
+        self.settle(partition, taken, known)
     }
 
     /// Whether all went well.
-    async fn seal_all(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>) -> bool {
+    async fn seal_all(&self, known: &mut Known) -> bool {
         let mut whole = true;
-        let due: Vec<_> =
-            lines.iter().filter(|(_, line)| line.tree.size() > line.sealed).map(|(partition, _)| *partition).collect();
-        for partition in due {
-            let Some(line) = lines.get_mut(&partition) else { continue };
+        let due = known.lines.iter().filter(|(_, line)| line.tree.size() > line.sealed);
+        for partition in due.map(|(partition, _)| *partition).collect::<Vec<_>>() {
+            let Some(line) = known.lines.get_mut(&partition) else { continue };
             let written = self.write(partition, line, true).await;
+            if written.is_ok() {
+                known.signed.insert(partition, (line.tree.size(), line.tree.root()));
+                known.pauses.remove(&partition);
+            }
             self.show(partition, line);
-            whole &= self.settle(partition, written, lines, pauses);
+            whole &= self.settle(partition, written, known);
         }
         whole
     }
 
     /// After a failure the topic tells what is there: the partition is resumed.
-    fn settle(
-        &self,
-        partition: u32,
-        done: Result<(), Failed>,
-        lines: &mut BTreeMap<u32, Line>,
-        pauses: &mut BTreeMap<u32, Pause>,
-    ) -> bool {
-        match done {
-            Ok(()) => {
-                pauses.remove(&partition);
-                true
-            }
-            Err(error) => {
-                lines.remove(&partition);
-                self.fail(partition, pauses, &error);
-                false
-            }
-        }
+    fn settle(&self, partition: u32, done: Result<(), Failed>, known: &mut Known) -> bool {
+        let Err(error) = done else { return true };
+        known.lines.remove(&partition);
+        self.fail(partition, &mut known.pauses, &error);
+        false
     }
 
     /// Writes the leaves that are not in the topic, and a note if asked for.
@@ -297,31 +313,34 @@ impl Sealer {
     }
 
     /// The engine stops: seals what the owners appended last.
-    async fn finish(&self, mut lines: BTreeMap<u32, Line>) {
-        for owned in &self.owned {
-            let mut status = owned.status.clone();
-            let _ = status.wait_for(|status| *status != OwnerState::Serving).await;
-        }
-        for (partition, line) in &mut lines {
-            line.writer = fastrand::u64(..); // an append may have been given up half way
-            let finished = async {
-                let end = self.log.bounds(&self.source.topic, *partition).await?.end;
-                let mut rest =
-                    Scan::open(self.log.as_ref(), &self.source.topic, *partition, line.reader.next(), end).await?;
-                while let Some(records) = rest.next().await? {
-                    line.take(Batch { partition: *partition, records, next: 0 })?;
-                }
-                if line.tree.size() > line.sealed { self.write(*partition, line, true).await } else { Ok(()) }
-            };
-            if let Err(error) = finished.await {
-                self.tell(*partition, &error);
+    async fn finish(&self, lines: BTreeMap<u32, Line>) {
+        join_all(lines.into_iter().map(async |(partition, line)| {
+            if let Err(error) = self.finish_one(partition, line).await {
+                self.tell(partition, &error);
             }
-        }
+        }))
+        .await;
     }
 
-    fn fail_all(&self, lines: &mut BTreeMap<u32, Line>, pauses: &mut BTreeMap<u32, Pause>, error: &Failed) {
-        for partition in std::mem::take(lines).into_keys() {
-            self.fail(partition, pauses, error);
+    async fn finish_one(&self, partition: u32, mut line: Line) -> Result<(), Failed> {
+        let mut status = self.owned[partition as usize].status.clone();
+        let _ = status.wait_for(|status| *status != OwnerState::Serving).await;
+        line.writer = fastrand::u64(..); // an append may have been given up half way
+        let (log, topic) = (self.log.as_ref(), &self.source.topic);
+        let end = log.bounds(topic, partition).await?.end;
+        let mut rest = Scan::open(log, topic, partition, line.reader.next(), end).await?;
+        while let Some(records) = rest.next().await? {
+            line.take(Batch { partition, records, next: 0 })?;
+            if line.unwritten.len() >= LEAVES_MAX {
+                self.write(partition, &mut line, false).await?;
+            }
+        }
+        if line.tree.size() > line.sealed { self.write(partition, &mut line, true).await } else { Ok(()) }
+    }
+
+    fn fail_all(&self, known: &mut Known, error: &Failed) {
+        for partition in std::mem::take(&mut known.lines).into_keys() {
+            self.fail(partition, &mut known.pauses, error);
         }
     }
 

@@ -42,14 +42,16 @@ pub(crate) enum Kept {
     Leaves { from: u64, leaves: Vec<TreeHash> },
     /// A signed note, and the roots of the subtrees of its tree.
     Note { note: String, subtrees: Bytes },
-    /// Nothing of ours.
+    /// A tombstone, with which somebody cleaned up.
+    Nothing,
+    /// Not ours.
     Foreign,
 }
 
 impl Kept {
     pub(crate) fn decode(record: &Record) -> Self {
         let key = str::from_utf8(&record.key).unwrap_or_default();
-        let Some(value) = &record.value else { return Self::Foreign };
+        let Some(value) = &record.value else { return Self::Nothing };
         if let Some(span) = key.strip_prefix("v1/leaves/") {
             let from = span.split_once('-').and_then(|(from, _)| from.parse().ok());
             return match (from, value.as_chunks()) {
@@ -103,34 +105,39 @@ pub(crate) enum Unsound {
     Log(#[from] LogError),
 }
 
-/// The last note.
-#[derive(Debug)]
-pub(crate) struct Last {
-    pub(crate) seal: Seal,
-    pub(crate) tree: Tree,
-    pub(crate) note: String,
-}
-
 impl SealsPartition {
-    /// The last note, which must be sound.
-    pub(crate) async fn last(&self, keys: &[PublicKey]) -> Result<Option<Last>, Unsound> {
+    /// The last note that is sound; an error where there are notes and none is.
+    pub(super) async fn last(&self, keys: &[PublicKey]) -> Result<Option<(Seal, Tree)>, Unsound> {
         let bounds = self.log.bounds(&self.topic, self.partition).await?;
-        let mut look = FIRST_LOOK;
+        let (mut look, mut unsound) = (FIRST_LOOK, None);
         loop {
             let from = bounds.end.saturating_sub(look).max(bounds.start);
             let mut scan = Scan::open(self.log.as_ref(), &self.topic, self.partition, from, bounds.end).await?;
-            let mut last: Option<Last> = None;
+            let mut last: Option<(Seal, Tree)> = None;
             while let Some(records) = scan.next().await? {
                 for StoredRecord { offset, record } in records {
                     let Kept::Note { note, subtrees } = Kept::decode(&record) else { continue };
-                    let (seal, tree) = self.check(offset, &note, &subtrees, keys)?;
-                    if last.as_ref().is_none_or(|last| last.seal.size <= seal.size) {
-                        last = Some(Last { seal, tree, note });
+                    // What anybody may have put there does not keep us from going on from what is right.
+                    match self.check(offset, &note, &subtrees, keys) {
+                        Ok(found) if last.as_ref().is_none_or(|(seal, _)| seal.size <= found.0.size) => {
+                            last = Some(found);
+                        }
+                        Ok(_) => {}
+                        Err(error) => unsound = Some(error),
                     }
                 }
             }
-            if last.is_some() || from == bounds.start {
-                return Ok(last);
+            match (last, unsound.take()) {
+                (Some(last), unsound) => {
+                    if let Some(error) = unsound {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(topic = %self.topic, partition = self.partition, error, "a note that is not right is passed over");
+                    }
+                    return Ok(Some(last));
+                }
+                (None, Some(error)) if from == bounds.start => return Err(error),
+                (None, None) if from == bounds.start => return Ok(None),
+                (None, error) => unsound = error,
             }
             look = look.saturating_mul(8);
         }
@@ -198,6 +205,7 @@ impl Told {
                     }
                     Kept::Leaves { .. } => self.queue.push_back(Word::Gap(offset)),
                     Kept::Foreign => self.queue.push_back(Word::Foreign(offset)),
+                    Kept::Nothing => {}
                 }
             }
         }
@@ -246,7 +254,6 @@ mod tests {
         };
         let hash = [7; 32];
         for foreign in [
-            record("v1/leaves/0-1@00", None),
             record("v1/leaves/0-1@00", Some(&hash[1..])),
             record("v1/leaves/x-1@00", Some(&hash)),
             record("v1/note/1@00", Some(&[0xff])),
@@ -255,5 +262,6 @@ mod tests {
         ] {
             assert_eq!(Kept::decode(&foreign), Kept::Foreign, "{foreign:?}");
         }
+        assert_eq!(Kept::decode(&record("v1/leaves/0-1@00", None)), Kept::Nothing);
     }
 }

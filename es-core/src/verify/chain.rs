@@ -14,8 +14,6 @@ pub(super) struct Chain {
     heads_max: usize,
     /// The parts that need a pass of their own.
     pub(super) left: Vec<Part>,
-    /// Events that erasures explain the lack of.
-    pub(super) erased: u64,
 }
 
 /// The aggregates whose ids' hashes leave `rest` when divided by `of`.
@@ -43,11 +41,18 @@ struct Head {
     erased: u64,
     /// Events after that which are there.
     present: u64,
+    /// Events that sealed erasures explain the lack of.
+    gone: u64,
 }
 
 impl Chain {
     pub(super) fn new(part: Part, heads_max: usize) -> Self {
-        Self { part, heads: HashMap::new(), heads_max, left: Vec::new(), erased: 0 }
+        Self { part, heads: HashMap::new(), heads_max, left: Vec::new() }
+    }
+
+    /// The events that sealed erasures explain the lack of.
+    pub(super) fn gone(&self) -> u64 {
+        self.heads.values().fold(0, |gone, head| gone.saturating_add(head.gone))
     }
 
     /// The number of aggregates.
@@ -78,16 +83,17 @@ impl Chain {
         broken
     }
 
-    /// Takes the word that an aggregate was erased up to a version.
-    pub(super) fn erased(&mut self, erased: &Envelope) -> Option<String> {
+    /// Takes the word that an aggregate was erased up to a version. Only one that is sealed explains that events are gone: anybody
+    /// can write the others.
+    pub(super) fn erased(&mut self, erased: &Envelope, is_sealed: bool) -> Option<String> {
         let head = self.head(&erased.stream.id)?;
         let version = erased.version.get();
         let wrong = head.version > version
             || head.version == version && head.hash != erased.previous_hash
             || version <= head.erased;
-        let gone = (version.saturating_sub(head.erased)).saturating_sub(head.present);
-        *head = Head { version, hash: erased.previous_hash, erased: version, present: 0 };
-        self.erased += gone;
+        let missing = version.saturating_sub(head.erased).saturating_sub(head.present);
+        let gone = head.gone.saturating_add(if is_sealed { missing } else { 0 });
+        *head = Head { version, hash: erased.previous_hash, erased: version, present: 0, gone };
         wrong.then(|| "the aggregate's last event is not the one up to which it is said to be erased".into())
     }
 
@@ -158,14 +164,31 @@ mod tests {
         insta::assert_snapshot!(told(event("c", 1, 1, 3)), @"the previous event's hash that it names is not that of the version before it");
     }
 
+    /// What was counted of a part that is left for later is counted then.
+    #[test]
+    fn erasures_are_counted_once_whatever_memory_there_is() {
+        for heads_max in [1, 2, 3, 100] {
+            let (mut left, mut gone) = (vec![Part::ALL], 0);
+            while let Some(part) = left.pop() {
+                let mut chain = Chain::new(part, heads_max);
+                for id in 0..20_u64 {
+                    assert_eq!(chain.erased(&event(&id.to_string(), id + 1, 7, 9), true), None);
+                }
+                gone += chain.gone();
+                left.append(&mut chain.left);
+            }
+            assert_eq!(gone, (1..=20).sum::<u64>(), "with {heads_max} heads");
+        }
+    }
+
     #[test]
     fn an_erasure_names_the_last_event() {
         let erased = |version, last| {
             let mut chain = Chain::new(Part::ALL, 10);
             assert_eq!(chain.event(&event("a", 1, 0, 1)), None);
             assert_eq!(chain.event(&event("a", 2, 1, 2)), None);
-            let wrong = chain.erased(&event("a", version, last, 9));
-            (wrong.is_some(), chain.erased)
+            let wrong = chain.erased(&event("a", version, last, 9), true);
+            (wrong.is_some(), chain.gone())
         };
         assert_eq!(erased(2, 2), (false, 0), "both are there still");
         assert_eq!(erased(5, 5), (false, 3), "three are gone");
@@ -173,10 +196,19 @@ mod tests {
         assert_eq!(erased(1, 1), (true, 0), "it has a later one");
         // Once more: only what came after the first time is gone.
         let mut chain = Chain::new(Part::ALL, 10);
-        assert_eq!(chain.erased(&event("a", 5, 5, 6)), None);
+        assert_eq!(chain.erased(&event("a", 5, 5, 6), true), None);
         assert_eq!(chain.event(&event("a", 6, 5, 7)), None);
-        assert_eq!(chain.erased(&event("a", 8, 8, 9)), None);
-        assert_eq!(chain.erased, 7);
-        assert!(chain.erased(&event("a", 8, 8, 9)).is_some(), "twice the same");
+        assert_eq!(chain.erased(&event("a", 8, 8, 9), true), None);
+        assert_eq!(chain.gone(), 7);
+        assert!(chain.erased(&event("a", 8, 8, 9), true).is_some(), "twice the same");
+        // Four of the largest there are: the sum ends somewhere.
+        for id in ["b", "c", "d", "e"] {
+            assert_eq!(chain.erased(&event(id, 1 << 62, 1, 1), true), None);
+        }
+        assert_eq!(chain.gone(), u64::MAX);
+        // One that nobody sealed explains nothing.
+        let mut chain = Chain::new(Part::ALL, 10);
+        assert_eq!(chain.erased(&event("a", 5, 5, 6), false), None);
+        assert_eq!(chain.gone(), 0);
     }
 }

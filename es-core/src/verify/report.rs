@@ -41,6 +41,8 @@ pub struct Verified {
     pub notes: u64,
     /// The last of them: up to there, what is in the log is what was signed, but for the findings.
     pub sealed: Option<Sealed>,
+    /// Events, and erasures, that came after it: nothing protects them yet.
+    pub unsealed: u64,
     /// Aggregates that were erased, in the order of the log; at most 1,000.
     pub erased: Vec<Erased>,
     /// What is wrong, in the order of the log; at most 100.
@@ -131,6 +133,11 @@ impl Report {
     /// Events, and erasures, that were sealed.
     pub fn sealed(&self) -> u64 {
         self.partitions.iter().filter_map(|partition| partition.sealed.as_ref()).map(|sealed| sealed.size).sum()
+    }
+
+    /// Those that were not.
+    pub fn unsealed(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.unsealed).sum()
     }
 }
 

@@ -36,12 +36,15 @@ pub(super) struct Walk<'a> {
     ahead: VecDeque<TreeHash>,
     /// The place among what was sealed.
     index: u64,
-    /// The tree of all before that place.
+    /// The tree of all before that place, and the last place where it was what somebody signed.
     tree: Tree,
+    agreed: u64,
     chain: Chain,
     missing: Missing,
     /// Where log and seals part for good: from here on they are not compared.
     astray: Option<Astray>,
+    /// The events that were read from there on.
+    beyond: u64,
 }
 
 /// What was sealed and does not stand at its place.
@@ -85,10 +88,10 @@ impl<'a> Walk<'a> {
             survey = Survey::read(&seals, keys, &verifier.source).await?;
             told = Some(Told::open(&seals, survey.end).await?);
             for note in &verifier.notes {
-                if let Some((seal, by)) =
-                    Seal::verify(note, keys).ok().filter(|(seal, _)| is_about(seal, &verifier.source, partition))
+                if let Ok((seal, by)) = Seal::verify(note, keys)
+                    && is_about(&seal, &verifier.source, partition)
                 {
-                    survey.doubt(seal, by);
+                    survey.check(seal, by);
                 }
             }
         }
@@ -104,9 +107,11 @@ impl<'a> Walk<'a> {
             ahead: VecDeque::new(),
             index: 0,
             tree: Tree::default(),
+            agreed: 0,
             chain: Chain::new(Part::ALL, verifier.heads_max),
             missing: Missing::default(),
             astray: None,
+            beyond: 0,
         })
     }
 
@@ -118,26 +123,31 @@ impl<'a> Walk<'a> {
         let read = self.read(progress, report).await?;
         self.verified.aggregates = self.chain.len();
         let mut left = std::mem::take(&mut self.chain.left);
-        let mut erased = self.chain.erased;
+        let mut erased = self.chain.gone();
         while let Some(part) = left.pop() {
             self.chain = Chain::new(part, self.verifier.heads_max);
             self.read_chain(progress, report).await?;
             self.verified.aggregates += self.chain.len();
-            erased += self.chain.erased;
+            erased = erased.saturating_add(self.chain.gone());
             left.append(&mut self.chain.left);
         }
         let ends = read.is_ok();
         if let Err(why) = read {
-            self.find(self.index, None, None, Wrong::Unreadable(why));
+            self.find(self.index + self.beyond, None, None, Wrong::Unreadable(why));
         }
         self.conclude(erased, ends).await?;
+        self.verified.unsealed = self.index.saturating_sub(self.sealed());
         for wrong in std::mem::take(&mut self.survey.wrong) {
             self.find(self.survey.sealed.as_ref().map_or(0, |sealed| sealed.size), None, None, Wrong::Seals(wrong));
         }
-        // A chain breaks where something else is wrong, too, which says more.
+        self.sort();
+        Ok(self.verified)
+    }
+
+    /// Keeps the first findings. A chain breaks where something else is wrong, too, which says more.
+    fn sort(&mut self) {
         self.verified.findings.sort_by_key(|finding| (finding.index, matches!(finding.wrong, Wrong::Chain(_))));
         self.verified.findings.truncate(FINDINGS_MAX);
-        Ok(self.verified)
     }
 
     /// Reads all events; the inner error tells why the log can't be read on.
@@ -154,12 +164,16 @@ impl<'a> Walk<'a> {
         loop {
             let records = match readable(scan.next().await)? {
                 Ok(Some(records)) => records,
-                Ok(None) => return Ok(Ok(())),
+                Ok(None) => {
+                    self.compare_logs(&reader);
+                    return Ok(Ok(()));
+                }
                 Err(why) => return Ok(Err(why)),
             };
             progress.done += records.len() as u64;
             for stored in records {
-                match readable(reader.feed(stored))? {
+                // Whatever a record is refused for, its bytes say it.
+                match reader.feed(stored).map_err(|error| error.to_string()) {
                     Ok(Fed::Events(events)) => {
                         for event in events {
                             self.event(&event).await?;
@@ -187,7 +201,7 @@ impl<'a> Walk<'a> {
         while let Ok(Some(records)) = readable(scan.next().await)? {
             progress.done += records.len() as u64;
             for stored in records {
-                match readable(reader.feed(stored))? {
+                match reader.feed(stored) {
                     Ok(Fed::Events(events)) => {
                         for event in events {
                             self.follow(&event, index);
@@ -207,6 +221,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Notes of another log, signed with the same key, say nothing about this one.
+    fn compare_logs(&mut self, reader: &PartitionReader) {
+        let here = reader.log_id();
+        if let Some(sealed) = self.survey.log_id.filter(|sealed| *sealed != here) {
+            let wrong = format!("the notes are about log {sealed}, this is log {here}: one of them was exchanged");
+            self.find(0, None, None, Wrong::Seals(wrong));
+        }
+    }
+
     fn reader(&self) -> PartitionReader {
         PartitionReader::resume(self.verifier.source.clone(), self.partition, &Checkpoint::default())
     }
@@ -218,14 +241,14 @@ impl<'a> Walk<'a> {
 
     async fn event(&mut self, event: &Recorded) -> Result<(), LogError> {
         self.verified.events += 1;
-        let index = self.index;
+        let index = self.index + self.beyond;
         self.compare(event).await?;
         self.follow(event, index);
         Ok(())
     }
 
     async fn erased(&mut self, erased: &Recorded) -> Result<(), LogError> {
-        let index = self.index;
+        let index = self.index + self.beyond;
         self.compare(erased).await?;
         self.follow_erased(erased, index);
         let Envelope { stream, version, recorded_at, .. } = &erased.envelope;
@@ -244,12 +267,15 @@ impl<'a> Walk<'a> {
 
     fn follow_erased(&mut self, erased: &Recorded, index: u64) {
         let Envelope { stream, version, .. } = &erased.envelope;
-        // Of what was erased some may be left for a while, and its chain has holes.
-        self.verified.findings.retain(|finding| {
-            let of_erased = finding.event.as_ref().is_some_and(|(of, at)| of == stream && at <= version);
-            !(of_erased && matches!(finding.wrong, Wrong::Chain(_)))
-        });
-        if let Some(broken) = self.chain.erased(&erased.envelope) {
+        let is_sealed = self.survey.sealed.is_none() || index < self.sealed();
+        if is_sealed {
+            // Of what was erased some may be left for a while, and its chain has holes.
+            self.verified.findings.retain(|finding| {
+                let of_erased = finding.event.as_ref().is_some_and(|(of, at)| of == stream && at <= version);
+                !(of_erased && matches!(finding.wrong, Wrong::Chain(_)))
+            });
+        }
+        if let Some(broken) = self.chain.erased(&erased.envelope, is_sealed) {
             self.find_at(index, erased, Wrong::Chain(broken));
         }
     }
@@ -259,9 +285,10 @@ impl<'a> Walk<'a> {
         let own = event.envelope.compute_hash();
         let changed = own != event.envelope.hash;
         if changed {
-            self.find_at(self.index, event, Wrong::Changed);
+            self.find_at(self.index + self.beyond, event, Wrong::Changed);
         }
         if self.astray.is_some() {
+            self.beyond += 1;
             return Ok(());
         }
         let (told, computed) = (leaf_hash(&event.envelope.hash), leaf_hash(&own));
@@ -285,10 +312,18 @@ impl<'a> Walk<'a> {
             }
             place += 1;
         }
+        let Some(expected) = self.ahead.front().copied() else {
+            // They were there a moment ago: the topic is being changed.
+            self.find(self.index, None, None, Wrong::Seals("hashes that it had are gone".into()));
+            self.survey.sealed = None;
+            self.pass(told);
+            return Ok(());
+        };
         let Recorded { offset, envelope, .. } = event;
+        self.beyond = 1;
         self.astray = Some(Astray {
             index: self.index,
-            expected: self.ahead[0],
+            expected,
             found: told,
             told: changed,
             event: (*offset, envelope.stream.clone(), envelope.version),
@@ -332,10 +367,12 @@ impl<'a> Walk<'a> {
         self.index += 1;
         let here = self.survey.doubtful.iter().take_while(|(seal, _)| seal.size <= self.index).count();
         for (seal, by) in self.survey.doubtful.drain(..here).collect::<Vec<_>>() {
-            if seal.size == self.index && seal.root != self.tree.root() {
-                let Seal { size, signed_at, .. } = seal;
-                let index = self.sealed().min(size - 1);
-                self.find(index, None, None, Wrong::NotAsSigned(Box::new(Sealed { size, signed_at, by })));
+            let Seal { size, root, signed_at, .. } = seal;
+            if size == self.index && root == self.tree.root() {
+                self.agreed = size;
+            } else if size == self.index {
+                let wrong = Wrong::NotAsSigned(Box::new(Sealed { size, signed_at, by }));
+                self.find(self.agreed.min(size - 1), None, None, wrong);
             }
         }
     }
@@ -410,7 +447,8 @@ impl<'a> Walk<'a> {
                 let offset = *offset;
                 if let Decoded::Event(_, event) | Decoded::Erased(_, event) = record::decode(record) {
                     let name = |version| (event.stream.clone(), Version::new(version));
-                    if let Some(place) = hashes.get(&leaf_hash(&event.hash)) {
+                    if let Some(place) = hashes.get(&leaf_hash(&event.hash)).filter(|_| waiting.len() < 2 * MISSING_MAX)
+                    {
                         let void = Some("the rest of its command is not there".to_owned());
                         let found = Found { offset, event: name(event.version.get()), void };
                         sought.found.entry(*place).or_insert(found);
@@ -461,8 +499,9 @@ impl<'a> Walk<'a> {
 
     fn find(&mut self, index: u64, offset: Option<u64>, event: Option<(StreamId, Version)>, wrong: Wrong) {
         // Those that come last may be the first in order.
-        if self.verified.findings.len() < 2 * FINDINGS_MAX {
-            self.verified.findings.push(Finding { partition: self.partition, index, offset, event, wrong });
+        self.verified.findings.push(Finding { partition: self.partition, index, offset, event, wrong });
+        if self.verified.findings.len() >= 2 * FINDINGS_MAX {
+            self.sort();
         }
     }
 }

@@ -34,7 +34,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let mut notes = Vec::new();
     for file in &args.notes {
-        notes.extend(split(&keys::read(file)?));
+        let found = split(&keys::read(file)?);
+        if found.is_empty() {
+            return Err(Failure::new(format!("{} holds no notes: bank seals writes them", file.display())));
+        }
+        notes.extend(found);
     }
     let store = Store::open(options).await?;
     let has_keys = !options.keys.trusted()?.is_empty();
@@ -194,11 +198,11 @@ fn write_lines(out: &mut impl Write, report: &Report, has_keys: bool) -> io::Res
             Some(last) => writeln!(out, "; the last is of {} by {}", shown(last.signed_at), last.by)?,
             None => writeln!(out, ": nothing is sealed")?,
         }
-        let erased = report.partitions.iter().flat_map(|at| &at.erased);
-        let gone: u64 = erased.map(|erased| erased.version.get()).sum();
-        let unsealed = report.events().saturating_sub(sealed.saturating_sub(gone));
-        if unsealed > 0 {
-            writeln!(out, "  {unsealed} events came after them and are not protected yet")?;
+        if report.unsealed() > 0 {
+            writeln!(out, "  {} events came after them and are not protected yet", report.unsealed())?;
+        }
+        for at in report.partitions.iter().filter(|at| at.sealed.is_none() && at.events > 0) {
+            writeln!(out, "  nothing is sealed of the {} events of partition {}", at.events, at.partition)?;
         }
     } else {
         writeln!(out, "seals: not checked, since it was not said whose to trust: give --public-key FILE")?;
@@ -246,6 +250,7 @@ fn as_json(report: &Report, has_keys: bool) -> Value {
             "void": at.void,
             "foreign": at.foreign,
             "notes": at.notes,
+            "unsealed": at.unsealed,
             "sealed": sealed.map(|sealed| json!({ "events": sealed.size, "at": shown(sealed.signed_at), "by": sealed.by })),
             "erased": erased.collect::<Value>(),
             "findings": at.findings.iter().map(finding).collect::<Value>(),

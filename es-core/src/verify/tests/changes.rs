@@ -167,18 +167,21 @@ fn make(change: Change, whole: &[StoredRecord], sealed: usize, chance: &mut Rng)
             }
         }
         Change::Truncate => records.truncate(place),
-        Change::RewriteAndRecompute => {
-            let Decoded::Event(stamp, mut event) = record::decode(&records[place].record) else { unreachable!() };
-            match chance.u32(..3) {
-                0 => event.payload = Bytes::from(r#"{"n":1000000}"#),
-                1 => event.actor = Some(Actor::new("bob").expect("an actor")),
-                _ => event.occurred_at += chrono::TimeDelta::microseconds(1),
-            }
-            records[place].record = encoder().event(&event, stamp);
-            records = recompute(records);
-        }
+        Change::RewriteAndRecompute => rewrite(&mut records, place, chance),
     }
     Some(records)
+}
+
+/// Changes an event, and gives its aggregate the hashes that come of it.
+pub(super) fn rewrite(records: &mut Vec<StoredRecord>, place: usize, chance: &mut Rng) {
+    let Decoded::Event(stamp, mut event) = record::decode(&records[place].record) else { unreachable!() };
+    match chance.u32(..3) {
+        0 => event.payload = Bytes::from(r#"{"n":1000000}"#),
+        1 => event.actor = Some(Actor::new("bob").expect("an actor")),
+        _ => event.occurred_at += chrono::TimeDelta::microseconds(1),
+    }
+    records[place].record = encoder().event(&event, stamp);
+    *records = recompute(std::mem::take(records));
 }
 
 fn encoder() -> Encoder {

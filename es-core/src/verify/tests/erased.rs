@@ -64,6 +64,7 @@ impl World {
     async fn erased() -> Self {
         let world = Self::sealed().await;
         world.say_erased(ERASED_ID, 100);
+        world.work(5, 1, Some(world.sealing())).await;
         world.remove(|event| event.stream.id.as_str() == ERASED_ID);
         world.work(7, 40, Some(world.sealing())).await;
         world
@@ -80,6 +81,8 @@ async fn the_rest_is_verified_and_the_erased_aggregate_is_told() {
     let world = World::sealed().await;
     let version = world.last_of(ERASED_ID).version.get();
     world.say_erased(ERASED_ID, 100);
+    let (engine, _) = world.process(Some(world.sealing())).await;
+    engine.shutdown().await;
     // While its events are there, when some of them are gone, and when all are.
     for every in [u64::MAX, 2, 1] {
         world.remove(|event| event.stream.id.as_str() == ERASED_ID && event.version.get() % every == 0);
@@ -98,6 +101,18 @@ async fn the_rest_is_verified_and_the_erased_aggregate_is_told() {
     assert_eq!(report.first(), None);
     let erased_sealed = version + report.events();
     assert_eq!(report.sealed(), erased_sealed + 1, "its events, its erasure, and all others");
+}
+
+/// What nobody sealed anybody may have written, with the highest version there is, and it explains nothing.
+#[tokio::test]
+async fn an_erasure_that_is_not_sealed_explains_nothing() {
+    let world = World::sealed().await;
+    world.say_erased(ERASED_ID, 100);
+    assert_eq!(world.verify().await.first(), None, "its events are there");
+    world.remove(|event| event.stream.id.as_str() == ERASED_ID);
+    let first = counted(&world.events().records()).len();
+    let report = world.verify().await;
+    assert!(matches!(report.first().expect("they are missing").wrong, Wrong::Dropped), "{first}: {:?}", report.first());
 }
 
 /// That something was erased hides nothing else.

@@ -107,6 +107,105 @@ async fn what_was_changed_is_not_signed_anew() {
     }
 }
 
+/// Nor what a process signed itself, when the seals of it were taken away while it works.
+#[tokio::test]
+async fn a_process_signs_nothing_that_contradicts_what_it_signed() {
+    let world = World::new();
+    let sealing = Sealing { every: Duration::from_millis(5), ..world.sealing() };
+    let (engine, bus) = world.process(Some(sealing)).await;
+    let send = async || bus.send(&"a".to_owned(), Do::Add { n: 1, times: 2 }).await.unwrap();
+    send().await;
+    eventually("a seal", || bus.status()[0].sealed == 2).await;
+    send().await;
+    eventually("a seal", || bus.status()[0].sealed == 4).await;
+    let first = world.seals().records().iter().position(is_note).unwrap();
+    world.seals().truncate(first as u64 + 1);
+    world.seals().fault(Fault::Refused); // so that it looks at the topic again
+    send().await;
+    eventually("a refusal to seal", || bus.status()[0].failed_seals > 1).await;
+    engine.shutdown().await;
+    assert_eq!(world.seals().records().len(), first + 1);
+}
+
+/// What anybody may write to the topic keeps nobody from sealing, and is told.
+#[tokio::test]
+async fn rubbish_among_the_seals_is_passed_over() {
+    let world = World::new();
+    world.work(1, 20, Some(world.sealing())).await;
+    let last = world.seals().records().last().unwrap().record.clone();
+    let rubbish = |value: &str| crate::log::Record { value: Some(value.to_owned().into()), ..last.clone() };
+    let other_partition = note_of(world.seals().records().last().unwrap()).replace("counter/0", "counter/1");
+    for value in ["rubbish", "", &other_partition] {
+        world.seals().append_foreign(rubbish(value));
+    }
+    world.work(2, 20, Some(world.sealing())).await;
+    let report = world.verify().await;
+    assert_eq!(report.sealed(), report.events());
+    let findings = &report.partitions[0].findings;
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(findings.iter().all(|finding| matches!(finding.wrong, Wrong::Seals(_))), "{findings:?}");
+}
+
+/// Old notes written again and again push out neither those of the topic nor one that was given.
+#[tokio::test]
+async fn old_notes_hide_no_newer_ones() {
+    let world = World::worked().await;
+    let whole = world.seals().records();
+    let notes: Vec<_> = whole.iter().filter(|stored| is_note(stored)).cloned().collect();
+    let kept = note_of(&notes[2]);
+    // Cut off behind the second note, and the first one again and again.
+    let second = notes[1].offset;
+    world.seals().truncate(second + 1);
+    for _ in 0..11_000 {
+        world.seals().append_foreign(notes[0].record.clone());
+    }
+    let size = world.verify().await.sealed();
+    let cut = counted(&world.events().records())[size as usize].offset;
+    world.events().truncate(cut);
+    let report = world.verifier().note(&kept).run(|_| {}).await.unwrap();
+    assert!(matches!(report.first().expect("it is shorter").wrong, Wrong::CutOff(_)), "{:?}", report.first());
+    let newest = world.verifier().newest_notes().await.unwrap();
+    assert_eq!(newest, [note_of(&notes[1])]);
+}
+
+/// A log and its seals, in place of those of another: signed by the same key, and still not the same log.
+#[tokio::test]
+async fn notes_of_another_log_are_not_taken_for_its_own() {
+    let (world, other) = (World::worked().await, World::worked().await);
+    world.seals().replace(other.seals().records());
+    let report = world.verify().await;
+    let is_told = |wrong: &Wrong| matches!(wrong, Wrong::Seals(why) if why.contains("this is log"));
+    assert!(report.partitions[0].findings.iter().any(|finding| is_told(&finding.wrong)), "{:?}", report.first());
+    // One of them among its own is told, and blames no event.
+    let world = World::worked().await;
+    let foreign = other.seals().records().into_iter().find(is_note).unwrap();
+    world.seals().append_foreign(foreign.record);
+    let report = world.verify().await;
+    let findings = &report.partitions[0].findings;
+    assert!(matches!(&findings[..], [one] if matches!(one.wrong, Wrong::Seals(_))), "{findings:?}");
+}
+
+/// However much else is wrong, the first that is wrong is told first.
+#[tokio::test]
+async fn many_findings_do_not_hide_the_first() {
+    let world = World::worked().await;
+    let mut records = world.events().records();
+    let all = counted(&records);
+    // The last sealed event of an aggregate, as it would be by somebody else; and all later payloads.
+    let sealed = world.verify().await.sealed() as usize;
+    let place = records.iter().position(|stored| stored.offset == all[5].offset).unwrap();
+    super::changes::rewrite(&mut records, place, &mut fastrand::Rng::with_seed(1));
+    for stored in records.iter_mut().skip(place + 1).filter(|stored| !stored.record.key.starts_with(b"!")) {
+        stored.record.value = Some("{}".into());
+    }
+    assert!(all.len() > sealed && sealed > 150);
+    world.events().replace(records);
+    let report = world.verify().await;
+    let findings = &report.partitions[0].findings;
+    assert_eq!((findings.len(), findings[0].index), (100, 5), "{}", findings[0]);
+    assert_eq!(findings[0].wrong, Wrong::Rewritten);
+}
+
 /// Damage to the seals is told, and blames no event: the signed roots still prove them.
 #[tokio::test]
 async fn each_changed_bit_of_the_seals_is_told_or_says_nothing() {
