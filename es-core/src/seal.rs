@@ -12,8 +12,13 @@
 //! # What it does not protect from
 //! - What is done to an event before it is sealed, at most [`Sealing::every`] after it was recorded.
 //! - Who has the key, or rules the process that has it, can have anything sealed. Keep it where only that process reads it.
-//! - Who cuts off the end of the log and of the seals topic alike leaves what is right, and older. So keep the
-//!   newest note elsewhere, too: [`crate::verify`] takes such notes, and tells what is missing.
+//! - Who cuts off the end of the seals topic can cut off or rewrite the events behind the last note that is left: nothing
+//!   there tells, and the next process signs what it finds. (One that works goes on from nothing but what it signed.) So keep the
+//!   newest notes elsewhere, too: [`crate::verify`] takes such notes, and tells what is missing or different.
+//! - The name that stands with a signature is not signed: the key is what counts. One key for several logs is
+//!   no harm, since a note names its log by a random id; compare that with the one you know.
+//! - Who may write to the seals topic can put hashes there before the right ones. Then signed roots alone tell what
+//!   was changed, between which two notes, until the topic is put right.
 //! - Claims, answers records (refusals), trace contexts, media types and the hash of the command are not covered.
 //!
 //! [RFC 6962]: https://www.rfc-editor.org/rfc/rfc6962#section-2.1
