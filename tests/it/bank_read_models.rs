@@ -366,12 +366,13 @@ async fn verified(bank: &Bank) {
     assert_eq!(self::state(bank), state);
 }
 
-/// The digest of each table, all of which are what the log gives.
+/// The digest of each table, all of which are what the log gives. A claim that comes late, of a bank that serves, may be
+/// behind; whoever compares digests sees that no event is.
 fn state(bank: &Bank) -> BTreeMap<String, String> {
     let verified: serde_json::Value = serde_json::from_str(&bank.ok(&["verify", "--json"])).expect("one JSON object");
     let mut digests = BTreeMap::new();
     for model in verified["read_models"].as_array().expect("a list") {
-        assert_eq!((&model["verdict"], &model["behind"]), (&"equal".into(), &0.into()), "{model}");
+        assert_eq!(model["verdict"], "equal", "{model}");
         for table in model["tables"].as_array().expect("a list") {
             assert_eq!((&table["digest"], &table["rows"]), (&table["replayed_digest"], &table["replayed_rows"]));
             let text = |field: &str| table[field].as_str().expect("text").to_owned();
