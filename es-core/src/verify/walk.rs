@@ -36,6 +36,9 @@ pub(super) struct Walk<'a> {
     ahead: VecDeque<TreeHash>,
     /// The place among what was sealed.
     index: u64,
+    /// The offset behind the last one that stands where something was sealed. Places can't tell when the log is read once
+    /// more: what was erased is not there to be counted.
+    sealed_to: u64,
     /// The tree of all before that place, and the last place where it was what somebody signed.
     tree: Tree,
     agreed: u64,
@@ -57,7 +60,6 @@ struct Missing {
 }
 
 struct Astray {
-    index: u64,
     expected: TreeHash,
     found: TreeHash,
     /// It is told already that the event was changed.
@@ -106,6 +108,7 @@ impl<'a> Walk<'a> {
             told,
             ahead: VecDeque::new(),
             index: 0,
+            sealed_to: 0,
             tree: Tree::default(),
             agreed: 0,
             chain: Chain::new(Part::ALL, verifier.heads_max),
@@ -267,7 +270,7 @@ impl<'a> Walk<'a> {
 
     fn follow_erased(&mut self, erased: &Recorded, index: u64) {
         let Envelope { stream, version, .. } = &erased.envelope;
-        let is_sealed = self.survey.sealed.is_none() || index < self.sealed();
+        let is_sealed = self.survey.sealed.is_none() || erased.offset < self.sealed_to;
         if is_sealed {
             // Of what was erased some may be left for a while, and its chain has holes.
             self.verified.findings.retain(|finding| {
@@ -296,6 +299,7 @@ impl<'a> Walk<'a> {
             self.pass(told);
             return Ok(());
         }
+        self.sealed_to = event.offset + 1;
         let is_it = |sealed: &TreeHash| *sealed == told || *sealed == computed;
         let mut place = 0;
         loop {
@@ -322,7 +326,6 @@ impl<'a> Walk<'a> {
         let Recorded { offset, envelope, .. } = event;
         self.beyond = 1;
         self.astray = Some(Astray {
-            index: self.index,
             expected,
             found: told,
             told: changed,
@@ -399,12 +402,11 @@ impl<'a> Walk<'a> {
 
     async fn explain(&mut self, unexplained: bool, any_erased: bool, read_to: u64) -> Result<(), LogError> {
         let mut hashes = std::mem::take(&mut self.missing.hashes);
-        let astray = self.astray.take();
-        let parted = astray.as_ref().map(|astray| astray.index);
-        hashes.extend(astray.iter().map(|astray| (astray.expected, astray.index)));
+        let (astray, index) = (self.astray.take(), self.index);
+        hashes.extend(astray.iter().map(|astray| (astray.expected, index)));
         let mut sought = self.seek(&hashes).await?;
         // Where some were erased, those that are still there somewhere were not.
-        let elsewhere = sought.found.keys().copied().filter(|place| any_erased && Some(*place) != parted).min();
+        let elsewhere = sought.found.keys().copied().filter(|place| any_erased && *place < index).min();
         if let Some(place) = elsewhere.or(self.missing.first.filter(|_| unexplained)) {
             // Behind the last that is still there, whether it counts or not, all are gone.
             let cut = sought.found.keys().max().map_or(read_to, |last| read_to.max(last + 1));
@@ -421,7 +423,7 @@ impl<'a> Walk<'a> {
                 self.find(cut, None, None, Wrong::CutOff(self.index - cut));
             }
         }
-        if let Some(Astray { index, found, told: false, event: (offset, stream, version), .. }) = astray {
+        if let Some(Astray { found, told: false, event: (offset, stream, version), .. }) = astray {
             let wrong = match sought.found.remove(&index) {
                 Some(Found { offset, event, void: Some(why) }) => {
                     self.find(index, Some(offset), Some(event), Wrong::NoLongerCounts(why));

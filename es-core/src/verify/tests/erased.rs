@@ -115,6 +115,25 @@ async fn an_erasure_that_is_not_sealed_explains_nothing() {
     assert!(matches!(report.first().expect("they are missing").wrong, Wrong::Dropped), "{first}: {:?}", report.first());
 }
 
+/// Nor where the log is read several times, and what another one erased is not there to be counted.
+#[tokio::test]
+async fn an_erasure_that_is_not_sealed_explains_nothing_whatever_memory_there_is() {
+    let world = World::erased().await;
+    for victim in 0..9 {
+        let (victim, whole) = (format!("counter-{victim}"), world.events().records());
+        if victim == ERASED_ID {
+            continue;
+        }
+        world.say_erased(&victim, 1_000);
+        world.remove(|event| event.stream.id.as_str() == victim);
+        for heads_max in [1, 2, 100] {
+            let report = world.verifier().heads_max(heads_max).run(|_| {}).await.unwrap();
+            assert!(!report.is_sound(), "{victim} with {heads_max} heads");
+        }
+        world.events().replace(whole);
+    }
+}
+
 /// That something was erased hides nothing else.
 #[tokio::test]
 async fn what_is_dropped_beside_an_erased_aggregate_is_found() {
