@@ -211,22 +211,23 @@ impl Sealer {
     async fn resume(&self, partition: u32, signed: Option<(u64, TreeHash)>) -> Result<Line, Failed> {
         let keys: Vec<PublicKey> =
             std::iter::once(self.sealing.key.public()).chain(self.sealing.trusted.iter().cloned()).collect();
-        let (reader, tree) = match self.seals(partition).last(&keys).await? {
-            None => (PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default()), Tree::default()),
+        let (checkpoint, tree) = match self.seals(partition).last(&keys).await? {
+            None => (Checkpoint::default(), Tree::default()),
             Some((seal, tree)) => {
                 let here = origin(&self.source, partition, seal.reader.log_id);
                 if seal.origin != here {
                     return Err(Failed::Origin(seal.origin, here));
                 }
-                verify_checkpoint(self.log.as_ref(), &self.source, partition, &seal.reader).await?;
-                (PartitionReader::resume(self.source.clone(), partition, &seal.reader), tree)
+                (seal.reader, tree)
             }
         };
+        verify_checkpoint(self.log.as_ref(), &self.source, partition, &checkpoint).await?;
         if let Some((size, root)) = signed
             && (tree.size() < size || tree.size() == size && tree.root() != root)
         {
             return Err(Failed::Shortened { signed: size, found: tree.size() });
         }
+        let reader = PartitionReader::resume(self.source.clone(), partition, &checkpoint);
         Ok(Line { reader, sealed: tree.size(), tree, unwritten: Vec::new(), writer: fastrand::u64(..) })
     }
 

@@ -127,17 +127,15 @@ impl SealsPartition {
                     }
                 }
             }
-            match (last, unsound.take()) {
-                (Some(last), unsound) => {
-                    if let Some(error) = unsound {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(topic = %self.topic, partition = self.partition, error, "a note that is not right is passed over");
-                    }
-                    return Ok(Some(last));
+            if last.is_some() {
+                if let Some(error) = unsound {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(topic = %self.topic, partition = self.partition, error, "a note that is not right is passed over");
                 }
-                (None, Some(error)) if from == bounds.start => return Err(error),
-                (None, None) if from == bounds.start => return Ok(None),
-                (None, error) => unsound = error,
+                return Ok(last);
+            }
+            if from == bounds.start {
+                return unsound.map_or(Ok(None), Err);
             }
             look = look.saturating_mul(8);
         }
