@@ -4,9 +4,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use es_core::log::{TopicKind, TopicSpec};
-use es_core::seal::seals_topic;
+use es_core::seal::{Proof, PublicKey, seals_topic};
 use es_core::verify::{Finding, Report, Verified, Verifier};
-use es_core::{Aggregate, StreamId, Version};
+use es_core::{Aggregate, AggregateKey, StreamId, Version};
 use serde_json::{Value, json};
 
 use crate::app::{Options, Store};
@@ -40,12 +40,13 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         }
         notes.extend(found);
     }
-    let store = Store::open(options).await?;
-    let has_keys = !options.keys.trusted()?.is_empty();
+    let keys = options.keys.trusted()?;
+    let has_keys = !keys.is_empty();
     if !notes.is_empty() && !has_keys {
         return Err(Failure::new("--note needs the public key of who signed: give it with --public-key FILE"));
     }
-    let verifier = notes.into_iter().fold(verifier(options, &store).await?, Verifier::note);
+    let store = Store::open(options).await?;
+    let verifier = notes.into_iter().fold(verifier(options, &store, keys).await?, Verifier::note);
     let bar = progress::bar(0, "log {wide_bar} {human_pos}/{human_len} records {per_sec} {elapsed}");
     let report = verifier.run(|progress| {
         bar.set_length(progress.total.max(progress.done));
@@ -78,9 +79,8 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
 }
 
 /// What verifies this bank's log.
-async fn verifier(options: &Options, store: &Store) -> Result<Verifier, Failure> {
+async fn verifier(options: &Options, store: &Store, keys: Vec<PublicKey>) -> Result<Verifier, Failure> {
     let verifier = Verifier::new(store.log.clone(), store.source.clone());
-    let keys = options.keys.trusted()?;
     if keys.is_empty() {
         return Ok(verifier);
     }
@@ -91,9 +91,9 @@ async fn verifier(options: &Options, store: &Store) -> Result<Verifier, Failure>
 
 /// `bank seals`: the newest signed note of each partition, to be kept elsewhere.
 pub(crate) async fn seals(options: &Options) -> Result<(), Failure> {
+    let keys = needed(options)?;
     let store = Store::open(options).await?;
-    needs_key(options)?;
-    let notes = verifier(options, &store).await?.newest_notes().await?;
+    let notes = verifier(options, &store, keys).await?.newest_notes().await?;
     store.close().await;
     if notes.is_empty() {
         eprintln!("bank: nothing is sealed yet: serve with --signing-key FILE");
@@ -105,17 +105,19 @@ pub(crate) async fn seals(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn needs_key(options: &Options) -> Result<(), Failure> {
-    match options.keys.trusted()?.is_empty() {
+/// The keys that are trusted, of which there must be one.
+fn needed(options: &Options) -> Result<Vec<PublicKey>, Failure> {
+    let keys = options.keys.trusted()?;
+    match keys.is_empty() {
         true => Err(Failure::new("whose seals are trusted must be said: give --public-key FILE or --signing-key FILE")),
-        false => Ok(()),
+        false => Ok(keys),
     }
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProveArgs {
     /// The account
-    account: es_core::AggregateKey,
+    account: AggregateKey,
     /// Which of its events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     version: u64,
@@ -123,9 +125,9 @@ pub(crate) struct ProveArgs {
 
 /// `bank prove`: the proof that an event is among those sealed, as JSON.
 pub(crate) async fn prove(options: &Options, args: &ProveArgs) -> Result<(), Failure> {
+    let keys = needed(options)?;
     let store = Store::open(options).await?;
-    needs_key(options)?;
-    let verifier = verifier(options, &store).await?;
+    let verifier = verifier(options, &store, keys).await?;
     let stream = StreamId { category: Account::NAME.into(), id: args.account.clone() };
     let event = verifier.find(&stream, Version::new(args.version)).await?;
     let event = event.ok_or_else(|| {
@@ -146,11 +148,10 @@ pub(crate) struct CheckProofArgs {
 
 /// `bank check-proof`: checks a proof with nothing but the public key.
 pub(crate) fn check_proof(options: &Options, args: &CheckProofArgs) -> Result<(), Failure> {
-    let keys = options.keys.trusted()?;
-    needs_key(options)?;
+    let keys = needed(options)?;
     let text = keys::read(&args.proof)?;
     let what = || format!("the proof in {}", args.proof.display());
-    let proof: es_core::seal::Proof =
+    let proof: Proof =
         serde_json::from_str(&text).map_err(|error| Failure::because(format!("{} can't be read", what()), &error))?;
     let (event, index, seal) =
         proof.verify(&keys).map_err(|error| Failure::because(format!("{} proves nothing", what()), &error))?;
