@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +135,8 @@ pub struct Engine {
     shutdown: CancellationToken,
     /// Owners and memberships.
     tasks: Mutex<JoinSet<()>>,
+    /// Permits for filling the stores of partitions from snapshots.
+    restores: Arc<Semaphore>,
     /// What a process that was here before left on its disk.
     #[cfg(test)]
     kept: Option<Arc<StateFolder>>,
@@ -159,6 +161,7 @@ impl Engine {
             config,
             shutdown: CancellationToken::new(),
             tasks: Mutex::default(),
+            restores: Arc::new(Semaphore::new(restores_max())),
             #[cfg(test)]
             kept: None,
         }
@@ -447,6 +450,7 @@ impl Engine {
                 append_deadline: self.config.append_deadline,
             },
             restored: Arc::default(),
+            restores: self.restores.clone(),
         }
     }
 
@@ -518,6 +522,12 @@ struct Kept {
     folder: Arc<StateFolder>,
     snapshots: Option<SnapshotTopic>,
     counters: Arc<Counters>,
+}
+
+/// How many partitions are filled from snapshots at once. Each collects a lot before it loads it: a few more than there
+/// are cores, so that while some wait for a broker or the disk others go on, and not so many that they fill the memory.
+fn restores_max() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get() + 2).min(6)
 }
 
 /// Whether states in the snapshots topic look different from those of this program, and none are on this machine.

@@ -108,6 +108,20 @@ pub trait Log: fmt::Debug + Send + Sync + 'static {
     /// [`LogErrorKind::Lost`] when an offset is outside the partition's bounds, now or while reading.
     async fn reader(&self, topic: &str, from: &[(u32, u64)]) -> Result<Box<dyn LogReader>, LogError>;
 
+    /// The first record at one of these offsets; `None` where there is none any more. Waits until the log is that long. For
+    /// a glance: a [`reader`](Self::reader) goes on.
+    ///
+    /// # Errors
+    /// As [`reader`](Self::reader) and [`LogReader::next`].
+    async fn first_record(
+        &self,
+        topic: &str,
+        partition: u32,
+        offsets: Range<u64>,
+    ) -> Result<Option<StoredRecord>, LogError> {
+        self.reader(topic, &[(partition, offsets.start)]).await?.first_before(offsets.end).await
+    }
+
     /// The first offset and the one after the last.
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError>;
 
@@ -140,6 +154,20 @@ pub trait LogReader: Send {
     /// # Cancel safety
     /// Cancel safe: what was read is kept.
     async fn next(&mut self) -> Result<Batch, LogError>;
+
+    /// The first record of the only partition that is read, if it comes before this offset; waits until the log is that
+    /// long.
+    async fn first_before(&mut self, end: u64) -> Result<Option<StoredRecord>, LogError> {
+        loop {
+            let batch = self.next().await?;
+            if let Some(first) = batch.records.into_iter().next() {
+                return Ok((first.offset < end).then_some(first));
+            }
+            if batch.next >= end {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 /// What became of an append that was not proven.

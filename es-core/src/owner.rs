@@ -304,9 +304,9 @@ impl<A: Handle + Apply> Owner<A> {
         let known = known.as_mut().expect("opened just now");
         let before = known.reader.current().epoch;
         let topic = &self.source.topic;
-        let end = self.log.bounds(topic, self.partition).await?.end;
-        let mut tail = self.log.reader(topic, &[(self.partition, known.reader.next())]).await?;
-        self.read_to(known, tail.as_mut(), end).await?;
+        // Both take a while to open.
+        let writer = async { Ok(self.log.writer(topic, self.partition).await?) };
+        let (mut tail, mut writer) = futures::try_join!(self.catch_up(known), writer)?;
         let current = known.reader.current();
         let grant = self.mandate.borrow().grant();
         let another_came = current.epoch != before && !self.claims.writers.contains(&current.epoch.writer);
@@ -315,7 +315,6 @@ impl<A: Handle + Apply> Owner<A> {
         }
         let epoch = Epoch { number: current.epoch.number + 1, writer: fastrand::u64(..) };
         self.claims.note(epoch, grant);
-        let mut writer = self.log.writer(topic, self.partition).await?;
         let offset = self.append_claim(known, writer.as_mut(), epoch).await?;
         self.read_to(known, tail.as_mut(), offset + 1).await?;
         let current = known.reader.current().epoch;
@@ -330,6 +329,15 @@ impl<A: Handle + Apply> Owner<A> {
             known.state.keep_snapshots(snapshots, epoch);
         }
         Ok(Claimed { epoch, offset, writer })
+    }
+
+    /// Reads to the end of the log, and what reads on.
+    async fn catch_up(&self, known: &mut Known<A>) -> Result<Box<dyn LogReader>, Obstacle> {
+        let topic = &self.source.topic;
+        let end = self.log.bounds(topic, self.partition).await?.end;
+        let mut tail = self.log.reader(topic, &[(self.partition, known.reader.next())]).await?;
+        self.read_to(known, tail.as_mut(), end).await?;
+        Ok(tail)
     }
 
     async fn open(&self) -> Result<Known<A>, Obstacle> {
@@ -591,6 +599,7 @@ impl<A: Handle + Apply> Owner<A> {
         doubtful: &mut Vec<Pending>,
     ) -> ControlFlow<()> {
         let mut tail: Option<Box<dyn LogReader>> = None;
+        let mut opening = None;
         let mut pause = Backoff::default();
         let (mut mandate, shutdown) = (self.mandate.clone(), self.shutdown.clone());
         if let Some(known) = known {
@@ -609,9 +618,16 @@ impl<A: Handle + Apply> Owner<A> {
             let follows = self.standby || catching_up || !doubtful.is_empty();
             let followed = async {
                 if !follows {
+                    opening = None;
                     return std::future::pending().await;
                 }
-                self.follow(known, &mut tail).await
+                if known.is_none() {
+                    // Goes on where it was, however often something comes between: it may take long.
+                    let opened = opening.get_or_insert_with(|| self.open().boxed()).await;
+                    opening = None;
+                    *known = Some(opened?);
+                }
+                self.follow(known.as_mut().expect("opened by now"), &mut tail).await
             };
             let error = tokio::select! {
                 biased;
@@ -657,15 +673,7 @@ impl<A: Handle + Apply> Owner<A> {
     }
 
     /// Reads and folds the next records. Cancel safe: what was folded stays, what was read and not folded is read again.
-    async fn follow(
-        &self,
-        known: &mut Option<Known<A>>,
-        tail: &mut Option<Box<dyn LogReader>>,
-    ) -> Result<(), Obstacle> {
-        if known.is_none() {
-            *known = Some(self.open().await?);
-        }
-        let known = known.as_mut().expect("opened just now");
+    async fn follow(&self, known: &mut Known<A>, tail: &mut Option<Box<dyn LogReader>>) -> Result<(), Obstacle> {
         known.state.flush_if_due(|| known.reader.checkpoint()).await?;
         if tail.is_none() {
             let from = (self.partition, known.reader.next());

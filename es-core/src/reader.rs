@@ -12,6 +12,7 @@ use crate::ids::EventId;
 use crate::log::{Log, LogError, LogErrorKind, StoredRecord};
 use crate::partition::partition_of;
 use crate::record::{self, Answers, Claim, Decoded, Stamp};
+use crate::scan::Scan;
 use crate::validity::{Current, Rule, Verdict, VoidReason};
 
 /// Where the events of an aggregate type are: its topic and the number of partitions.
@@ -252,20 +253,36 @@ fn check_partitions(claim: &Claim, source: &EventSource) -> Result<(), LogError>
     }
 }
 
+/// The first claim of a partition of events; `None` where nobody ever claimed it.
+pub(crate) async fn first_claim(log: &dyn Log, topic: &str, partition: u32) -> Result<Option<Claim>, LogError> {
+    let bounds = log.bounds(topic, partition).await?;
+    if bounds.is_empty() {
+        return Ok(None);
+    }
+    let claim = |stored: &StoredRecord| match record::decode(&stored.record) {
+        Decoded::Claim(claim) => Some(claim),
+        _ => None,
+    };
+    let first = log.first_record(topic, partition, bounds.clone()).await?;
+    if let Some(claim) = first.as_ref().and_then(claim) {
+        return Ok(Some(claim));
+    }
+    // Something that is not ours came first.
+    let mut scan = Scan::open(log, topic, partition, bounds).await?;
+    while let Some(records) = scan.next().await? {
+        if let Some(claim) = records.iter().find_map(claim) {
+            return Ok(Some(claim));
+        }
+    }
+    Ok(None)
+}
+
 /// Looks at the first claim of a topic, for all its partitions: one that was added has none of its own.
 ///
 /// # Errors
 /// [`LogErrorKind::Settings`] when the number of partitions was changed.
 pub(crate) async fn verify_partitions(log: &dyn Log, source: &EventSource) -> Result<(), LogError> {
-    if log.bounds(&source.topic, 0).await?.end == 0 {
-        return Ok(());
-    }
-    let batch = log.reader(&source.topic, &[(0, 0)]).await?.next().await?;
-    let first = batch.records.iter().find_map(|stored| match record::decode(&stored.record) {
-        Decoded::Claim(claim) => Some(claim),
-        _ => None,
-    });
-    first.map_or(Ok(()), |claim| check_partitions(&claim, source))
+    first_claim(log, &source.topic, 0).await?.map_or(Ok(()), |claim| check_partitions(&claim, source))
 }
 
 impl fmt::Display for Checkpoint {
@@ -321,14 +338,5 @@ pub async fn verify_checkpoint(
 
 /// The record at exactly this offset, if there is one.
 async fn record_at(log: &dyn Log, topic: &str, partition: u32, offset: u64) -> Result<Option<StoredRecord>, LogError> {
-    let mut reader = log.reader(topic, &[(partition, offset)]).await?;
-    loop {
-        let batch = reader.next().await?;
-        if let Some(first) = batch.records.into_iter().next() {
-            return Ok((first.offset == offset).then_some(first));
-        }
-        if batch.next > offset {
-            return Ok(None);
-        }
-    }
+    log.first_record(topic, partition, offset..offset + 1).await
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -57,6 +58,8 @@ pub(crate) struct SnapshotTopic {
     pub(crate) limits: SnapshotLimits,
     /// This process filled its store from the topic before.
     pub(crate) restored: Arc<AtomicBool>,
+    /// Permits to fill a store from the topic, of the whole process: each that does takes memory.
+    pub(crate) restores: Arc<Semaphore>,
 }
 
 /// Bounds of writing snapshots.

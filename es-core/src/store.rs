@@ -55,7 +55,7 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError>;
     /// Sets many values at once, in the order of their keys, none twice. Quicker than writing them; a crash may leave
     /// any part of them.
-    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError>;
+    fn load(&self, table: Table, sorted: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), StoreError>;
     /// Removes everything of a partition.
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError>;
     /// Removes the tables of command ids before this one.

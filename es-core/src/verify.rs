@@ -149,7 +149,7 @@ impl Verifier {
     pub async fn find(&self, stream: &StreamId, version: Version) -> Result<Option<Envelope>, LogError> {
         let partition = partition_of(&stream.id, self.source.partitions);
         let end = self.log.bounds(&self.source.topic, partition).await?.end;
-        let mut scan = Scan::open(self.log.as_ref(), &self.source.topic, partition, 0, end).await?;
+        let mut scan = Scan::open(self.log.as_ref(), &self.source.topic, partition, 0..end).await?;
         let mut reader = PartitionReader::resume(self.source.clone(), partition, &Checkpoint::default());
         while let Some(records) = scan.next().await? {
             for stored in records {

@@ -329,7 +329,7 @@ impl Sealer {
         line.writer = fastrand::u64(..); // an append may have been given up half way
         let (log, topic) = (self.log.as_ref(), &self.source.topic);
         let end = log.bounds(topic, partition).await?.end;
-        let mut rest = Scan::open(log, topic, partition, line.reader.next(), end).await?;
+        let mut rest = Scan::open(log, topic, partition, line.reader.next()..end).await?;
         while let Some(records) = rest.next().await? {
             line.take(Batch { partition, records, next: 0 })?;
             if line.unwritten.len() >= LEAVES_MAX {

@@ -112,7 +112,7 @@ impl SealsPartition {
         let (mut look, mut unsound) = (FIRST_LOOK, None);
         loop {
             let from = bounds.end.saturating_sub(look).max(bounds.start);
-            let mut scan = Scan::open(self.log.as_ref(), &self.topic, self.partition, from, bounds.end).await?;
+            let mut scan = Scan::open(self.log.as_ref(), &self.topic, self.partition, from..bounds.end).await?;
             let mut last: Option<(Seal, Tree)> = None;
             while let Some(records) = scan.next().await? {
                 for StoredRecord { offset, record } in records {
@@ -182,7 +182,7 @@ impl Told {
     /// From the begin to an offset.
     pub(crate) async fn open(seals: &SealsPartition, end: u64) -> Result<Self, LogError> {
         let start = seals.log.bounds(&seals.topic, seals.partition).await?.start;
-        let scan = Scan::open(seals.log.as_ref(), &seals.topic, seals.partition, start, end).await?;
+        let scan = Scan::open(seals.log.as_ref(), &seals.topic, seals.partition, start..end).await?;
         Ok(Self { scan, queue: VecDeque::new(), leaves: 0 })
     }
 

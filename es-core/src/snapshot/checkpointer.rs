@@ -474,23 +474,25 @@ impl Sweeping {
     ) -> Result<u64, Failed> {
         let topic = writing.topic;
         let bounds = topic.log.bounds(&topic.topic, topic.partition).await?;
-        let mut records = topic.read(bounds.start, bounds.end).await?;
+        let mut scan = topic.scan(bounds).await?;
         let (mut checkpoints, mut swept, mut count) = (HashMap::new(), HashSet::new(), 0);
-        while let Some(stored) = records.next().await? {
-            count += 1;
-            let key = &stored.record.key;
-            if parse_key(key).is_some_and(|(subject, _)| subject == Subject::Checkpoint) {
-                let record =
-                    stored.record.value.as_ref().and_then(|value| CheckpointRecord::decode(value.clone()).ok());
-                checkpoints.remove(key);
-                checkpoints.extend(record.map(|record| (key.clone(), record.lineage)));
-            }
-            if self.is_over(&stored, writing, store, &acknowledged)? && !swept.contains(key) {
-                if swept.len() < SWEPT_MAX {
-                    swept.insert(key.clone());
+        while let Some(records) = scan.next().await? {
+            for stored in records {
+                count += 1;
+                let key = &stored.record.key;
+                if parse_key(key).is_some_and(|(subject, _)| subject == Subject::Checkpoint) {
+                    let record =
+                        stored.record.value.as_ref().and_then(|value| CheckpointRecord::decode(value.clone()).ok());
+                    checkpoints.remove(key);
+                    checkpoints.extend(record.map(|record| (key.clone(), record.lineage)));
                 }
-                checkpoints.remove(key);
-                writing.put(key.clone(), None).await?;
+                if self.is_over(&stored, writing, store, &acknowledged)? && !swept.contains(key) {
+                    if swept.len() < SWEPT_MAX {
+                        swept.insert(key.clone());
+                    }
+                    checkpoints.remove(key);
+                    writing.put(key.clone(), None).await?;
+                }
             }
         }
         writing.send().await?;

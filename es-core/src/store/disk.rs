@@ -135,7 +135,7 @@ impl Store for DiskStore {
         })
     }
 
-    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
+    fn load(&self, table: Table, sorted: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), StoreError> {
         self.trying("writing", || {
             let keyspace = self.keyspace(table)?;
             let mut ingestion = keyspace.start_ingestion()?; // past journal and memtable

@@ -47,8 +47,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn load(&self, table: Table, sorted: Vec<(Vec<u8>, Bytes)>) -> Result<(), StoreError> {
-        self.lock().extend(sorted.into_iter().map(|(key, value)| ((table, key), value)));
+    fn load(&self, table: Table, sorted: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), StoreError> {
+        self.lock().extend(sorted.map(|(key, value)| ((table, key.into()), value)));
         Ok(())
     }
 

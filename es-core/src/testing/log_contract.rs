@@ -51,6 +51,9 @@ cases! {
     an_append_of_nothing_answers,
     bounds_tell_the_first_offset_and_the_next,
     a_reader_starts_in_the_middle,
+    single_records_are_found_by_all_that_ask_at_once,
+    a_single_record_past_the_end_is_an_error,
+    a_single_record_at_the_end_is_waited_for,
     one_reader_reads_several_partitions,
     readers_do_not_take_from_one_another,
     a_waiting_reader_gets_what_comes_later,
@@ -230,6 +233,45 @@ async fn a_reader_starts_in_the_middle(contract: Contract) {
     let mut reader = contract.reader(&[(0, 2)]).await;
     let records = read_until(&mut *reader, 0, 4).await;
     assert_eq!(keys(&records), [(2, "c".into()), (3, "d".into())]);
+}
+
+async fn single_records_are_found_by_all_that_ask_at_once(contract: Contract) {
+    contract.prepare().await;
+    for partition in [0, 1] {
+        let texts: Vec<String> = (0..5).map(|place| format!("{partition}.{place}")).collect();
+        append(&mut *contract.writer(partition).await, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    // The same partition again and again, so that one question's answer could be taken for another's.
+    let asked = (0..40).map(|number| (number % 2, u64::from(number * 7 % 5)));
+    let found = asked.map(async |(partition, offset)| {
+        let found = contract.log.first_record(&contract.topic, partition, offset..offset + 1).await;
+        let found = found.expect("the log is asked").expect("the record is there");
+        assert_eq!(keys(&[found]), [(offset, format!("{partition}.{offset}"))]);
+    });
+    futures::future::join_all(found).await;
+    let first = contract.log.first_record(&contract.topic, 0, 1..5).await.expect("the log is asked");
+    assert_eq!(first.map(|first| first.offset), Some(1));
+}
+
+async fn a_single_record_past_the_end_is_an_error(contract: Contract) {
+    contract.prepare().await;
+    append(&mut *contract.writer(0).await, &["a"]).await;
+    let error = contract.log.first_record(&contract.topic, 0, 2..3).await.expect_err("there is no such offset");
+    assert_eq!(error.kind(), LogErrorKind::Lost, "{error}");
+    let after = contract.log.first_record(&contract.topic, 0, 0..1).await.expect("nothing is wrong with the others");
+    assert_eq!(keys(&Vec::from_iter(after)), [(0, "a".into())]);
+}
+
+async fn a_single_record_at_the_end_is_waited_for(contract: Contract) {
+    contract.prepare().await;
+    append(&mut *contract.writer(0).await, &["a"]).await;
+    let (log, topic) = (contract.log.clone(), contract.topic.clone());
+    let waiting = tokio::spawn(async move { log.first_record(&topic, 0, 1..2).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished(), "there was nothing to find");
+    append(&mut *contract.writer(0).await, &["b"]).await;
+    let found = waiting.await.expect("it does not panic").expect("the log is asked").expect("the record is there");
+    assert_eq!(keys(&[found]), [(1, "b".into())]);
 }
 
 async fn one_reader_reads_several_partitions(contract: Contract) {

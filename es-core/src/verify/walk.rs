@@ -239,7 +239,7 @@ impl<'a> Walk<'a> {
 
     async fn scan(&self) -> Result<Scan, LogError> {
         let Verifier { log, source, .. } = self.verifier;
-        Scan::open(log.as_ref(), &source.topic, self.partition, 0, self.end).await
+        Scan::open(log.as_ref(), &source.topic, self.partition, 0..self.end).await
     }
 
     async fn event(&mut self, event: &Recorded) -> Result<(), LogError> {

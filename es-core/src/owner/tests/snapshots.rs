@@ -2,8 +2,13 @@
 //! says so.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
 
 use super::*;
+use crate::log::{Batch, LogError, LogReader, LogWriter, TopicSpec};
 use crate::snapshot::kept;
 
 impl World {
@@ -89,6 +94,81 @@ async fn a_process_without_local_state_gives_the_same_answers() {
     assert!(matches!(refused, Err(SendError::Refused(No::TooFew { sum: 196 }))), "{refused:?}");
     assert_eq!(process.send("c1", "next", add(1)).await.unwrap().version.get(), 8);
     world.events().await;
+}
+
+/// Counts the readers of snapshots that are open.
+#[derive(Debug)]
+struct Watched {
+    log: MemoryLog,
+    open: Arc<AtomicUsize>,
+    most: AtomicUsize,
+}
+
+struct WatchedReader {
+    reader: Box<dyn LogReader>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for WatchedReader {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl LogReader for WatchedReader {
+    async fn next(&mut self) -> Result<Batch, LogError> {
+        tokio::task::yield_now().await; // the others get on
+        self.reader.next().await
+    }
+}
+
+#[async_trait]
+impl Log for Watched {
+    async fn prepare(&self, topic: &TopicSpec) -> Result<u32, LogError> {
+        self.log.prepare(topic).await
+    }
+
+    async fn writer(&self, topic: &str, partition: u32) -> Result<Box<dyn LogWriter>, LogError> {
+        self.log.writer(topic, partition).await
+    }
+
+    async fn reader(&self, topic: &str, from: &[(u32, u64)]) -> Result<Box<dyn LogReader>, LogError> {
+        let reader = self.log.reader(topic, from).await?;
+        if topic != SNAPSHOTS {
+            return Ok(reader);
+        }
+        let open = self.open.clone();
+        self.most.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Ok(Box::new(WatchedReader { reader, open }))
+    }
+
+    async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {
+        self.log.bounds(topic, partition).await
+    }
+
+    fn record_max_bytes(&self) -> usize {
+        self.log.record_max_bytes()
+    }
+}
+
+#[tokio::test]
+async fn a_process_restores_a_few_partitions_at_once() {
+    const PARTITIONS: u32 = 16;
+    let mut world = World::new();
+    world.log = MemoryLog::new(PARTITIONS);
+    let process = world.hasty_process().await;
+    for n in 0..200 {
+        process.send(&format!("c{n}"), &format!("{n}"), add(n)).await.unwrap();
+    }
+    process.engine.shutdown().await;
+    let log = Arc::new(Watched { log: world.log.clone(), open: Arc::default(), most: AtomicUsize::new(0) });
+    let engine = Engine::new(log.clone(), world.hasty());
+    let bus = engine.start::<Counter>().await.unwrap();
+    bus.ready().await.unwrap();
+    assert_eq!(bus.status().iter().map(|status| status.restored).sum::<u64>(), 200);
+    let most = log.most.load(Ordering::Relaxed);
+    assert!((2..=6).contains(&most), "{most} of {PARTITIONS} at once");
 }
 
 #[tokio::test]

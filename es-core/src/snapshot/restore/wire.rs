@@ -61,6 +61,7 @@ fn id(message: &[u8]) -> Option<Id<'_>> {
     for field in Fields(id.known) {
         if let (1, Field::Number(time)) = field? {
             id.recorded_at_ms = time.cast_signed();
+            break; // the rest is looked at when it is needed
         }
     }
     Some(id)
@@ -77,7 +78,18 @@ enum Field<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
+        match self.0 {
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for place in 0..10 {
             let (&byte, rest) = self.0.split_first()?;
@@ -90,12 +102,14 @@ impl<'a> Fields<'a> {
         None
     }
 
+    #[inline]
     fn bytes(&mut self, count: u64) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(usize::try_from(count).ok()?)?;
         self.0 = rest;
         Some(bytes)
     }
 
+    #[inline]
     fn field(&mut self) -> Option<(u64, Field<'a>)> {
         let key = self.varint()?;
         let field = match key & 7 {
@@ -115,6 +129,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Option<(u64, Field<'a>)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;
