@@ -75,12 +75,8 @@ impl Journal {
         }
     }
 
-    fn note(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn note(&self, error: &KafkaError, reason: &str) {
         let code = code_of(error).unwrap_or(RDKafkaErrorCode::Unknown);
-        if code == RDKafkaErrorCode::PartitionEOF {
-            lock(&self.state).last = Some((code, reason.to_owned()));
-            return; // not a failure: the reader wants its offset
-        }
         let mut state = lock(&self.state);
         if code != RDKafkaErrorCode::AllBrokersDown {
             state.last = Some((code, reason.to_owned()));

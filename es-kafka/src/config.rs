@@ -216,13 +216,13 @@ impl KafkaConfig {
 
     pub(crate) fn for_reading(&self) -> ClientConfig {
         let defaults = [
-            // Asked for by librdkafka even where partitions are assigned by hand; nothing is stored under it.
-            ("group.id", "es-kafka-reader"),
             // What is read ahead, for all partitions of a reader together: 10 MB of small records. The bytes alone
             // would be no bound, since librdkafka counts neither headers nor its own 500 bytes a record.
             ("queued.min.messages", "5000"),
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.max.bytes", "16777216"),
+            // Of one partition at once: each question costs a broker as much as a megabyte.
+            ("fetch.message.max.bytes", "4194304"),
             // How soon reading ahead goes on after it stopped at that bound; the default of a second starves.
             ("fetch.queue.backoff.ms", "2"),
             ("fetch.error.backoff.ms", "100"),
@@ -370,6 +370,7 @@ const RULES: &[Rule] = &[
         allowed: &["1", "2", "3", "4", "5"],
         why: "brokers remember five batches of an idempotent producer",
     },
+    Rule { name: "group.id", allowed: &[], why: "readers are in no group, and that of the processes has its own name" },
     Rule { name: "transactional.id", allowed: &[], why: "events are appended without transactions" },
     Rule {
         name: "delivery.report.only.error",
@@ -429,6 +430,7 @@ mod tests {
             ("enable.partition.eof", "false", "without a record"),
             ("allow.auto.create.topics", "true", "settings that keep every event"),
             ("bootstrap.servers", "other:9092", "KafkaConfig::new"),
+            ("group.id", "bank", "readers are in no group"),
         ];
         for (name, value, reason) in table {
             let message = refusal(KafkaConfig::new("localhost:9092").property(name, value));
@@ -460,13 +462,14 @@ mod tests {
         let config = KafkaConfig::new("localhost:9092")
             .property("queue.buffering.max.ms", "3")
             .property("sasl.mechanisms", "PLAIN")
-            .property("group.id", "mine");
+            .property("auto.offset.reset", "error")
+            .property("fetch.max.bytes", "1000000");
         let writing = config.for_writing();
         assert_eq!(writing.get("linger.ms"), Some("3"));
         assert_eq!(writing.get("acks"), Some("all"));
         assert_eq!(writing.get("security.protocol"), Some("sasl_plaintext"));
         let reading = config.for_reading();
-        assert_eq!(reading.get("group.id"), Some("mine"));
+        assert_eq!(reading.get("fetch.max.bytes"), Some("1000000"));
         assert_eq!(reading.get("auto.offset.reset"), Some("error"));
     }
 

@@ -53,12 +53,9 @@ pub(crate) fn next(code: RDKafkaErrorCode) -> Next {
         | Code::QueueFull
         | Code::WaitingForCoordinator
         | Code::NotController
-        // Readers name a consumer group because librdkafka asks for one, and use nothing of it.
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
-        | Code::NotCoordinator
-        | Code::GroupAuthorizationFailed
-        | Code::InvalidGroupId => Next::Retry,
+        | Code::NotCoordinator => Next::Retry,
 
         Code::Authentication
         | Code::SaslAuthenticationFailed
@@ -67,6 +64,8 @@ pub(crate) fn next(code: RDKafkaErrorCode) -> Next {
         | Code::SSL
         | Code::SecurityDisabled
         | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::InvalidGroupId
         | Code::ClusterAuthorizationFailed
         | Code::UnknownTopic
         | Code::UnknownTopicOrPartition

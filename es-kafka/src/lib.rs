@@ -24,9 +24,11 @@
 mod client;
 mod config;
 mod error;
+mod fetched;
 mod group;
 mod header;
 mod log;
+mod lookup;
 mod reader;
 mod topic;
 mod writer;

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use es_core::log::{Log, LogError, LogErrorKind, LogReader, LogWriter, TopicSpec};
+use es_core::log::{Log, LogError, LogErrorKind, LogReader, LogWriter, StoredRecord, TopicSpec};
 
 use crate::client::{Asking, Place, blocking, lock};
 use crate::config::KafkaConfig;
 use crate::group::KafkaGroup;
+use crate::lookup::{Lookups, Unknown};
 use crate::reader::KafkaReader;
 use crate::topic;
 use crate::writer::KafkaWriter;
@@ -19,6 +20,7 @@ use crate::writer::KafkaWriter;
 pub struct KafkaLog {
     config: Arc<KafkaConfig>,
     asking: Arc<Asking>,
+    lookups: Arc<Lookups>,
     /// The number of partitions of each topic prepared so far.
     prepared: Arc<Mutex<HashMap<String, u32>>>,
 }
@@ -37,7 +39,7 @@ impl KafkaLog {
         let config = Arc::new(config);
         let settings = Arc::clone(&config);
         let asking = blocking(move || Asking::connect(&settings)).await?;
-        Ok(Self { config, asking: Arc::new(asking), prepared: Arc::default() })
+        Ok(Self { config, asking: Arc::new(asking), lookups: Arc::default(), prepared: Arc::default() })
     }
 
     /// Kafka's consumer groups, for processes that share partitions: see [`es_core::Engine::shared`].
@@ -89,6 +91,19 @@ impl Log for KafkaLog {
         let (topic, from) = (topic.to_owned(), from.to_vec());
         let reader = blocking(move || KafkaReader::open(&asking, &config, &topic, &from)).await?;
         Ok(Box::new(reader))
+    }
+
+    async fn first_record(
+        &self,
+        topic: &str,
+        partition: u32,
+        offsets: Range<u64>,
+    ) -> Result<Option<StoredRecord>, LogError> {
+        self.require(topic, vec![partition]).await?;
+        match self.lookups.first(&self.config, topic, partition, offsets.clone()).await {
+            Ok(found) => Ok(found),
+            Err(Unknown) => self.reader(topic, &[(partition, offsets.start)]).await?.first_before(offsets.end).await,
+        }
     }
 
     async fn bounds(&self, topic: &str, partition: u32) -> Result<Range<u64>, LogError> {

@@ -1,26 +1,25 @@
 //! Reading: a consumer with partitions assigned by hand, on a thread of its own.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use es_core::log::{Batch, LogError, LogErrorKind, LogReader, Record, StoredRecord};
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use crate::client::{Asking, Journal, POLL, Place, spawn};
+use crate::client::{Asking, POLL, Place, spawn};
 use crate::config::KafkaConfig;
 use crate::error::{ClientError, Next, code_of, failed, next_while_reading};
-use crate::header::{self, Names};
+use crate::fetched::{Fetch, Fetched, Message};
+use crate::header::Names;
 
-/// The most records of a batch.
+/// A batch with this many records takes no further one.
 const BATCH_RECORDS: usize = 1_000;
-/// A batch with this many bytes takes no further record.
+/// The same in bytes.
 const BATCH_BYTES: usize = 1_000_000;
 /// Batches that wait for a slow caller, beside the one that the thread holds.
 const BATCHES: usize = 2;
@@ -43,28 +42,18 @@ impl KafkaReader {
         from: &[(u32, u64)],
     ) -> Result<Self, LogError> {
         let what = || format!("reading {topic} from {}", places(from.iter().copied()));
-        let mut assigned = TopicPartitionList::with_capacity(from.len());
-        for &(partition, offset) in from {
-            let offset = i64::try_from(offset)
-                .map_err(|_| LogError::new(LogErrorKind::Lost, format!("{}: there is no such offset", what())))?;
-            let number = i32::try_from(partition).expect("the partition is there, and Kafka counts in 31 bits");
-            assigned
-                .add_partition_offset(topic, number, Offset::Offset(offset))
-                .map_err(|error| failed(what(), error))?;
+        if from.iter().any(|&(_, offset)| i64::try_from(offset).is_err()) {
+            return Err(LogError::new(LogErrorKind::Lost, format!("{}: there is no such offset", what())));
         }
-        let consumer: BaseConsumer<Journal> =
-            config.for_reading().create_with_context(Journal::default()).map_err(|error| failed(what(), error))?;
-        consumer.assign(&assigned).map_err(|error| failed(what(), error))?;
+        let mut fetched = Fetched::new(&config.for_reading()).map_err(|error| failed(what(), error))?;
+        fetched.start(topic, from.iter().copied()).map_err(|error| failed(what(), error))?;
         let (sender, batches) = mpsc::channel(BATCHES);
         let topic: Arc<str> = topic.into();
         let fetching = Fetching {
-            consumer,
+            fetched,
             asking: Arc::clone(asking),
             topic: Arc::clone(&topic),
-            positions: from.iter().copied().collect(),
-            copier: Copier::default(),
-            batch: None,
-            bytes: 0,
+            collected: Collected { positions: from.iter().copied().collect(), ..Collected::default() },
             batches: sender,
         };
         spawn("es-kafka-read", || fetching.run())?;
@@ -82,91 +71,68 @@ impl LogReader for KafkaReader {
     }
 }
 
-/// The caller dropped the reader.
-struct Left;
+/// The caller dropped the reader, or knows why it failed.
+struct Ended;
 
 /// The thread's side of a reader.
 struct Fetching {
-    consumer: BaseConsumer<Journal>,
+    fetched: Fetched,
     asking: Arc<Asking>,
     topic: Arc<str>,
-    /// The offset to read next of each partition.
-    positions: BTreeMap<u32, u64>,
-    copier: Copier,
-    /// What is collected and not handed over yet.
-    batch: Option<Batch>,
-    bytes: usize,
+    collected: Collected,
     batches: mpsc::Sender<Result<Batch, LogError>>,
 }
 
 impl Fetching {
     fn run(mut self) {
         while !self.batches.is_closed() {
-            // Whatever is there is handed over before waiting for more.
-            let patience = if self.batch.is_some() { Duration::ZERO } else { POLL };
-            let done = match self.consumer.poll(patience) {
-                Some(Ok(message)) => {
-                    let partition = number(message.partition());
-                    let stored = self.copier.copy(&message);
-                    drop(message);
-                    self.take(partition, stored)
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => self.end(number(partition)),
-                Some(Err(error)) => match self.failure(error) {
-                    None => Ok(()),
-                    Some(failure) => {
-                        let _ = self.hand_over().and_then(|()| self.send(Err(failure)));
-                        return;
-                    }
-                },
-                None => self.hand_over(),
-            };
-            if done.is_err() {
+            if self.step().is_err() {
                 return;
             }
         }
     }
 
-    fn take(&mut self, partition: u32, stored: StoredRecord) -> Result<(), Left> {
-        let full = |batch: &Batch| batch.partition != partition || batch.records.len() == BATCH_RECORDS;
-        if self.batch.as_ref().is_some_and(full) || self.bytes >= BATCH_BYTES {
-            self.hand_over()?;
-        }
-        let next = stored.offset + 1;
-        self.bytes += stored.record.size();
-        self.positions.insert(partition, next);
-        let batch = self.batch.get_or_insert_with(|| Batch { partition, records: Vec::new(), next });
-        batch.records.push(stored);
-        batch.next = next;
-        Ok(())
-    }
-
-    /// The partition has nothing more for now: passes offsets without a record.
-    fn end(&mut self, partition: u32) -> Result<(), Left> {
-        let end = self.consumer.context().take_reason().and_then(|reason| end_offset(&reason)).unwrap_or(0);
-        let position = self.positions.entry(partition).or_insert(0);
-        let passed = end > *position;
-        *position = end.max(*position);
-        let next = *position;
-        if let Some(batch) = self.batch.as_mut().filter(|batch| batch.partition == partition) {
-            batch.next = next;
-            return self.hand_over();
+    fn step(&mut self) -> Result<(), Ended> {
+        // Whatever is there is handed over before waiting for more.
+        let patience = if self.collected.batch.is_some() { Duration::ZERO } else { POLL };
+        let mut failure = None;
+        let found = self.fetched.each(patience, |fetch| {
+            match fetch {
+                Fetch::Record(message) => self.collected.take(&message),
+                Fetch::End { partition, offset } => self.collected.end(partition, offset),
+                Fetch::Failure { code, reason } => failure = Some((KafkaError::MessageConsumption(code), reason)),
+            }
+            // All that is there: what stays while others come would not count against the bound of reading ahead.
+            if failure.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if !found {
+            self.collected.complete();
         }
         self.hand_over()?;
-        if passed { self.send(Ok(Batch { partition, records: Vec::new(), next })) } else { Ok(()) }
+        if let Some((error, reason)) = failure {
+            self.fetched.journal().note(&error, &reason);
+            self.tell(error)?;
+        }
+        self.fetched.failure().map_or(Ok(()), |error| self.tell(error))
     }
 
-    fn hand_over(&mut self) -> Result<(), Left> {
-        self.bytes = 0;
-        match self.batch.take() {
-            Some(batch) => self.send(Ok(batch)),
-            None => Ok(()),
-        }
+    fn hand_over(&mut self) -> Result<(), Ended> {
+        let complete = std::mem::take(&mut self.collected.complete);
+        complete.into_iter().try_for_each(|batch| self.send(Ok(batch)))
     }
 
     /// Waits while the caller is slow; meanwhile nothing is polled, so that the consumer stops fetching at its bound.
-    fn send(&self, batch: Result<Batch, LogError>) -> Result<(), Left> {
-        self.batches.blocking_send(batch).map_err(|_| Left)
+    fn send(&self, batch: Result<Batch, LogError>) -> Result<(), Ended> {
+        self.batches.blocking_send(batch).map_err(|_| Ended)
+    }
+
+    /// Ends with what the caller must know.
+    fn tell(&mut self, error: KafkaError) -> Result<(), Ended> {
+        let Some(failure) = self.failure(error) else { return Ok(()) };
+        self.collected.complete();
+        self.hand_over()?;
+        self.send(Err(failure))?;
+        Err(Ended)
     }
 
     /// What the caller must know; nothing, if librdkafka rides it out.
@@ -177,10 +143,10 @@ impl Fetching {
         if step == Next::Retry && !fatal {
             return None;
         }
-        let cause = self.consumer.context().take_reason().map_or_else(|| ClientError::from(error), ClientError::new);
+        let cause = self.fetched.journal().take_reason().map_or_else(|| ClientError::from(error), ClientError::new);
         let outside = if step == Next::Lost { self.outside() } else { None };
         let message = outside.unwrap_or_else(|| {
-            let positions = self.positions.iter().map(|(&partition, &offset)| (partition, offset));
+            let positions = self.collected.positions.iter().map(|(&partition, &offset)| (partition, offset));
             format!("reading {} at {}", self.topic, places(positions))
         });
         Some(LogError::new(step.kind(), message).with_source(cause))
@@ -188,7 +154,7 @@ impl Fetching {
 
     /// The partition whose position is outside its bounds.
     fn outside(&self) -> Option<String> {
-        self.positions.iter().find_map(|(&partition, &offset)| {
+        self.collected.positions.iter().find_map(|(&partition, &offset)| {
             let bounds = self.asking.bounds(Place { topic: &self.topic, partition, known: true }).ok()?;
             (offset < bounds.start || offset > bounds.end).then(|| {
                 let (topic, start, end) = (&self.topic, bounds.start, bounds.end);
@@ -201,26 +167,69 @@ impl Fetching {
     }
 }
 
-fn number(partition: i32) -> u32 {
-    u32::try_from(partition).expect("an assigned partition is not negative")
-}
-
 fn places(from: impl Iterator<Item = (u32, u64)>) -> String {
     let places: Vec<String> =
         from.map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
     places.join(", ")
 }
 
-/// The offset in librdkafka's message "… reached end of partition at offset 7 (HighwaterMark 7)". rdkafka passes on
-/// nothing else of it; where the message should change one day, only offsets without a record are not passed.
-fn end_offset(reason: &str) -> Option<u64> {
-    let (_, rest) = reason.split_once("at offset ")?;
-    rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+/// What was fetched and is not handed over yet.
+#[derive(Debug, Default)]
+struct Collected {
+    /// The offset to read next of each partition.
+    positions: BTreeMap<u32, u64>,
+    copier: Copier,
+    /// The batch that takes the next record, and its bytes.
+    batch: Option<Batch>,
+    bytes: usize,
+    complete: Vec<Batch>,
+}
+
+impl Collected {
+    fn take(&mut self, message: &Message<'_>) {
+        let stored = self.copier.copy(message);
+        self.add(message.partition, stored);
+    }
+
+    fn add(&mut self, partition: u32, stored: StoredRecord) {
+        let (next, bytes) = (stored.offset + 1, stored.record.size());
+        self.positions.insert(partition, next);
+        let batch = self.batch_of(partition);
+        batch.records.push(stored);
+        batch.next = next;
+        let full = batch.records.len() == BATCH_RECORDS;
+        self.bytes += bytes;
+        if full || self.bytes >= BATCH_BYTES {
+            self.complete();
+        }
+    }
+
+    /// The partition has nothing more for now: passes offsets without a record.
+    fn end(&mut self, partition: u32, end: u64) {
+        let position = self.positions.entry(partition).or_insert(0);
+        if end > *position {
+            *position = end;
+            self.batch_of(partition).next = end;
+        }
+        self.complete();
+    }
+
+    fn batch_of(&mut self, partition: u32) -> &mut Batch {
+        if self.batch.as_ref().is_some_and(|batch| batch.partition != partition) {
+            self.complete();
+        }
+        self.batch.get_or_insert_with(|| Batch { partition, records: Vec::new(), next: 0 })
+    }
+
+    fn complete(&mut self) {
+        self.bytes = 0;
+        self.complete.extend(self.batch.take());
+    }
 }
 
 /// Copies records out of librdkafka, one behind the other into pieces of memory that they share.
 #[derive(Debug, Default)]
-struct Copier {
+pub(crate) struct Copier {
     names: Names,
     /// The lengths of the header values of the record at hand.
     lengths: Vec<usize>,
@@ -229,9 +238,9 @@ struct Copier {
 }
 
 impl Copier {
-    fn copy(&mut self, message: &BorrowedMessage<'_>) -> StoredRecord {
-        let key = message.key().unwrap_or_default();
-        let value = message.payload();
+    pub(crate) fn copy(&mut self, message: &Message<'_>) -> StoredRecord {
+        let key = message.key.unwrap_or_default();
+        let value = message.value;
         let body = key.len() + value.map_or(0, <[u8]>::len);
         if self.piece.capacity() < body {
             self.piece = BytesMut::with_capacity(PIECE_BYTES.max(body));
@@ -240,7 +249,7 @@ impl Copier {
         self.piece.extend_from_slice(value.unwrap_or_default());
         let mut headers = Vec::with_capacity(self.lengths.len());
         self.lengths.clear();
-        header::for_each(message, |name, value| {
+        message.each_header(|name, value| {
             self.piece.extend_from_slice(value);
             self.lengths.push(value.len());
             headers.push((self.names.get(name), Bytes::new()));
@@ -255,8 +264,8 @@ impl Copier {
             *value = copied.split_to(*length);
         }
         StoredRecord {
-            offset: u64::try_from(message.offset()).expect("a stored record has an offset"),
-            record: Record { key, value, headers, timestamp_ms: message.timestamp().to_millis().unwrap_or(0) },
+            offset: message.offset,
+            record: Record { key, value, headers, timestamp_ms: message.timestamp_ms.unwrap_or(0) },
         }
     }
 }
@@ -265,10 +274,43 @@ impl Copier {
 mod tests {
     use super::*;
 
+    fn record(offset: u64, bytes: usize) -> StoredRecord {
+        let value = Some(Bytes::from(vec![0; bytes]));
+        StoredRecord { offset, record: Record { key: Bytes::new(), value, headers: Vec::new(), timestamp_ms: 0 } }
+    }
+
+    /// Partition, number of records and next offset of what is complete.
+    fn complete(collected: &mut Collected) -> Vec<(u32, usize, u64)> {
+        collected.complete.drain(..).map(|batch| (batch.partition, batch.records.len(), batch.next)).collect()
+    }
+
     #[test]
-    fn the_end_of_a_partition_is_read_from_the_clients_message() {
-        let reason = "Fetch from broker 1 reached end of partition at offset 42 (HighwaterMark 42)";
-        assert_eq!(end_offset(reason), Some(42));
-        assert_eq!(end_offset("something else"), None);
+    fn a_batch_is_of_one_partition_and_bounded_in_records_and_bytes() {
+        let mut collected = Collected::default();
+        (0..BATCH_RECORDS as u64 + 1).for_each(|offset| collected.add(0, record(offset, 1)));
+        assert_eq!(complete(&mut collected), [(0, BATCH_RECORDS, BATCH_RECORDS as u64)]);
+        collected.add(1, record(5, BATCH_BYTES));
+        let next = BATCH_RECORDS as u64 + 1;
+        assert_eq!(complete(&mut collected), [(0, 1, next), (1, 1, 6)]);
+        collected.add(1, record(6, BATCH_BYTES - 10));
+        assert_eq!(complete(&mut collected), []);
+        collected.add(1, record(7, 10));
+        assert_eq!(complete(&mut collected), [(1, 2, 8)]);
+    }
+
+    #[test]
+    fn the_end_of_a_partition_passes_offsets_without_a_record() {
+        let mut collected = Collected { positions: [(0, 3), (1, 0)].into(), ..Collected::default() };
+        collected.end(0, 3);
+        assert_eq!(complete(&mut collected), []);
+        collected.add(0, record(3, 1));
+        collected.end(0, 6);
+        assert_eq!(complete(&mut collected), [(0, 1, 6)]);
+        collected.add(0, record(6, 1));
+        collected.end(1, 2);
+        assert_eq!(complete(&mut collected), [(0, 1, 7), (1, 0, 2)]);
+        collected.end(0, 7);
+        assert_eq!(complete(&mut collected), []);
+        assert_eq!(collected.positions, [(0, 7), (1, 2)].into());
     }
 }
