@@ -16,7 +16,7 @@ use crate::figure::{Figure, detail};
 use crate::load::cpu_seconds;
 
 const ACCOUNTS: usize = 1_000_000;
-const TURNS: usize = 3;
+const TURNS: usize = 9;
 
 /// States a second from an empty folder to a bus that serves; floor: consuming the same records.
 pub(crate) async fn restore(name: &'static str, broker: String) -> Result<Figure, Failure> {
