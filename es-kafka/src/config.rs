@@ -10,6 +10,9 @@ use rdkafka::config::RDKafkaLogLevel;
 
 /// librdkafka's own default, written down because the topic must fit it.
 const MESSAGE_MAX_BYTES: usize = 1_000_000;
+/// What a broker may answer a reader at once where it reads few partitions: each question costs a broker as much as a
+/// megabyte.
+const ANSWER_BYTES: usize = 4 << 20;
 /// The head of a record batch, which `message.max.bytes` does not count.
 const BATCH_HEAD_BYTES: usize = 61;
 /// Room for what a record takes beside key, value and headers: its own lengths, and those of 98 headers.
@@ -214,15 +217,18 @@ impl KafkaConfig {
         self.client(&defaults, &fixed)
     }
 
-    pub(crate) fn for_reading(&self) -> ClientConfig {
+    /// For reading so many partitions.
+    pub(crate) fn for_reading(&self, partitions: usize) -> ClientConfig {
+        let answer_bytes = (ANSWER_BYTES / partitions.max(1)).max(1 << 20).to_string();
         let defaults = [
-            // What is read ahead, for all partitions of a reader together: 10 MB of small records. The bytes alone
-            // would be no bound, since librdkafka counts neither headers nor its own 500 bytes a record.
+            // How much is read ahead, for all partitions of a reader together, before no broker is asked any more. The
+            // bytes alone would be no bound, since librdkafka counts neither headers nor its own 500 bytes a record.
+            // Where the caller is slow, as much again waits to be handed over.
             ("queued.min.messages", "5000"),
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.max.bytes", "16777216"),
-            // Of one partition at once: each question costs a broker as much as a megabyte.
-            ("fetch.message.max.bytes", "4194304"),
+            // Of one partition at once.
+            ("fetch.message.max.bytes", answer_bytes.as_str()),
             // How soon reading ahead goes on after it stopped at that bound; the default of a second starves.
             ("fetch.queue.backoff.ms", "2"),
             ("fetch.error.backoff.ms", "100"),
@@ -468,7 +474,7 @@ mod tests {
         assert_eq!(writing.get("linger.ms"), Some("3"));
         assert_eq!(writing.get("acks"), Some("all"));
         assert_eq!(writing.get("security.protocol"), Some("sasl_plaintext"));
-        let reading = config.for_reading();
+        let reading = config.for_reading(1);
         assert_eq!(reading.get("fetch.max.bytes"), Some("1000000"));
         assert_eq!(reading.get("auto.offset.reset"), Some("error"));
     }

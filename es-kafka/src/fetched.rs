@@ -321,7 +321,7 @@ mod tests {
         let config = KafkaConfig::new(cluster.bootstrap_servers())
             // For so long a topic that is not there is taken for a new one; unless given, half a minute.
             .property("topic.metadata.propagation.max.ms", "100");
-        let mut fetched = Fetched::new(&config.for_reading()).unwrap();
+        let mut fetched = Fetched::new(&config.for_reading(2)).unwrap();
         fetched.start(topic, [(0, 0), (1, 0)].into_iter()).unwrap();
         fetched
     }

@@ -90,7 +90,7 @@ struct Looking {
 
 impl Looking {
     fn open(config: &KafkaConfig) -> Result<Self, LogError> {
-        let mut client = config.for_reading();
+        let mut client = config.for_reading(1);
         // A record is wanted, not what comes after it; and a broker that waits for more of one partition would keep the next
         // round waiting.
         client.set("fetch.message.max.bytes", "16384").set("queued.min.messages", "1").set("fetch.wait.max.ms", "10");

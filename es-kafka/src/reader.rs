@@ -45,7 +45,7 @@ impl KafkaReader {
         if from.iter().any(|&(_, offset)| i64::try_from(offset).is_err()) {
             return Err(LogError::new(LogErrorKind::Lost, format!("{}: there is no such offset", what())));
         }
-        let mut fetched = Fetched::new(&config.for_reading()).map_err(|error| failed(what(), error))?;
+        let mut fetched = Fetched::new(&config.for_reading(from.len())).map_err(|error| failed(what(), error))?;
         fetched.start(topic, from.iter().copied()).map_err(|error| failed(what(), error))?;
         let (sender, batches) = mpsc::channel(BATCHES);
         let topic: Arc<str> = topic.into();
