@@ -53,9 +53,11 @@ impl Scan {
         self.end.saturating_sub(self.read_to)
     }
 
-    /// Where it ends, and may be told to end later, if there was anything to read.
-    pub(crate) fn end_mut(&mut self) -> &mut u64 {
-        &mut self.end
+    /// Goes on to a later end, if there was anything to read. Tells whether it is later.
+    pub(crate) fn extend(&mut self, end: u64) -> bool {
+        let later = end > self.end;
+        self.end = self.end.max(end);
+        later
     }
 }
 
@@ -81,7 +83,8 @@ mod tests {
         let mut scan = Scan::open(&log, "t", 0, 2..4).await.unwrap();
         let mut offsets = Vec::new();
         for end in [4, 5, 10] {
-            *scan.end_mut() = end;
+            assert_eq!(scan.extend(end), end > 4);
+            assert!(!scan.extend(end - 1), "it never ends earlier");
             while let Some(records) = scan.next().await.unwrap() {
                 offsets.extend(records.iter().map(|stored| stored.offset));
             }

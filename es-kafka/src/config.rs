@@ -468,7 +468,6 @@ mod tests {
         let config = KafkaConfig::new("localhost:9092")
             .property("queue.buffering.max.ms", "3")
             .property("sasl.mechanisms", "PLAIN")
-            .property("auto.offset.reset", "error")
             .property("fetch.max.bytes", "1000000");
         let writing = config.for_writing();
         assert_eq!(writing.get("linger.ms"), Some("3"));

@@ -39,7 +39,8 @@ impl KafkaLog {
         let config = Arc::new(config);
         let settings = Arc::clone(&config);
         let asking = blocking(move || Asking::connect(&settings)).await?;
-        Ok(Self { config, asking: Arc::new(asking), lookups: Arc::default(), prepared: Arc::default() })
+        let lookups = Lookups::new(Arc::clone(&config));
+        Ok(Self { config, asking: Arc::new(asking), lookups: Arc::new(lookups), prepared: Arc::default() })
     }
 
     /// Kafka's consumer groups, for processes that share partitions: see [`es_core::Engine::shared`].
@@ -100,7 +101,7 @@ impl Log for KafkaLog {
         offsets: Range<u64>,
     ) -> Result<Option<StoredRecord>, LogError> {
         self.require(topic, vec![partition]).await?;
-        match self.lookups.first(&self.config, topic, partition, offsets.clone()).await {
+        match self.lookups.first(topic, partition, offsets.clone()).await {
             Ok(found) => Ok(found),
             Err(Unknown) => self.reader(topic, &[(partition, offsets.start)]).await?.first_before(offsets.end).await,
         }

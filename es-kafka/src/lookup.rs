@@ -37,17 +37,21 @@ struct Wish {
 }
 
 /// Who asks for records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lookups {
+    config: Arc<KafkaConfig>,
     /// To the thread that has the consumer, if one was started.
     wishes: Mutex<Option<Sender<Wish>>>,
 }
 
 impl Lookups {
+    pub(crate) fn new(config: Arc<KafkaConfig>) -> Self {
+        Self { config, wishes: Mutex::default() }
+    }
+
     /// The first record at one of these offsets.
     pub(crate) async fn first(
         &self,
-        config: &Arc<KafkaConfig>,
         topic: &str,
         partition: u32,
         offsets: Range<u64>,
@@ -57,11 +61,11 @@ impl Lookups {
         }
         let (answer, found) = oneshot::channel();
         let wish = Wish { topic: topic.to_owned(), partition, offsets, answer };
-        self.ask(config, wish).map_err(|_| Unknown)?;
+        self.ask(wish).map_err(|_| Unknown)?;
         found.await.map_err(|_| Unknown)
     }
 
-    fn ask(&self, config: &Arc<KafkaConfig>, wish: Wish) -> Result<(), LogError> {
+    fn ask(&self, wish: Wish) -> Result<(), LogError> {
         let mut wishes = lock(&self.wishes);
         let wish = match wishes.as_ref() {
             Some(thread) => match thread.send(wish) {
@@ -71,7 +75,7 @@ impl Lookups {
             None => wish,
         };
         let (thread, asked) = channel();
-        let config = Arc::clone(config);
+        let config = Arc::clone(&self.config);
         spawn("es-kafka-look", move || match Looking::open(&config) {
             Ok(looking) => looking.run(asked),
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "a consumer for single records"),

@@ -164,7 +164,7 @@ impl SnapshotTopic {
                 }
             }
             let end = self.log.bounds(&self.topic, self.partition).await?.end;
-            if end <= std::mem::replace(scan.end_mut(), end) {
+            if !scan.extend(end) {
                 break;
             }
         }
