@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::codec;
@@ -361,7 +362,7 @@ impl<A: Handle + Apply> Prepared<A> {
         partition: u32,
         deadline: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {
-        let id = self.id.clone();
+        let (id, asked) = (self.id.clone(), Instant::now());
         let hash = CommandHash::of(self.name, &self.payload);
         let (reply, answer) = oneshot::channel();
         let Self { id: aggregate, command, metadata, .. } = self;
@@ -374,7 +375,7 @@ impl<A: Handle + Apply> Prepared<A> {
         })?;
         // An owner that goes without a word leaves the outcome as unknown as one that is too slow.
         let Ok(Ok(reply)) = tokio::time::timeout(deadline, answer).await else {
-            return Err(SendError::OutcomeUnknown { waited: deadline });
+            return Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason: None });
         };
         match reply {
             Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate),
@@ -393,7 +394,7 @@ impl<A: Handle + Apply> Prepared<A> {
         partition: u32,
         deadline: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {
-        let id = self.id.clone();
+        let (id, asked) = (self.id.clone(), Instant::now());
         let command = Forwarded {
             id: self.id,
             name: self.name.into(),
@@ -403,9 +404,9 @@ impl<A: Handle + Apply> Prepared<A> {
             reply_to: None,
         };
         match forwarder.ask::<A>(command, partition, deadline).await {
-            Ok(answered) => shared.forwarded(id, answered.outcome, deadline),
+            Ok(answered) => shared.forwarded(id, answered.outcome, asked.elapsed()),
             Err(Unanswered::NotDone(why)) => Err(SendError::NotDone(why)),
-            Err(Unanswered::Unknown) => Err(SendError::OutcomeUnknown { waited: deadline }),
+            Err(Unanswered::Unknown { reason }) => Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason }),
         }
     }
 }
@@ -444,7 +445,11 @@ impl<A: Aggregate> Shared<A> {
             Outcome::Panicked { reason } => SendError::Panicked(reason),
             Outcome::Parked { reason } => SendError::Parked { aggregate: id, reason },
             // Nothing proves it: an owner with another clock, before or after this one, may have decided the command.
-            Outcome::Expired => SendError::OutcomeUnknown { waited },
+            Outcome::Expired => {
+                let reason = Some("it expired before it was decided, by the owner's clock".into());
+                SendError::OutcomeUnknown { waited, reason }
+            }
+            Outcome::NotKnown { reason, .. } => SendError::OutcomeUnknown { waited, reason: Some(reason) },
             Outcome::NotDone { reason } => SendError::NotDone(NotDone::NotReady { reason }),
         })
     }

@@ -286,6 +286,7 @@ impl Engine {
             route.clone(),
             partitions,
             self.config.queue_max,
+            retention_ms,
             clock.clone(),
         )
         .await?;
@@ -305,10 +306,11 @@ impl Engine {
         let joined = if catching_up { None } else { Some(group.join(&spec).await?) };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
         let (log, in_group, desks) = (self.log.clone(), group.clone(), desks.clone());
-        let in_flight_max = (self.config.queue_max / 2).max(1);
+        let (in_flight_max, node) = ((self.config.queue_max / 2).max(1), Arc::<str>::from(node.as_str()));
         let beside = move |partition: u32, member: Arc<dyn Member>, stop: CancellationToken| {
             let desk = &desks[partition as usize];
             let dispatcher = Dispatcher {
+                node: node.clone(),
                 log: log.clone(),
                 group: in_group.clone(),
                 member,

@@ -82,14 +82,17 @@ pub enum SendError<E: StdError + 'static> {
         /// The version at which it was decided.
         actual: Version,
     },
-    /// Nothing was done: send again later, with the same id or another.
-    #[error("nothing was done, send again: {0}")]
+    /// This sending did nothing, and never will: send again later, with the same id. Another id would be another
+    /// command, and an earlier sending under the same id may have had an effect, or may still have it.
+    #[error("nothing was done, send again with the same command id: {0}")]
     NotDone(NotDone),
     /// It may or may not have happened: send again with the same command id to learn which.
-    #[error("the outcome is unknown after {waited:?}: send again with the same command id")]
+    #[error("the outcome is unknown after {waited:?}{}: send again with the same command id", because(.reason))]
     OutcomeUnknown {
         /// How long the sender waited.
         waited: Duration,
+        /// Why nobody answered, where that is known: for example that the owner is of a release without the command.
+        reason: Option<String>,
     },
     /// The command id was used before for another command to this aggregate.
     #[error("the command id was used before with another payload: give each command an id of its own")]
@@ -120,6 +123,10 @@ impl<E: StdError + 'static> SendError<E> {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
     }
+}
+
+fn because(reason: &Option<String>) -> String {
+    reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"))
 }
 
 /// Why nothing was done.

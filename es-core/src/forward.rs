@@ -15,7 +15,8 @@ use crate::clock::Clock;
 use crate::error::NotDone;
 use crate::group::Group;
 use crate::log::{AppendError, Log, LogError, LogReader};
-use wire::{Answered, Forwarded, ReplyTo};
+use crate::pause::Backoff;
+use wire::{Answered, Forwarded, Outcome, ReplyTo};
 
 /// The topics beside the one with the events, and who sends.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub(crate) struct Forwarder {
     /// The partition of the replies topic that this process reads.
     replies_partition: u32,
     waiting_max: usize,
+    /// How long a command is kept on its topic.
+    kept: Duration,
     waiting: Mutex<HashMap<String, oneshot::Sender<Answered>>>,
 }
 
@@ -43,7 +46,7 @@ pub(crate) enum Unanswered {
     /// Nothing was done.
     NotDone(NotDone),
     /// It may have been done.
-    Unknown,
+    Unknown { reason: Option<String> },
 }
 
 impl Forwarder {
@@ -54,40 +57,74 @@ impl Forwarder {
         route: Route,
         partitions: u32,
         waiting_max: usize,
+        kept_ms: u64,
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send), LogError> {
         let replies_partition = fastrand::u32(..partitions);
         let tail = open_at_end(log.as_ref(), &route.replies, replies_partition).await?;
-        let forwarder =
-            Arc::new(Self { group, route, clock, replies_partition, waiting_max, waiting: Mutex::default() });
+        let (kept, waiting) = (Duration::from_millis(kept_ms), Mutex::default());
+        let forwarder = Arc::new(Self { group, route, clock, replies_partition, waiting_max, kept, waiting });
         let reading = forwarder.clone();
         Ok((forwarder, async move { reading.read(log, tail).await }))
     }
 
-    /// Sends a command to the owner of its partition and waits for the answer.
+    /// Sends a command to the owner of its partition and waits for the answer. A command that the owner does not know,
+    /// which another release may, is sent again with the same id, and so is one that its topic does not keep any longer.
     pub(crate) async fn ask<A: Aggregate>(
         &self,
         mut command: Forwarded,
         partition: u32,
         deadline: Duration,
     ) -> Result<Answered, Unanswered> {
+        let mut said = None;
+        let asking = async {
+            let mut pause = Backoff::default();
+            let mut sent = false;
+            loop {
+                match self.ask_once::<A>(&mut command, partition, deadline).await {
+                    Ok(Answered { outcome: Outcome::NotKnown { reason, node }, .. }) => {
+                        said = Some(format!("node {node} does not know the command: {reason}"));
+                        sent = true;
+                        tokio::time::sleep(pause.next()).await;
+                    }
+                    Ok(Answered { outcome: Outcome::Expired, .. }) if deadline > self.kept => sent = true,
+                    Err(Unanswered::Unknown { .. }) if deadline > self.kept => sent = true,
+                    // What was sent before may be decided by another owner.
+                    Err(Unanswered::NotDone(why)) if sent => {
+                        said = Some(why.to_string());
+                        tokio::time::sleep(pause.next()).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        let answer = tokio::time::timeout(deadline, asking).await;
+        answer.unwrap_or_else(|_| Err(Unanswered::Unknown { reason: said }))
+    }
+
+    /// Sends a command once and waits as long as its topic keeps it.
+    async fn ask_once<A: Aggregate>(
+        &self,
+        command: &mut Forwarded,
+        partition: u32,
+        deadline: Duration,
+    ) -> Result<Answered, Unanswered> {
         let request = format!("{:016x}", fastrand::u64(..));
         command.reply_to = Some(ReplyTo { partition: self.replies_partition, request: request.clone() });
         let now_ms = self.clock.now_ms();
-        command.expires_at_ms = now_ms.saturating_add(deadline.as_millis().try_into().unwrap_or(i64::MAX));
+        let lifetime = deadline.min(self.kept);
+        command.expires_at_ms = now_ms.saturating_add(lifetime.as_millis().try_into().unwrap_or(i64::MAX));
         let record = command.encode::<A>(&self.route.source, now_ms);
         let waiting = self.wait_for(request)?;
-        let asking = async {
-            match self.group.send(&self.route.commands, partition, record).await {
-                Ok(()) | Err(AppendError::Unknown(_)) => {} // the answer will tell
-                Err(AppendError::Refused(error)) => {
-                    let reason = format!("sending it to its owner failed: {error}");
-                    return Err(Unanswered::NotDone(NotDone::NotReady { reason }));
-                }
+        match self.group.send(&self.route.commands, partition, record).await {
+            Ok(()) | Err(AppendError::Unknown(_)) => {} // the answer will tell
+            Err(AppendError::Refused(error)) => {
+                let reason = format!("sending it to its owner failed: {error}");
+                return Err(Unanswered::NotDone(NotDone::NotReady { reason }));
             }
-            waiting.answer().await.ok_or(Unanswered::Unknown)
-        };
-        tokio::time::timeout(deadline, asking).await.unwrap_or(Err(Unanswered::Unknown))
+        }
+        let answer = tokio::time::timeout(lifetime, waiting.answer()).await.ok().flatten();
+        answer.ok_or(Unanswered::Unknown { reason: None })
     }
 
     fn wait_for(&self, request: String) -> Result<Waiting<'_>, Unanswered> {

@@ -47,6 +47,7 @@ pub mod log;
 mod membership;
 mod owner;
 mod partition;
+mod pause;
 mod reader;
 pub mod record;
 mod round;

@@ -26,6 +26,7 @@ use crate::error::NotDone;
 use crate::ids::Epoch;
 use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, LogWriter};
 use crate::membership::Mandate;
+use crate::pause::Backoff;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
 use crate::round::{Closed, Desk, Job, Pending, Round, STARTING_OVER};
@@ -716,18 +717,4 @@ struct Gap {
 fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// A pause that doubles up to 5 s, with jitter so that two that failed together do not stay together.
-#[derive(Default)]
-struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let base_ms = (50u64 << self.failures.min(7)).min(5_000);
-        self.failures += 1;
-        Duration::from_millis(fastrand::u64(base_ms / 2..=base_ms))
-    }
 }

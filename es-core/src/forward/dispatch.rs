@@ -16,7 +16,7 @@ use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::clock::Clock;
 use crate::error::NotDone;
 use crate::forward::Route;
-use crate::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo};
+use crate::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo, Unreadable};
 use crate::group::{Group, Member};
 use crate::ids::AggregateKey;
 use crate::log::{Log, LogError, LogReader, StoredRecord};
@@ -32,6 +32,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// What a dispatcher works with.
 pub(crate) struct Dispatcher<A: Aggregate> {
+    /// The name of this process.
+    pub(crate) node: Arc<str>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) group: Arc<dyn Group>,
     pub(crate) member: Arc<dyn Member>,
@@ -220,7 +222,13 @@ impl<A: Handle + Apply> Dispatcher<A> {
             self.counters.misrouted.fetch_add(1, Ordering::Relaxed);
             return Err(Box::new((malformed(reason.clone()), Outcome::Misrouted { reason })));
         }
-        let (command, hash) = forwarded.command::<A>().map_err(|reason| invalid(malformed(reason)))?;
+        let (command, hash) = forwarded.command::<A>().map_err(|error| match error {
+            Unreadable::Invalid(reason) => invalid(malformed(reason)),
+            Unreadable::NotKnown(reason) => {
+                let outcome = Outcome::NotKnown { reason: reason.clone(), node: self.node.to_string() };
+                Box::new((malformed(reason), outcome))
+            }
+        })?;
         let (reply, answer) = oneshot::channel();
         let (id, metadata) = (forwarded.id.clone(), forwarded.metadata.clone());
         let job = Job { id, command, hash, metadata, expires_at_ms: forwarded.expires_at_ms, reply };

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::aggregate::Aggregate;
 use crate::codec::{self, Codec};
 use crate::envelope::CommandHash;
-use crate::error::NotDone;
+use crate::error::{DecodeError, NotDone};
 use crate::ids::{Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Version};
 use crate::log::Record;
 use crate::record::Answer;
@@ -153,10 +153,26 @@ impl Forwarded {
 
     /// The command, and the hash by which a repeat is known: of the payload as this program would write it, so that
     /// spaces and the order of fields make no other command.
-    pub(crate) fn command<A: Aggregate>(&self) -> Result<(A::Command, CommandHash), String> {
-        let command = codec::decode_command::<A::Codec, A::Command>(&self.name, &self.payload).map_err(text)?;
-        let (kind, payload) = codec::encode_command::<A::Codec, A::Command>(&command)?;
+    pub(crate) fn command<A: Aggregate>(&self) -> Result<(A::Command, CommandHash), Unreadable> {
+        let command = codec::decode_command::<A::Codec, A::Command>(&self.name, &self.payload)?;
+        let (kind, payload) = codec::encode_command::<A::Codec, A::Command>(&command).map_err(Unreadable::Invalid)?;
         Ok((command, CommandHash::of(kind.name, &payload)))
+    }
+}
+
+/// Why a command can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Another release may know it.
+    NotKnown(String),
+    /// No release does.
+    Invalid(String),
+}
+
+impl From<DecodeError> for Unreadable {
+    fn from(error: DecodeError) -> Self {
+        let reason = error.to_string();
+        if error.is_unknown_type() { Self::NotKnown(reason) } else { Self::Invalid(reason) }
     }
 }
 
@@ -255,6 +271,9 @@ pub(crate) enum Outcome {
     Expired,
     /// Nothing was done, and trying again may help.
     NotDone { reason: String },
+    /// This process does not know the command, which another release may: it was passed over here. The sender sends
+    /// it again, with the same id, until it comes to a process that knows it.
+    NotKnown { reason: String, node: String },
 }
 
 /// Where an answer stands in the log.

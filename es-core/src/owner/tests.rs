@@ -5,6 +5,7 @@ mod bad_data;
 mod damage;
 mod doubt;
 mod group;
+mod releases;
 mod restart;
 mod simulation;
 mod snapshots;
