@@ -93,7 +93,7 @@ async fn import(file: &Path, options: &[String]) -> Result<f64, Failure> {
 fn raw_file(file: &Path, to: &Path) -> Result<f64, Failure> {
     use std::io::Write;
     let started = Instant::now();
-    let text = read(file)?;
+    let text = fs::read(file)?;
     let mut log = fs::File::create(to)?;
     for lines in lines(&text).chunks(CHUNK) {
         log.write_all(&lines.concat())?;
@@ -105,7 +105,7 @@ fn raw_file(file: &Path, to: &Path) -> Result<f64, Failure> {
 /// Reads the file and produces each line, waiting for the reports of each chunk.
 async fn raw_kafka(file: &Path, broker: &str, topic: &str) -> Result<f64, Failure> {
     let started = Instant::now();
-    let text = read(file)?;
+    let text = fs::read(file)?;
     let log = KafkaLog::connect(KafkaConfig::new(broker).partitions(1)).await?;
     log.prepare(&TopicSpec { name: topic.into(), kind: TopicKind::Events }).await?;
     let mut writer: Box<dyn LogWriter> = log.writer(topic, 0).await?;
@@ -120,12 +120,6 @@ async fn raw_kafka(file: &Path, broker: &str, topic: &str) -> Result<f64, Failur
         writer.append(chunk.to_vec()).await?;
     }
     Ok(started.elapsed().as_secs_f64())
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|error| {
-        format!("reading {} failed: {error}; --pkdd99 names the file with the transactions", file.display()).into()
-    })
 }
 
 /// The rows, without the line that names the columns.

@@ -56,9 +56,6 @@ pub(crate) struct Args {
     /// A PostgreSQL database to use; unless given, a server is started.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// The transactions that are imported.
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/pkdd99/trans.asc"))]
-    pkdd99: PathBuf,
     /// The events of the audit trail that is asked: 10,000,000 take 10 GB of disk.
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     trail_events: i64,
@@ -214,11 +211,11 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
         "takeover-stop-empty" => {
             takeover::takeover(name, servers.accounts().await?, Going::Stopped, Kept::Nothing).await
         }
-        "import-embedded" => bank::import_embedded(name, &args.pkdd99).await,
+        "import-embedded" => bank::import_embedded(name, &es_tests::transactions()).await,
         "import-kafka-postgres" => {
             let broker = servers.kafka().await;
             let databases = servers.databases(bank::IMPORTS).await;
-            bank::import_kafka(name, &args.pkdd99, &broker, databases).await
+            bank::import_kafka(name, &es_tests::transactions(), &broker, databases).await
         }
         "replay-balances" => replay::embedded(name, Target::Balances, 400_000).await,
         "replay-audit" => replay::embedded(name, Target::Audit, 200_000).await,

@@ -1,5 +1,5 @@
-//! What the bank's tests share: the program as a child process, its embedded and its full surroundings, and the real
-//! transactions with what must become of them.
+//! What the bank's tests share: the program as a child process, its embedded and its full surroundings, and what
+//! must become of the real transactions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -142,24 +142,6 @@ pub(crate) fn program(args: &[&str]) -> Command {
 #[track_caller]
 pub(crate) fn output(mut command: Command) -> Output {
     command.output().expect("the bank can be started")
-}
-
-/// The real transactions: the file that `PKDD99_TRANS` names, or the one beside the workspace; else a part of it, the
-/// rows of ten accounts, that is kept with the tests.
-///
-/// # Panics
-/// Where `CI` is set and the whole file is not there: nothing must pass there on less than was asked for.
-pub(crate) fn transactions() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests are in the workspace");
-    let named = std::env::var_os("PKDD99_TRANS").map(PathBuf::from);
-    let whole = named.clone().unwrap_or_else(|| root.join("../shared/data/pkdd99/trans.asc"));
-    if whole.is_file() {
-        return whole;
-    }
-    let needed = named.is_some() || std::env::var_os("CI").is_some();
-    assert!(!needed, "the transactions are not at {}: set PKDD99_TRANS to the file", whole.display());
-    eprintln!("{} is not there: going on with the rows of ten accounts", whole.display());
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("it/data/pkdd99-excerpt.asc")
 }
 
 /// A row of the file: day, signed amount and printed balance in haléře.

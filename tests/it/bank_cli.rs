@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use es_tests::{Proc, eventually};
+use es_tests::{Proc, eventually, transactions};
 
-use crate::bank::{Bank, output, program, transactions};
+use crate::bank::{Bank, output, program};
 
 const HEADER: &str = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account";
 

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use es_tests::Proc;
+use es_tests::{Proc, transactions};
 
-use crate::bank::{Bank, LONG, Printed, printed, transactions};
+use crate::bank::{Bank, LONG, Printed, printed};
 
 /// How far the bank's printed balances, which it rounded inside, may be from ours: one crown.
 const CROWN: i64 = 100;

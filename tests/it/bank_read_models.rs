@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chrono::NaiveDate;
 use es_projections::Database;
-use es_tests::{Postgres, Proc, eventually};
+use es_tests::{Postgres, Proc, accounts, eventually, transactions};
 
-use crate::bank::{Bank, LONG, printed, transactions};
+use crate::bank::{Bank, LONG, printed};
 
 /// By account: balance and version, or whatever else of it is compared.
 type ByAccount<T> = BTreeMap<String, T>;
@@ -74,7 +74,7 @@ fn balances_at_each_months_end(bank: &Bank) {
 }
 
 async fn branches_statements_and_days(bank: &Bank) {
-    let (file, accounts) = (transactions(), accounts(bank));
+    let (file, accounts) = (transactions(), accounts());
     let imported = bank.import(&file, &["--accounts", accounts.to_str().expect("a path in UTF-8")]);
     println!("with accounts: {imported}");
     let (printed, districts) = (printed(&file), districts(&accounts));
@@ -122,7 +122,7 @@ async fn branches_statements_and_days(bank: &Bank) {
 #[ignore = "needs the bank binary: run scripts/test"]
 async fn an_account_tells_its_past() {
     let (bank, file) = (Bank::embedded(), transactions());
-    bank.import(&file, &["--accounts", accounts(&bank).to_str().expect("a path in UTF-8")]);
+    bank.import(&file, &["--accounts", accounts().to_str().expect("a path in UTF-8")]);
     let printed = printed(&file);
     let (account, rows) = printed.iter().max_by_key(|(_, rows)| rows.len()).expect("there are some");
     let history: serde_json::Value = serde_json::from_str(&bank.ok(&["history", account, "--json"])).unwrap();
@@ -187,7 +187,7 @@ async fn an_account_tells_its_past() {
 async fn the_accounts_file_may_come_later_or_not_again() {
     let (bank, file) = (Bank::embedded(), transactions());
     let rows = printed(&file).values().map(|rows| rows.len() as u64).sum::<u64>();
-    let accounts = accounts(&bank);
+    let accounts = accounts();
     let with = ["--accounts", accounts.to_str().expect("a path in UTF-8")];
     bank.import(&file, &[]);
     let before = bank.balances(&[]);
@@ -264,7 +264,7 @@ async fn read_models_are_rebuilt_and_compared_on_servers() {
 }
 
 async fn rebuilt_and_compared(bank: &Bank) {
-    let (file, accounts) = (transactions(), accounts(bank));
+    let (file, accounts) = (transactions(), accounts());
     bank.import(&file, &["--accounts", accounts.to_str().expect("a path in UTF-8")]);
     let balances = bank.balances(&[]);
     let told = bank.ok(&["rebuild", "--equal", "accounts"]);
@@ -321,7 +321,7 @@ async fn verified(bank: &Bank) {
     let output = bank.run(&["verify"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && told.contains("there is no read model accounts"), "{told}");
-    let (file, accounts) = (transactions(), accounts(bank));
+    let (file, accounts) = (transactions(), accounts());
     bank.import(&file, &["--accounts", accounts.to_str().expect("a path in UTF-8")]);
     let told = bank.ok(&["verify"]);
     for (model, table) in [("accounts", "branches"), ("statements", "daily"), ("audit", "audit")] {
@@ -530,23 +530,6 @@ async fn an_account_that_cannot_be_folded_in_is_parked_and_seen_to() {
         ("ops".to_owned(), 2_050_u64)
     );
     database.close().await;
-}
-
-/// Accounts with their districts: the real ones where the whole file of transactions is, else made up.
-fn accounts(bank: &Bank) -> PathBuf {
-    let file = transactions();
-    let real = file.with_file_name("account.asc");
-    if real.is_file() {
-        return real;
-    }
-    let made_up = bank.dir.path().join("account.asc");
-    let mut text = "account_id;district_id;frequency;date\n".to_owned();
-    for (account, rows) in printed(&file) {
-        let district = account.parse::<u64>().expect("a number") % 4;
-        writeln!(text, "{account};{district};X;{}", rows[0].day).expect("a string");
-    }
-    fs::write(&made_up, text).expect("a temporary file");
-    made_up
 }
 
 /// The district of each account.

@@ -12,10 +12,10 @@ use es_core::record::{self, Decoded, Encoder};
 use es_core::seal::seals_topic;
 use es_core::{EventHash, events_topic};
 use es_kafka::KafkaConfig;
-use es_tests::{eventually, topic_prefix};
+use es_tests::{eventually, topic_prefix, transactions};
 use serde_json::Value;
 
-use crate::bank::{Bank, LONG, transactions};
+use crate::bank::{Bank, LONG};
 use crate::kafka_log::{connect_with, read_to};
 
 /// An Ed25519 key as OpenSSL writes it; that of the first test vector of RFC 8032.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use es_projections::Database;
-use es_tests::{Postgres, Proc, eventually};
+use es_tests::{Postgres, Proc, eventually, transactions};
 
-use crate::bank::{Bank, LONG, transactions};
+use crate::bank::{Bank, LONG};
 
 const KILLS: usize = 100;
 /// The tables of all read models.

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod data;
 mod home;
 mod kafka;
 mod kafka_cluster;
@@ -35,6 +36,7 @@ mod proxy;
 mod server;
 mod wait;
 
+pub use data::{accounts, transactions};
 pub use kafka::Kafka;
 pub use kafka_cluster::KafkaCluster;
 pub use names::{bank_binary, topic_prefix, unique_name};
