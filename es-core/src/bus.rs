@@ -17,6 +17,7 @@ use crate::envelope::CommandHash;
 use crate::error::{InvalidCommand, InvalidId, NotDone, SendError};
 use crate::forward::wire::{Forwarded, Outcome, Place};
 use crate::forward::{Forwarder, Unanswered};
+use crate::guard;
 use crate::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
 };
@@ -26,6 +27,7 @@ use crate::reader::EventSource;
 use crate::record::Answer;
 use crate::round::{Job, Metadata, Reply};
 use crate::state::Known;
+use crate::text::short;
 
 /// Sends commands to the aggregates of one type. Cheap to clone.
 ///
@@ -143,7 +145,9 @@ impl<A: Handle + Apply> Bus<A> {
     pub fn send(&self, id: &A::Id, command: A::Command) -> Send<A> {
         Send {
             bus: self.clone(),
-            id: AggregateKey::new(id.to_string()),
+            id: guard::call("its Display", || id.to_string())
+                .map_err(|panic| InvalidId::new("aggregate id", &panic.text, "its Display panicked"))
+                .and_then(AggregateKey::new),
             command,
             command_id: Ok(None),
             correlation_id: Ok(None),
@@ -469,8 +473,8 @@ impl<A: Aggregate> Shared<A> {
 
 /// The domain's refusal as it was when it was made.
 fn refused<A: Aggregate>(text: &str) -> SendError<A::Error> {
-    serde_json::from_str(text).map_or_else(
-        |error| SendError::Invalid(InvalidCommand::Encoding(format!("its refusal {text}: {error}"))),
+    guard::fallible("reading its refusal", || serde_json::from_str(text)).map_or_else(
+        |error| SendError::Invalid(InvalidCommand::Encoding(format!("its refusal {}: {error}", short(text)))),
         SendError::Refused,
     )
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::aggregate::{Command, Event, MessageType};
 use crate::error::DecodeError;
+use crate::guard;
 use variant::{EncodeVariant, decode_variant};
 
 /// How payloads become bytes.
@@ -55,7 +56,9 @@ impl Codec for Json {
 /// # Errors
 /// What a field's `Serialize` refuses.
 pub fn encode_event<C: Codec, E: Event>(event: &E) -> Result<(&'static MessageType, Vec<u8>), String> {
-    Ok((&E::TYPES[event.type_index()], C::encode(&EncodeVariant(event))?))
+    guard::fallible("writing the event", || {
+        Ok::<_, String>((&E::TYPES[event.type_index()], C::encode(&EncodeVariant(event))?))
+    })
 }
 
 /// The event of a stored type name, schema version and payload.
@@ -76,7 +79,9 @@ pub fn decode_event<C: Codec, E: Event>(name: &str, schema_version: u32, payload
 /// # Errors
 /// What a field's `Serialize` refuses.
 pub fn encode_command<C: Codec, T: Command>(command: &T) -> Result<(&'static MessageType, Vec<u8>), String> {
-    Ok((&T::TYPES[command.type_index()], C::encode(&EncodeVariant(command))?))
+    guard::fallible("writing the command", || {
+        Ok::<_, String>((&T::TYPES[command.type_index()], C::encode(&EncodeVariant(command))?))
+    })
 }
 
 /// The command of a type name and payload.
@@ -93,5 +98,6 @@ fn find(types: &[MessageType], name: &str) -> Option<usize> {
 }
 
 fn decode_at<C: Codec, T: DeserializeOwned>(name: &str, index: usize, payload: &[u8]) -> Result<T, DecodeError> {
-    C::decode(payload, decode_variant(index)).map_err(|reason| DecodeError::Payload { name: name.into(), reason })
+    guard::fallible("reading it", || C::decode(payload, decode_variant(index)))
+        .map_err(|reason| DecodeError::Payload { name: name.into(), reason })
 }

@@ -42,6 +42,7 @@ mod envelope;
 mod error;
 mod forward;
 pub mod group;
+mod guard;
 mod ids;
 pub mod log;
 mod membership;
@@ -58,6 +59,7 @@ mod state;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod text;
 pub mod validity;
 pub mod verify;
 

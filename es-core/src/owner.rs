@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::aggregate::{Aggregate, Apply, Handle};
 use crate::clock::Clock;
 use crate::error::NotDone;
+use crate::guard::panic_text;
 use crate::ids::Epoch;
 use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, LogWriter};
 use crate::membership::Mandate;
@@ -31,7 +32,7 @@ use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim};
 use crate::round::{Closed, Desk, Job, Pending, Round, STARTING_OVER};
 use crate::snapshot::SnapshotTopic;
-use crate::state::{PartitionState, StateLimits, panic_text};
+use crate::state::{PartitionState, StateLimits};
 use crate::store::{StateFolder, StoreError};
 
 /// Bounds of an owner's work.

@@ -1,7 +1,6 @@
 //! A round: what an owner decides and appends at once. Nothing that it decides is visible before it is proven.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -12,12 +11,13 @@ use crate::codec;
 use crate::envelope::{CommandHash, Envelope, EventHash};
 use crate::error::InvalidCommand;
 use crate::error::NotDone;
+use crate::guard;
 use crate::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion, StreamId, Version,
 };
 use crate::log::Record;
 use crate::record::{Answer, AnswerEntry, Answers, Encoder, Stamp};
-use crate::state::{Entry, Known, PartitionState, fold, panic_text};
+use crate::state::{Entry, Known, PartitionState, fold};
 use crate::store::StoreError;
 
 /// Why a command was not decided that was taken from the queue.
@@ -204,7 +204,7 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         let mut entry = match self.working.remove(&job.id) {
             Some(entry) => entry,
             None => match self.state.entry(&job.id) {
-                Ok(entry) => (*entry).clone(),
+                Ok(entry) => working(&entry),
                 Err(error) => return Err(self.give_up(job, error)),
             },
         };
@@ -243,14 +243,15 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         if !metadata.expected.holds(at) {
             return Ok(Outcome::Answer { at, answer: Answer::Conflict(metadata.expected) });
         }
+        let Some(state) = &entry.state else { return Err(Reply::Parked("it has no state".into())) };
         let context = self.context(id, at, metadata);
-        let decided = catch_unwind(AssertUnwindSafe(|| entry.state.handle(command, &context)));
-        match decided.map_err(|panic| Reply::Panicked(panic_text(&*panic)))? {
+        let decided = guard::call("handle", || state.handle(command, &context));
+        match decided.map_err(|panic| Reply::Panicked(panic.text))? {
             Ok(events) if events.is_empty() => Ok(Outcome::Answer { at, answer: Answer::NoOp(()) }),
             Ok(events) => self.record(id, entry, &events, hash, metadata, context.occurred_at),
             Err(refusal) => {
-                let text = serde_json::to_string(&refusal)
-                    .map_err(|error| Reply::Invalid(InvalidCommand::Encoding(error.to_string())))?;
+                let text = guard::fallible("writing its refusal", || serde_json::to_string(&refusal))
+                    .map_err(|reason| Reply::Invalid(InvalidCommand::Encoding(reason)))?;
                 // An answers record holds it beside two ids, as JSON text within JSON.
                 self.check_size("refusal", 2 * text.len() + 4096)?;
                 Ok(Outcome::Answer { at, answer: Answer::Refused(text) })
@@ -300,14 +301,17 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             envelopes.push(envelope);
             records.push(record);
         }
-        let applied = catch_unwind(AssertUnwindSafe(|| events.iter().for_each(|event| entry.state.apply(event))));
+        let applied = guard::call("apply", || {
+            let state = entry.state.as_mut().expect("it was decided on");
+            events.iter().for_each(|event| state.apply(event));
+        });
         if let Err(panic) = applied {
             match self.rebuild(id) {
                 Ok(rebuilt) => *entry = rebuilt,
                 // Nobody may decide on what may be half applied.
                 Err(_) => entry.parked = Some("its state could not be looked up again after a panic".into()),
             }
-            return Err(Reply::Panicked(panic_text(&*panic)));
+            return Err(Reply::Panicked(panic.text));
         }
         (entry.version, entry.head) = (version, head);
         self.sequence += u64::from(count);
@@ -319,7 +323,7 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
 
     /// The working state once more, from the proven one and this round's events: `apply` may have left half of it.
     fn rebuild(&mut self, id: &AggregateKey) -> Result<Entry<A>, Reply> {
-        let mut entry = (*self.state.entry(id).map_err(|error| Reply::Panicked(error.to_string()))?).clone();
+        let mut entry = working(&*self.state.entry(id).map_err(|error| Reply::Panicked(error.to_string()))?);
         for event in self.events.iter().filter(|event| event.stream.id == *id) {
             fold(&mut entry, event).map_err(Reply::Panicked)?;
         }
@@ -428,6 +432,14 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             last_event,
         }
     }
+}
+
+/// What a round works on: a state that can't be copied is not decided on.
+fn working<A: Aggregate>(proven: &Entry<A>) -> Entry<A> {
+    proven.copy().unwrap_or_else(|panic| {
+        let Entry { version, offset, head, .. } = *proven;
+        Entry { version, offset, head, parked: Some(panic.to_string()), state: None }
+    })
 }
 
 /// A round whose records are to be appended.

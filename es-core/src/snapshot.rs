@@ -124,7 +124,7 @@ pub(crate) struct Snapshot {
     /// In JSON.
     #[prost(bytes = "bytes", tag = "6")]
     pub(crate) state: Bytes,
-    /// Why the next event can't be folded; in the local store only.
+    /// Why the next event can't be folded; in the local store only. Why there is no state; in the topic too.
     #[prost(string, tag = "7")]
     pub(crate) parked: String,
 }
@@ -219,9 +219,11 @@ impl Snapshot {
         self.encode_to_vec().into()
     }
 
-    /// As it stands in the topic: what the state is parked for is found again by whoever reads on.
-    fn for_topic(self, value: Bytes) -> Bytes {
-        if self.parked.is_empty() { value } else { Self { parked: String::new(), ..self }.encoded() }
+    /// As it stands in the topic: what the state is parked for is found again by whoever reads on, but for a state that
+    /// could not be written.
+    pub(crate) fn for_topic(self, value: Bytes) -> Bytes {
+        let as_it_is = self.parked.is_empty() || self.state.is_empty();
+        if as_it_is { value } else { Self { parked: String::new(), ..self }.encoded() }
     }
 }
 
@@ -466,5 +468,7 @@ mod tests {
     fn what_a_state_is_parked_for_stays_in_the_local_store() {
         let parked = Snapshot { parked: "event 13".into(), ..snapshot() };
         assert_eq!(parked.clone().for_topic(parked.encoded()), snapshot().encoded());
+        let unwritten = Snapshot { state: Bytes::new(), ..parked };
+        assert_eq!(unwritten.clone().for_topic(unwritten.encoded()), unwritten.encoded());
     }
 }

@@ -2,7 +2,6 @@
 //! changed is collected in a generation that is written to the store in the background; the rest is cached.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::clock::Clock;
 use crate::envelope::{CommandHash, Envelope, EventHash};
+use crate::guard::{self, Panicked};
 use crate::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::reader::{Checkpoint, Fed, Recorded};
 use crate::record::{Answer, Answers};
@@ -41,32 +41,76 @@ pub(crate) struct Entry<A: Aggregate> {
     /// The offset of the event with this version.
     pub(crate) offset: u64,
     pub(crate) head: EventHash,
-    /// Why its stored events can't be folded; it stays at the version before.
+    /// Why its stored events can't be folded, and it stays at the version before; or why its state can't be kept.
     pub(crate) parked: Option<String>,
-    pub(crate) state: A,
+    /// `None` only where it is parked.
+    pub(crate) state: Option<A>,
 }
 
 impl<A: Aggregate> Default for Entry<A> {
     fn default() -> Self {
-        Self { version: Version::EMPTY, offset: 0, head: EventHash::default(), parked: None, state: A::default() }
+        let (state, parked) = match guard::call("its Default", A::default) {
+            Ok(state) => (Some(state), None),
+            Err(panic) => (None, Some(panic.to_string())),
+        };
+        Self { version: Version::EMPTY, offset: 0, head: EventHash::default(), parked, state }
     }
 }
 
 impl<A: Aggregate> Entry<A> {
-    fn snapshot(&self, lineage: Lineage) -> Result<Snapshot, StoreError> {
-        let state = serde_json::to_vec(&self.state).map_err(|error| StoreError::new("encoding a state for", error))?;
-        Ok(Snapshot::new(lineage, self.version.get(), self.offset, &self.head.0, state))
+    /// As it is stored. A state that can't be written, or would not be read back, is left out, and why is told: that
+    /// is the fault of its own aggregate alone. To read each once when it is flushed costs as much as writing it.
+    fn snapshot(&self, lineage: Lineage) -> (Snapshot, Option<String>) {
+        let stored = |state: Vec<u8>, parked: Option<&String>| {
+            let mut snapshot = Snapshot::new(lineage, self.version.get(), self.offset, &self.head.0, state);
+            snapshot.parked = parked.cloned().unwrap_or_default();
+            snapshot
+        };
+        let Some(state) = &self.state else { return (stored(Vec::new(), self.parked.as_ref()), None) };
+        let written = guard::fallible("writing it", || serde_json::to_vec(state));
+        let read = written.and_then(|state| {
+            guard::fallible("reading it back", || serde_json::from_slice::<A>(&state).map(drop))
+                .map_err(|reason| format!("it does not read back: {reason}"))?;
+            Ok(state)
+        });
+        match read {
+            Ok(state) => (stored(state, self.parked.as_ref()), None),
+            Err(reason) => {
+                let reason = self.unkept(&reason);
+                (stored(Vec::new(), Some(&reason)), Some(reason))
+            }
+        }
     }
 
+    fn unkept(&self, reason: &str) -> String {
+        format!(
+            "its state at version {} can't be kept: {reason}; mend its Serialize and Deserialize and raise the aggregate's \
+             snapshot_version, then it is folded anew from its events",
+            self.version
+        )
+    }
+
+    /// What the store's checksums let pass is what was written, so a state that can't be read is no damage of the store.
     fn from_snapshot(value: Bytes) -> Result<Self, crate::error::Cause> {
         let Snapshot { version, offset, head, state, parked, .. } = Snapshot::parse(value)?;
-        Ok(Self {
+        let mut entry = Self {
             version: Version::new(version),
             offset,
             head: EventHash(head.as_ref().try_into()?),
             parked: (!parked.is_empty()).then_some(parked),
-            state: serde_json::from_slice(&state)?,
-        })
+            state: None,
+        };
+        match guard::fallible("reading it", || serde_json::from_slice(&state)) {
+            Ok(state) => entry.state = Some(state),
+            Err(reason) if entry.parked.is_none() => entry.parked = Some(entry.unkept(&reason)),
+            Err(_) => {}
+        }
+        Ok(entry)
+    }
+
+    /// The same once more, to work on.
+    pub(crate) fn copy(&self) -> Result<Self, Panicked> {
+        guard::call("its Clone", || self.clone())
     }
 
     /// Whether the event at this offset is part of the state already: what is replayed may begin before the state.
@@ -149,8 +193,12 @@ impl<A: Aggregate> Default for Generation<A> {
 /// A write to the store that is under way.
 struct Flush<A: Aggregate> {
     generation: Arc<Generation<A>>,
-    task: AbortOnDropHandle<Result<(), StoreError>>,
+    /// Tells whose states could not be written, and why.
+    task: AbortOnDropHandle<Result<Vec<Unkept>, StoreError>>,
 }
+
+/// An aggregate whose state can't be kept, and why.
+type Unkept = (AggregateKey, String);
 
 pub(crate) struct PartitionState<A: Aggregate> {
     partition: u32,
@@ -466,13 +514,14 @@ impl<A: Handle + Apply> PartitionState<A> {
         let in_memory = store.is_in_memory();
         let write = move || {
             let lineage = Lineage::of(&schema::<A>(), stored.log_id());
-            let (mut writes, states, ids) = encode_generation(&written, lineage, partition, spans)?;
+            let Encoded { mut writes, states, ids, unkept } = encode_generation(&written, lineage, partition, spans);
             writes.extend(stored.writes(partition)?);
             store.write(writes)?;
             if let Some(outlet) = outlet {
                 outlet(Flushed { from, to, reached: stored.reached(), states, ids });
             }
-            store.forget_ids_before(oldest)
+            store.forget_ids_before(oldest)?;
+            Ok(unkept)
         };
         // In memory it takes no thread, and so a simulation can be repeated.
         let task = if in_memory { tokio::spawn(async move { write() }) } else { tokio::task::spawn_blocking(write) };
@@ -485,7 +534,14 @@ impl<A: Handle + Apply> PartitionState<A> {
         let result = (&mut flush.task).await.unwrap_or_else(|error| Err(StoreError::new("writing", error)));
         let Some(flush) = self.flushing.take() else { return Ok(()) };
         // A failed write leaves the generation out of the store: what is in memory must not look written.
-        result?;
+        for (id, reason) in result? {
+            tracing::error!(aggregate = %id, %reason, "parking an aggregate");
+            let newest = self.changed.states.get(&id).or_else(|| flush.generation.states.get(&id));
+            if let Some(Entry { version, offset, head, .. }) = newest.map(Arc::as_ref) {
+                let (version, offset, head) = (*version, *offset, *head);
+                self.put(id, Arc::new(Entry { version, offset, head, parked: Some(reason), state: None }));
+            }
+        }
         for (id, entry) in &flush.generation.states {
             if !self.changed.states.contains_key(id) {
                 self.cached.insert(id.clone(), entry.clone());
@@ -520,7 +576,12 @@ fn fold_command<'a, A: Handle + Apply>(
     events: &'a [Recorded],
 ) -> (Entry<A>, Option<(&'a Recorded, String)>) {
     let fold_all = |events: &'a [Recorded]| {
-        let mut entry = before.clone();
+        let Ok(mut entry) = before.copy() else {
+            let Entry { version, offset, head, .. } = *before;
+            let parked = Some("its Clone panicked".to_owned());
+            let entry = Entry { version, offset, head, parked, state: None };
+            return (entry, events.first().map(|event| (event, "copying its state panicked".into())));
+        };
         for event in events {
             if entry.contains(event.offset) {
                 if event.envelope.version == entry.version && event.envelope.hash != entry.head {
@@ -553,18 +614,13 @@ pub(crate) fn fold<A: Handle + Apply>(entry: &mut Entry<A>, envelope: &Envelope)
         return Err("it does not continue the hash chain of its stream".into());
     }
     let event = envelope.event::<A>().map_err(|error| error.to_string())?;
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| entry.state.apply(&event))) {
-        entry.state = A::default(); // half applied: nobody may decide on it
-        return Err(format!("applying it panicked: {}", panic_text(&*panic)));
+    let Some(state) = &mut entry.state else { return Err("there is no state to apply it to".into()) };
+    if let Err(panic) = guard::call("applying it", || state.apply(&event)) {
+        entry.state = None; // half applied: nobody may decide on it
+        return Err(panic.to_string());
     }
     (entry.version, entry.head) = (envelope.version, envelope.hash);
     Ok(())
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without text").to_owned()
 }
 
 /// What stored states of the aggregate look like: changes whenever they may mean something else.
@@ -587,26 +643,29 @@ impl<A: Aggregate> Generation<A> {
 }
 
 /// What is written to the store, and the same values once more as the snapshots topic takes them.
-type Encoded = (Vec<Write>, Vec<(AggregateKey, Bytes)>, Vec<NewId>);
+struct Encoded {
+    writes: Vec<Write>,
+    states: Vec<(AggregateKey, Bytes)>,
+    ids: Vec<NewId>,
+    unkept: Vec<Unkept>,
+}
 
 fn encode_generation<A: Aggregate>(
     generation: &Generation<A>,
     lineage: Lineage,
     partition: u32,
     spans: Spans,
-) -> Result<Encoded, StoreError> {
+) -> Encoded {
+    let mut unkept = Vec::new();
     let mut writes = Vec::with_capacity(generation.states.len() + generation.ids.len() + 4);
     let mut states = Vec::with_capacity(generation.states.len());
     let mut ids = Vec::with_capacity(generation.ids.len());
     for (id, entry) in &generation.states {
-        let mut snapshot = entry.snapshot(lineage)?;
-        let mut value = snapshot.encoded();
+        let (snapshot, reason) = entry.snapshot(lineage);
+        unkept.extend(reason.map(|reason| (id.clone(), reason)));
+        let value = snapshot.encoded();
         if entry.version > Version::EMPTY {
-            states.push((id.clone(), value.clone()));
-        }
-        if let Some(reason) = &entry.parked {
-            snapshot.parked.clone_from(reason);
-            value = snapshot.encoded();
+            states.push((id.clone(), snapshot.for_topic(value.clone())));
         }
         writes.push(Write { table: Table::States, key: key::state(partition, id.as_str()), value });
     }
@@ -616,5 +675,5 @@ fn encode_generation<A: Aggregate>(
         writes.push(Write { table: spans.table(recorded_at_ms), key, value: value.clone() });
         ids.push(NewId { aggregate: aggregate.clone(), command: command.clone(), recorded_at_ms, known: value });
     }
-    Ok((writes, states, ids))
+    Encoded { writes, states, ids, unkept }
 }

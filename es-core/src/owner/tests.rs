@@ -5,6 +5,7 @@ mod bad_data;
 mod damage;
 mod doubt;
 mod group;
+mod guards;
 mod releases;
 mod restart;
 mod simulation;

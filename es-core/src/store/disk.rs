@@ -12,7 +12,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::{Store, StoreError, Table, Write};
 use crate::error::Cause;
-use crate::state::panic_text;
+use crate::guard::panic_text;
 
 /// Write buffers are small: states are few and flushed in bulk, and memory is bounded by this, not by their number.
 const MEMTABLE_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 8 << 20 };
