@@ -99,7 +99,7 @@ impl Forwarder {
             }
         };
         let answer = tokio::time::timeout(deadline, asking).await;
-        answer.unwrap_or_else(|_| Err(Unanswered::Unknown { reason: said }))
+        answer.unwrap_or(Err(Unanswered::Unknown { reason: said }))
     }
 
     /// Sends a command once and waits as long as its topic keeps it.
