@@ -85,17 +85,14 @@ impl Forwarder {
                     Ok(Answered { outcome: Outcome::NotKnown { reason, node }, .. }) => {
                         said = Some(format!("node {node} does not know the command: {reason}"));
                         sent = true;
-                        tokio::time::sleep(pause.next()).await;
                     }
                     Ok(Answered { outcome: Outcome::Expired, .. }) if deadline > self.kept => sent = true,
                     Err(Unanswered::Unknown { .. }) if deadline > self.kept => sent = true,
                     // What was sent before may be decided by another owner.
-                    Err(Unanswered::NotDone(why)) if sent => {
-                        said = Some(why.to_string());
-                        tokio::time::sleep(pause.next()).await;
-                    }
+                    Err(Unanswered::NotDone(why)) if sent => said = Some(why.to_string()),
                     answer => return answer,
                 }
+                tokio::time::sleep(pause.next()).await;
             }
         };
         let answer = tokio::time::timeout(deadline, asking).await;
