@@ -4,11 +4,12 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Fields, Type};
+use syn::{Data, DeriveInput, Type};
 
 use crate::attr::{Attrs, Place, Takes};
 use crate::names;
 use crate::refusals::{self, Refusals};
+use crate::shape;
 use crate::text;
 
 const STRUCT: Place = Place {
@@ -46,8 +47,9 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     for field in &data.fields {
         refusals::check_not_here(&field.attrs, &STRUCT, "a field", &mut refusals);
     }
+    let shape = shape::node(input, &mut refusals);
     match refusals.into_error() {
-        None => implement(input, &attrs, Some(&data.fields)).into_token_stream(),
+        None => implement(input, &attrs, Some(&shape)).into_token_stream(),
         Some(error) => refused(input, &attrs, error),
     }
 }
@@ -58,16 +60,17 @@ fn refused(input: &DeriveInput, attrs: &Attrs, error: syn::Error) -> TokenStream
     quote!(#error #fallback)
 }
 
-/// The implementation; nothing where a type is not known. Without fields it is a fallback after a mistake, which does
+/// The implementation; nothing where a type is not known. Without a shape it is a fallback after a mistake, which does
 /// not ask whether the events are its own: the mistake may be in the name.
-fn implement(input: &DeriveInput, attrs: &Attrs, fields: Option<&Fields>) -> Option<TokenStream> {
+fn implement(input: &DeriveInput, attrs: &Attrs, shape: Option<&TokenStream>) -> Option<TokenStream> {
     let (id, command, event, error) = (attrs.ty("id")?, attrs.ty("command")?, attrs.ty("event")?, attrs.ty("error")?);
     let codec = attrs.ty("codec").map_or_else(|| quote!(::es_core::Json), Type::to_token_stream);
     let context = attrs.name("context").map(|name| name.value()).unwrap_or_default();
     let name = attrs.name("name").map(|name| name.value()).unwrap_or_default();
     let snapshot = attrs.version("snapshot").unwrap_or(1);
-    let shape = fields.map(|fields| shape(input, fields)).unwrap_or_default();
-    let check = fields.map(|_| events_are_its_own(input, event, &name));
+    let check = shape.map(|_| events_are_its_own(input, event, &name));
+    let shape = shape.cloned().unwrap_or_else(shape::nothing_known);
+    let shape = shape::implement(input, &input.generics, &shape);
     // A generic aggregate's check can only stand where its parameters are known.
     let (inside, outside) = match input.generics.params.is_empty() {
         true => (None, check.map(|check| quote!(const _: () = { #check };))),
@@ -86,8 +89,8 @@ fn implement(input: &DeriveInput, attrs: &Attrs, fields: Option<&Fields>) -> Opt
             const CONTEXT: &'static str = #context;
             const NAME: &'static str = { #inside #name };
             const SNAPSHOT_VERSION: u32 = #snapshot;
-            const SHAPE: &'static str = #shape;
         }
+        #shape
         #outside
     })
 }
@@ -122,20 +125,4 @@ fn events_are_its_own(input: &DeriveInput, event: &Type, name: &str) -> TokenStr
         let ours = #name.as_bytes();
         #assert;
     }
-}
-
-/// Names and types of the fields, and all serde attributes: what says whether a stored state can be read as it was
-/// meant. A field renamed for serde, for example, would else be read from an old state as its default.
-fn shape(input: &DeriveInput, fields: &Fields) -> String {
-    let field = |(index, field): (usize, &syn::Field)| {
-        let name = field.ident.as_ref().map_or_else(|| index.to_string(), |ident| ident.unraw().to_string());
-        format!("{}{name}: {}", serde_attributes(&field.attrs), text::of(&field.ty))
-    };
-    let fields: Vec<_> = fields.iter().enumerate().map(field).collect();
-    format!("{}{}", serde_attributes(&input.attrs), fields.join(", "))
-}
-
-fn serde_attributes(attributes: &[Attribute]) -> String {
-    let serde = attributes.iter().filter(|attribute| attribute.path().is_ident("serde"));
-    serde.map(|attribute| format!("{} ", text::of(attribute))).collect()
 }

@@ -3,7 +3,7 @@
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::DeriveInput;
 
-const ITEMS: [&str; 8] = [
+const ITEMS: [&str; 9] = [
     r#"
     #[derive(Event)] #[event(aggregate = "account")] #[serde(tag = "t", rename_all = "snake_case")]
     enum E<'a, T: A<B = u8>, const N: usize> where T: Copy {
@@ -32,6 +32,13 @@ const ITEMS: [&str; 8] = [
     "#,
     r#"#[read_model(name = "a")] struct Id<T>(#[key] #[column(json)] Option<T>);"#,
     r#"struct Cents where u8: Copy { r#type: i64 }"#,
+    r#"
+    #[serde(rename_all(serialize = "camelCase"), rename_all_fields = "UPPERCASE", default = "a::b", into = "A<u8>")] #[shape(opaque = "a-1")]
+    enum Shape<T: A<B = u8>> {
+        #[serde(rename = "x", other, with = "a::b")] A { #[serde(default = "f", flatten, skip_serializing_if = "a")] a: T, #[shape(opaque = "b")] b: B },
+        #[serde(skip)] B(#[shape(opaque)] u8, #[serde(with = "1")] [u8; 4]), #[shape(x)] C(),
+    }
+    "#,
 ];
 
 fn expand_all(tokens: TokenStream) -> usize {
@@ -42,6 +49,7 @@ fn expand_all(tokens: TokenStream) -> usize {
         crate::aggregate::expand,
         crate::read_model::expand,
         crate::column_value::expand,
+        crate::shape::expand,
     ];
     for expanded in derives.map(|expand| expand(&input)) {
         syn::parse2::<syn::File>(expanded).expect("a derive writes items");

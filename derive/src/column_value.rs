@@ -63,6 +63,10 @@ fn implement(input: &DeriveInput, member: &Member, field: &Field) -> TokenStream
                 ) -> ::core::result::Result<::es_projections::Value, ::es_projections::derived::Cause> {
                     (__INNER.to_value)(&self.#member)
                 }
+
+                fn settle(&mut self) -> ::core::result::Result<(), ::es_projections::derived::Cause> {
+                    (__INNER.settle)(&mut self.#member)
+                }
             }
         };
     }

@@ -1,5 +1,5 @@
-//! The derive macros of `es-core`, which are `Event`, `Command` and `Aggregate`, and of `es-projections`: `ReadModel`
-//! and `ColumnValue`.
+//! The derive macros of `es-core`, which are `Event`, `Command`, `Aggregate` and `Shape`, and of `es-projections`:
+//! `ReadModel` and `ColumnValue`.
 //!
 //! Use them through these crates, which re-export them beside the traits of the same names (`es_core` by its feature
 //! `derive`, on by default). Each derive reads its attributes (`attr`), collects what it refuses (`refusals`) and writes the
@@ -16,6 +16,8 @@ mod message;
 mod names;
 mod read_model;
 mod refusals;
+mod serde_attr;
+mod shape;
 mod text;
 
 use proc_macro::TokenStream;
@@ -24,7 +26,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// Derives `es_core::Event` for an enum: one variant per event type.
 ///
 /// A variant is stored as its fields alone, under the name that its attribute gives. So Rust names can change freely,
-/// and a stored name never changes. Variants have named fields, a single unnamed one, or none; they own their data,
+/// and a stored name never changes. The types of its fields have a [`Shape`]. Variants have named fields, a single unnamed one, or none; they own their data,
 /// so neither lifetimes nor `&'static` fields are allowed. The enum also derives or implements `Clone`, `Debug`, and
 /// serde's `Serialize` and `Deserialize`.
 ///
@@ -33,6 +35,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// | the enum | `#[event(aggregate = "account")]` | the stored name of the aggregate whose events these are; required |
 /// | a variant | `#[event(name = "opened")]` | the stored name of the event type; required |
 /// | a variant | `#[event(name = "opened", version = 2)]` | the version of its fields' shape; 1 unless given |
+/// | a field | `#[shape(opaque = "money-1")]` | the name of its type's shape, for a type that has none |
 ///
 /// Stored names are lower case: a letter, then letters, digits, `_` and `-`, in an event's name also `.`; at most 100
 /// characters. Every `#[serde(…)]` attribute on a field works as usual. Those that choose another representation of
@@ -63,9 +66,10 @@ use syn::{DeriveInput, parse_macro_input};
 /// The bounds are written by hand; `#[serde(bound = "")]` keeps serde from adding its own beside them.
 /// ```
 /// use es_core::Event;
+/// use es_core::Shape;
 /// use serde::{Deserialize, Serialize, de::DeserializeOwned};
 ///
-/// pub trait Amount: Clone + std::fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
+/// pub trait Amount: Shape + Clone + std::fmt::Debug + Serialize + DeserializeOwned + Send + Sync {}
 /// impl Amount for u64 {}
 ///
 /// #[derive(Debug, Clone, Serialize, Deserialize, Event)]
@@ -78,7 +82,7 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// assert_eq!(PurseEvent::Filled { amount: 5u64 }.type_index(), 0);
 /// ```
-#[proc_macro_derive(Event, attributes(event))]
+#[proc_macro_derive(Event, attributes(event, shape))]
 pub fn event(input: TokenStream) -> TokenStream {
     event::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
@@ -87,7 +91,7 @@ pub fn event(input: TokenStream) -> TokenStream {
 ///
 /// The stored name is the variant's in snake case (`OpenAccount` is `open_account`) unless an attribute gives another:
 /// commands wait in the log for days at most, so their names follow the code. What is said of variants, fields, stored
-/// names and serde attributes of events holds for commands too.
+/// names, shapes and serde attributes of events holds for commands too.
 ///
 /// | on | attribute | says |
 /// |---|---|---|
@@ -109,7 +113,7 @@ pub fn event(input: TokenStream) -> TokenStream {
 /// assert_eq!(names, ["open_account", "close"]);
 /// assert_eq!(AccountCommand::CloseForEver.type_index(), 1);
 /// ```
-#[proc_macro_derive(Command, attributes(command))]
+#[proc_macro_derive(Command, attributes(command, shape))]
 pub fn command(input: TokenStream) -> TokenStream {
     command::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
@@ -132,9 +136,10 @@ pub fn command(input: TokenStream) -> TokenStream {
 /// | `snapshot = 2` | raised by hand to build stored states anew; 1 unless given |
 /// | `codec = MyCodec` | how payloads become bytes; `es_core::Json` unless given |
 ///
-/// A stored state is built anew from events by itself when names or types of this struct's fields change, or serde's
-/// attributes on it or them (`SHAPE`). Raise `snapshot` for what the derive can't see: a change inside a field's
-/// type, or in `apply`.
+/// The aggregate has a `Shape`, as all types inside of it have: a stored state is built anew from events by itself when
+/// names or types of fields change, or serde's attributes, or the value of a field's default, however deep inside. Raise
+/// `snapshot` for what a shape can't tell: a change in `apply`, in the state's `Default`, and in code that writes or reads
+/// values, which [`Shape`](macro@Shape) lists.
 ///
 /// # Example
 /// ```
@@ -166,11 +171,65 @@ pub fn command(input: TokenStream) -> TokenStream {
 ///
 /// assert_eq!((Counter::CONTEXT, Counter::NAME), ("demo", "counter"));
 /// assert_eq!(Counter::SNAPSHOT_VERSION, 1);
-/// assert_eq!(Counter::SHAPE, "count: u64");
+/// assert_eq!(es_core::shape::text::<Counter>(), "#0{count: u64}");
 /// ```
-#[proc_macro_derive(Aggregate, attributes(aggregate))]
+#[proc_macro_derive(Aggregate, attributes(aggregate, shape))]
 pub fn aggregate(input: TokenStream) -> TokenStream {
     aggregate::expand(&parse_macro_input!(input as DeriveInput)).into()
+}
+
+/// Derives `es_core::Shape` for a struct or an enum: what its values look like where they are stored and sent.
+///
+/// Every type inside of an aggregate, an event or a command has a shape. It is made of what serde's derives write:
+/// names, types, serde's attributes, and the values of the defaults that `#[serde(default …)]` gives to named fields;
+/// names of Rust types are no part of it. So a change of these changes the shape, however deep inside it is made.
+///
+/// A shape does not see into code. It stays the same when the body of a function changes that `#[serde(with = …)]`,
+/// `serialize_with`, `deserialize_with` or `skip_serializing_if` names, of a conversion for `from`, `try_from` or `into`,
+/// or of a serde trait that is written by hand; also when the default of an unnamed or a skipped field changes, or one
+/// that is another at each call, such as the time. With `into` alone, the fields that are read are not seen. Where such a
+/// change gives stored values another meaning, change a name with it, as that of `#[shape(opaque = …)]`, or raise
+/// `snapshot` in the aggregate.
+///
+/// | on | attribute | says |
+/// |---|---|---|
+/// | a field | `#[shape(opaque = "money-1")]` | the name of its type's shape, for a type of another crate that has none: change it when what is stored of the type changes |
+/// | the type | `#[shape(opaque = "money-1")]` | the same for this type, where serde's traits are written by hand |
+///
+/// Type parameters are bound to have a shape too, and to be serialised.
+///
+/// # Example
+/// ```
+/// use es_core::Shape;
+/// use serde::{Deserialize, Serialize};
+/// # mod other { #[derive(serde::Serialize, serde::Deserialize)] pub struct Color; }
+///
+/// #[derive(Serialize, Deserialize, Shape)]
+/// #[serde(rename_all = "camelCase")]
+/// struct Line {
+///     from_point: (i64, i64),
+///     #[serde(default)]
+///     style: Style,
+///     #[shape(opaque = "color-1")]
+///     color: other::Color,
+/// }
+///
+/// #[derive(Default, Serialize, Deserialize, Shape)]
+/// enum Style {
+///     #[default]
+///     Solid,
+///     Dashed { gaps: Vec<u8> },
+/// }
+///
+/// assert_eq!(
+///     es_core::shape::text::<Line>(),
+///     "#0#[serde(rename_all = \"camelCase\")] {fromPoint: (i64, i64), \
+///      #[serde(default)] style: #1<Solid, Dashed {gaps: [u8]}> = \"Solid\", color: color-1}"
+/// );
+/// ```
+#[proc_macro_derive(Shape, attributes(shape))]
+pub fn shape(input: TokenStream) -> TokenStream {
+    shape::expand(&parse_macro_input!(input as DeriveInput)).into()
 }
 
 /// Derives `es_projections::ReadModel` for a struct: a row of a table, a column per field.

@@ -11,6 +11,8 @@ use syn::{Data, DeriveInput, Ident, Variant};
 use crate::attr::{Attrs, Place};
 use crate::names;
 use crate::refusals::{self, Refusals};
+use crate::serde_attr::SerdeAttrs;
+use crate::shape;
 use crate::text;
 
 /// A variant and how it is stored.
@@ -20,6 +22,8 @@ pub(crate) struct MessageType {
     schema_version: u32,
     /// Name and type of each field.
     fields: Vec<(String, String)>,
+    /// An expression: the shape of what it holds.
+    content: TokenStream,
 }
 
 /// Where a variant's stored name comes from when its attribute has none.
@@ -48,12 +52,15 @@ pub(crate) fn read(
     if data.variants.is_empty() {
         refusals.add(refusals::no_variants(input, place.attribute));
     }
-    let mut names = HashMap::new();
-    data.variants.iter().map(|variant| read_variant(variant, place, default, &mut names, refusals)).collect()
+    shape::check_not_here(&input.attrs, "the enum", refusals);
+    let (mut names, serde) = (HashMap::new(), SerdeAttrs::read(&input.attrs));
+    let read = |variant| read_variant(variant, &serde, place, default, &mut names, refusals);
+    data.variants.iter().map(read).collect()
 }
 
 fn read_variant<'a>(
     variant: &'a Variant,
+    of: &SerdeAttrs,
     place: &Place,
     default: DefaultName,
     names: &mut HashMap<String, &'a Ident>,
@@ -72,11 +79,13 @@ fn read_variant<'a>(
     for field in &variant.fields {
         refusals::check_not_here(&field.attrs, place, "a field", refusals);
     }
+    shape::check_not_here(&variant.attrs, "a variant", refusals);
     MessageType {
         ident: variant.ident.clone(),
         name: name.map(|(name, _)| name).unwrap_or_default(),
         schema_version: attrs.version("version").unwrap_or(1),
         fields: fields(&variant.fields),
+        content: shape::content(variant, of, refusals),
     }
 }
 
@@ -112,13 +121,14 @@ fn fields(fields: &syn::Fields) -> Vec<(String, String)> {
     fields.iter().enumerate().map(name).collect()
 }
 
-/// The constant `TYPES` and the function `type_index`, the same in both traits.
+/// The constant `TYPES` and the functions `type_index` and `shapes`, the same in both traits.
 pub(crate) fn expand(types: &[MessageType]) -> TokenStream {
     let descriptions = types.iter().map(|MessageType { name, schema_version, fields, .. }| {
         let fields =
             fields.iter().map(|(name, rust_type)| quote!(::es_core::Field { name: #name, rust_type: #rust_type }));
         quote!(::es_core::MessageType { name: #name, schema_version: #schema_version, fields: &[#(#fields),*] })
     });
+    let contents = types.iter().map(|message| &message.content);
     let variants = types.iter().map(|message| &message.ident);
     let indices = 0..types.len();
     quote! {
@@ -128,6 +138,11 @@ pub(crate) fn expand(types: &[MessageType]) -> TokenStream {
             match self {
                 #(Self::#variants { .. } => #indices,)*
             }
+        }
+
+        fn shapes(shapes: &mut ::es_core::shape::Shapes) -> ::std::vec::Vec<::es_core::shape::Content> {
+            let _ = &shapes;
+            ::std::vec![#(#contents),*]
         }
     }
 }
@@ -139,6 +154,10 @@ pub(crate) fn expand_fallback() -> TokenStream {
 
         fn type_index(&self) -> usize {
             ::core::unreachable!()
+        }
+
+        fn shapes(_: &mut ::es_core::shape::Shapes) -> ::std::vec::Vec<::es_core::shape::Content> {
+            ::std::vec::Vec::new()
         }
     }
 }

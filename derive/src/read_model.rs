@@ -227,6 +227,10 @@ fn implement(input: &DeriveInput, attrs: &Attrs, mut columns: Vec<Column<'_>>) -
             (quote!((#key_clones)), parts.map(|part| quote!(&key.#part)).collect())
         }
     };
+    let settled_parts = match key.as_slice() {
+        [_] => vec![quote!(key)],
+        _ => (0..key.len()).map(syn::Index::from).map(|part| quote!(&mut key.#part)).collect(),
+    };
     let idents: Vec<_> = columns.iter().map(|column| column.ident).collect();
     let places = 0..columns.len();
     let name = attrs.name("name").map(|name| name.value()).unwrap_or_default();
@@ -270,6 +274,16 @@ fn implement(input: &DeriveInput, attrs: &Attrs, mut columns: Vec<Column<'_>>) -
                     row: &::es_projections::Row,
                 ) -> ::core::result::Result<Self, ::es_projections::Error> {
                     ::core::result::Result::Ok(Self { #(#idents: #constants.read(row, #places)?),* })
+                }
+
+                fn settle(&mut self) -> ::core::result::Result<(), ::es_projections::Error> {
+                    #(#constants.settle(#name, &mut self.#idents)?;)*
+                    ::core::result::Result::Ok(())
+                }
+
+                fn settle_key(key: &mut #key_type) -> ::core::result::Result<(), ::es_projections::Error> {
+                    #(#key_constants.settle(#name, #settled_parts)?;)*
+                    ::core::result::Result::Ok(())
                 }
             }
         };

@@ -66,6 +66,10 @@ pub(crate) fn not_a_struct(input: &DeriveInput) -> Error {
     Error::new(keyword(&input.data), message)
 }
 
+pub(crate) fn shape_of_union(input: &DeriveInput) -> Error {
+    Error::new(keyword(&input.data), "serde can't store a union, so it has no shape: write `struct` or `enum`")
+}
+
 fn keyword(data: &Data) -> Span {
     match data {
         Data::Struct(data) => data.struct_token.span,

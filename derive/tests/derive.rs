@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use es_core::codec::{decode_command, decode_event, encode_command, encode_event};
-use es_core::{Aggregate, Codec, Command, DecodeError, Event, Field, Json};
+use es_core::codec::{Encoded, decode_command, decode_event, encode_command, encode_event};
+use es_core::{Aggregate, Codec, Command, DecodeError, Event, Field, Json, Shape, shape};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ enum AccountEvent {
     Audited {},
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
 struct Address {
     city: String,
 }
@@ -259,11 +259,50 @@ fn a_command_is_named_by_its_variant_in_snake_case_or_by_its_attribute() {
 #[test]
 fn a_command_is_stored_as_its_fields() {
     let open = AccountCommand::OpenAccount { owner: "Ada".into() };
-    let (stored, payload) = encode_command::<Json, _>(&open).expect("the command can be encoded");
-    assert_eq!((stored.name, payload.as_slice()), ("open_account", br#"{"owner":"Ada"}"#.as_slice()));
+    let Encoded { kind, payload, .. } = encode_command::<Json, _>(&open).expect("the command can be encoded");
+    assert_eq!((kind.name, payload.as_slice()), ("open_account", br#"{"owner":"Ada"}"#.as_slice()));
     assert_eq!(decode_command::<Json, AccountCommand>("open_account", &payload), Ok(open));
     let unknown = decode_command::<Json, AccountCommand>("OpenAccount", &payload);
     assert_eq!(unknown, Err(DecodeError::UnknownType { name: "OpenAccount".into() }));
+}
+
+#[test]
+fn a_command_with_a_field_that_nobody_reads_is_refused_at_any_depth() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+    enum Order {
+        Place { lines: Vec<Line>, by: Option<Box<Address>>, notes: BTreeMap<String, Kind> },
+        Move(Address),
+        Cancel,
+        Count {},
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Line {
+        #[serde(alias = "piece")]
+        item: String,
+        #[serde(default)]
+        count: u64,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    #[serde(tag = "kind")]
+    enum Kind {
+        Text { text: String },
+    }
+    let read = |name: &str, payload: &str| decode_command::<Json, Order>(name, payload.as_bytes());
+    let good =
+        r#"{"lines":[{"item":"a"},{"piece":"b","count":1}],"by":{"city":"x"},"notes":{"n":{"kind":"Text","text":""}}}"#;
+    assert!(read("place", good).is_ok(), "{:?}", read("place", good));
+    let cases = [
+        ("place", r#"{"lines":[],"by":null,"notes":{},"note":"x"}"#, "note"),
+        ("place", r#"{"lines":[{"item":"a"},{"item":"b","price":5}],"by":null,"notes":{}}"#, "lines.1.price"),
+        ("place", r#"{"lines":[],"by":{"city":"x","zip":{"a":1}},"notes":{}}"#, "by.?.zip"),
+        ("move", r#"{"city":"x","zip":null}"#, "zip"),
+        ("cancel", r#"{"reason":"x"}"#, "reason"),
+        ("count", r#"{"all":true}"#, "all"),
+    ];
+    for (name, payload, field) in cases {
+        let unknown = DecodeError::UnknownField { name: name.into(), field: field.into() };
+        assert_eq!(read(name, payload), Err(unknown), "{payload}");
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -293,8 +332,8 @@ struct Account {
 fn an_aggregate_says_what_is_stored() {
     assert_eq!((Account::CONTEXT, Account::NAME, Account::SNAPSHOT_VERSION), ("bank", "account", 1));
     assert_eq!(
-        Account::SHAPE,
-        r#"balance: u64, #[serde(rename = "holder", default)] owner: Option<String>, type: (u8, [u8; 4])"#
+        shape::text::<Account>(),
+        r#"#0{balance: u64, #[serde(rename = "holder", default)] holder: option<text> = null, type: (u8, [u8; 4])}"#
     );
     assert_eq!(<Account as Aggregate>::Codec::CONTENT_TYPE, "application/json");
 }
@@ -315,7 +354,7 @@ fn an_aggregate_may_wrap_an_enum_and_choose_its_codec_and_snapshot_version() {
         }
     }
 
-    #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+    #[derive(Debug, Clone, Default, Serialize, Deserialize, Shape)]
     enum Status {
         #[default]
         Open,
@@ -326,7 +365,7 @@ fn an_aggregate_may_wrap_an_enum_and_choose_its_codec_and_snapshot_version() {
     #[aggregate(id = String, command = AccountCommand, event = AccountEvent, error = AccountClosed)]
     struct Wrapped(Status);
 
-    assert_eq!((Wrapped::SNAPSHOT_VERSION, Wrapped::SHAPE), (3, "0: Status"));
+    assert_eq!((Wrapped::SNAPSHOT_VERSION, shape::text::<Wrapped>()), (3, "#0<Open>"));
     assert_eq!(<Wrapped as Aggregate>::Codec::CONTENT_TYPE, "application/json; pretty");
     let (_, payload) = encode_event::<Pretty, _>(&AccountEvent::Deposited { amount: 5 }).expect("it can be encoded");
     assert_eq!(payload, b"{\n  \"amount\": 5\n}");
@@ -334,7 +373,7 @@ fn an_aggregate_may_wrap_an_enum_and_choose_its_codec_and_snapshot_version() {
 
 #[test]
 fn generic_events_and_aggregates_work_with_the_bounds_that_they_write() {
-    trait Value: Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {}
+    trait Value: Shape + Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync {}
     impl Value for u64 {}
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -368,6 +407,9 @@ fn generic_events_and_aggregates_work_with_the_bounds_that_they_write() {
     }
 
     assert_stored(PurseEvent::<u64, 2>::Filled { with: vec![5] }, "filled", r#"{"with":[5]}"#);
-    assert_eq!((Purse::<u64>::NAME, Purse::<u64>::SHAPE), ("purse", r#"#[serde(bound = "")] content: V"#));
+    assert_eq!(
+        (Purse::<u64>::NAME, shape::text::<Purse<u64>>()),
+        ("purse", r#"#0#[serde(bound = "")] {content: u64}"#)
+    );
     assert_eq!(PurseCommand::Fill(5u64).type_index(), 0);
 }

@@ -19,5 +19,8 @@ pub enum AccountEvent {
 #[error("the account is closed")]
 pub struct AccountError;
 
-pub trait Value: std::fmt::Debug + Clone + Default + Serialize + serde::de::DeserializeOwned + Send + Sync + 'static {}
+pub trait Value:
+    es_core::Shape + std::fmt::Debug + Clone + Default + Serialize + serde::de::DeserializeOwned + Send + Sync
+{
+}
 impl Value for u64 {}

@@ -1,11 +1,11 @@
 #![deny(warnings)]
 use std::fmt::Debug;
 
-use es_core::{Aggregate, Command, Event};
+use es_core::{Aggregate, Command, Event, Shape};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub trait Value: Debug + Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {}
+pub trait Value: Shape + Debug + Clone + Default + Serialize + DeserializeOwned + Send + Sync {}
 
 impl Value for u64 {}
 
@@ -47,7 +47,19 @@ pub struct Purse<V: Value> {
     pub content: V,
 }
 
+/// What is inside has a shape, which the derive asks for.
+#[derive(Serialize, Deserialize, Shape)]
+pub struct Pair<A, B = u64, const N: usize = 1>
+where
+    B: Clone,
+{
+    pub a: A,
+    #[serde(default)]
+    pub b: Option<B>,
+}
+
 fn main() {
+    assert_eq!(es_core::shape::text::<Pair<String>>(), "#0{a: text, #[serde(default)] b: option<u64> = null}");
     assert_eq!(PurseEvent::<u64>::Filled { with: 5, and: vec![6] }.type_index(), 0);
     assert_eq!(PurseCommand::<u64>::TYPES[0].name, "fill");
     assert_eq!(Purse::<u64>::NAME, "purse");

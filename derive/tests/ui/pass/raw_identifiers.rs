@@ -1,6 +1,6 @@
 #![deny(warnings)]
 #![allow(non_camel_case_types)]
-use es_core::{Command, Event};
+use es_core::{Command, Event, Shape};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize, Event)]
@@ -15,7 +15,7 @@ enum r#match {
     r#try { r#in: u8 },
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, Shape)]
 struct r#struct;
 
 fn main() {

@@ -20,7 +20,7 @@ mod bank {
         pub(super) struct AccountClosed;
     }
 
-    #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+    #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize, es_core::Shape)]
     struct Owner {
         name: String,
     }
@@ -39,12 +39,12 @@ mod bank {
     }
 
     pub(crate) fn check() {
-        use es_core::{Aggregate, Command, Event};
+        use es_core::{Command, Event};
         let by = Owner { name: "Ada".into() };
         assert_eq!(account::AccountEvent::Opened { by: by.clone() }.type_index(), 0);
         assert_eq!(account::AccountCommand::Open { by: by.clone() }.type_index(), 0);
         assert_eq!(account::AccountEvent::TYPES[0].fields[0].rust_type, "super::Owner");
-        assert_eq!(Account::SHAPE, "owner: Option<Owner>");
+        assert_eq!(es_core::shape::text::<Account>(), "#0{owner: option<#1{name: text}>}");
         assert!(Account { owner: Some(by) }.owner.is_some_and(|owner| owner.name == "Ada"));
     }
 }

@@ -31,9 +31,20 @@ struct Error;
 #[aggregate(context = "bank", name = "account", id = u64, command = Command, event = Event, error = Error)]
 struct Aggregate;
 
+#[derive(::serde::Serialize, ::serde::Deserialize, ::es_core::Shape)]
+enum Shape {
+    A {
+        #[serde(default)]
+        field: u8,
+    },
+    B,
+}
+
 fn main() {
+    let _ = (Shape::A { field: 0 }, Shape::B);
     let _ = (Command::Open, Error, Aggregate);
     ::std::assert_eq!(::es_core::Event::type_index(&Event::MessageType), 1);
     ::std::assert_eq!(::es_core::Event::type_index(&Event::Field), 0);
-    ::std::assert_eq!(<Aggregate as ::es_core::Aggregate>::SHAPE, "");
+    ::std::assert_eq!(::es_core::shape::text::<Aggregate>(), "unit");
+    ::std::assert_eq!(::es_core::shape::text::<Shape>(), "#0<A {#[serde(default)] field: u8 = 0}, B>");
 }

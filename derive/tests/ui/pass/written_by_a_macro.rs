@@ -35,5 +35,5 @@ fn main() {
     assert_eq!(AccountEvent::Closed(()).type_index(), 1);
     assert_eq!(AccountEvent::TYPES[0].fields[0].rust_type, "Option<String>");
     assert_eq!((AccountEvent::TYPES[0].schema_version, Account::SNAPSHOT_VERSION), (2, 2));
-    assert_eq!(Account::SHAPE, "0: Vec<u64>");
+    assert_eq!(es_core::shape::text::<Account>(), "[u64]");
 }
