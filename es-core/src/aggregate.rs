@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::codec::Codec;
 use crate::ids::{Actor, AggregateId, AggregateKey, CommandId, CorrelationId, Version};
+use crate::shape::{Content, Shape, Shapes};
 
 /// The consistency boundary: its state is folded from one stream of events. Derived.
 ///
@@ -19,7 +20,7 @@ use crate::ids::{Actor, AggregateId, AggregateKey, CommandId, CorrelationId, Ver
     label = "not an aggregate",
     note = "derive it: `#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]` and `#[aggregate(context = \"…\", name = \"…\", id = …, command = …, event = …, error = …)]`"
 )]
-pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Aggregate: Shape + Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The aggregate's id.
     type Id: AggregateId;
     /// What may be asked of it.
@@ -35,10 +36,8 @@ pub trait Aggregate: Default + Clone + Serialize + DeserializeOwned + Send + Syn
     const CONTEXT: &'static str;
     /// The stored name of the aggregate type, for example `account`.
     const NAME: &'static str;
-    /// Raised by hand when stored states must be built anew although the fields look the same. 1 unless given.
+    /// Raised by hand when stored states must be built anew although their [`Shape`] is the same. 1 unless given.
     const SNAPSHOT_VERSION: u32;
-    /// Names and types of the fields as written: a stored state with another shape is built anew from events.
-    const SHAPE: &'static str;
 }
 
 /// Decides a command: state and command give events, or a refusal. Pure; time and new ids come from the context.
@@ -81,6 +80,9 @@ pub trait Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync
     const TYPES: &'static [MessageType];
     /// The index of this event's variant in [`Event::TYPES`].
     fn type_index(&self) -> usize;
+    /// What each variant holds, in declaration order.
+    #[doc(hidden)]
+    fn shapes(shapes: &mut Shapes) -> Vec<Content>;
 }
 
 /// A request in the imperative; may be refused. Derived on an enum, one variant per command type.
@@ -94,6 +96,9 @@ pub trait Command: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sy
     const TYPES: &'static [MessageType];
     /// The index of this command's variant in [`Command::TYPES`].
     fn type_index(&self) -> usize;
+    /// What each variant holds, in declaration order.
+    #[doc(hidden)]
+    fn shapes(shapes: &mut Shapes) -> Vec<Content>;
 }
 
 /// What an aggregate's error must be: an error that can be stored and sent. Implemented by the compiler.
@@ -148,12 +153,12 @@ impl Context {
         self.version
     }
 
-    /// The time at which the events will be recorded.
+    /// The time at which the events will be recorded. It never falls, so it may be a little ahead of the clock.
     pub fn now(&self) -> DateTime<Utc> {
         self.now
     }
 
-    /// The business time that the sender gave, or else [`Context::now`].
+    /// The business time that the sender gave, or else what the clock shows.
     pub fn occurred_at(&self) -> DateTime<Utc> {
         self.occurred_at
     }

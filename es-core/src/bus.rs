@@ -7,25 +7,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, Utc};
-use tokio::sync::{mpsc, oneshot, watch};
+use chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Aggregate, Apply, Handle};
-use crate::codec;
+use crate::budget::Budget;
+use crate::clock::{Clock, millis};
+use crate::codec::{self, Encoded};
 use crate::envelope::CommandHash;
-use crate::error::{InvalidCommand, InvalidId, NotDone, SendError};
+use crate::error::{InvalidCommand, InvalidId, NEWER_ANSWER, NotDone, SendError};
 use crate::forward::wire::{Forwarded, Outcome, Place};
 use crate::forward::{Forwarder, Unanswered};
 use crate::guard;
 use crate::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
 };
+use crate::limits;
 use crate::owner::{Counters, OwnerState};
+use crate::parked::ParkedAggregate;
 use crate::partition::partition_of;
 use crate::reader::EventSource;
 use crate::record::Answer;
-use crate::round::{Job, Metadata, Reply};
+use crate::round::{Caller, Job, Metadata, Reply};
 use crate::state::Known;
 use crate::text::short;
 
@@ -68,6 +73,12 @@ pub(crate) struct Shared<A: Aggregate> {
     pub(crate) send_deadline: Duration,
     pub(crate) retry_after: Duration,
     pub(crate) command_max_bytes: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Bytes for commands that wait for owners here, and elsewhere.
+    pub(crate) commands: Budget,
+    pub(crate) forwarded: Budget,
+    /// The engine's.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// Where commands of one partition are handed in.
@@ -136,12 +147,23 @@ pub struct PartitionStatus {
     pub failed_seals: u64,
     /// Commands that wait for the owner.
     pub queued: usize,
+    /// Aggregates whose events or states can't be used; [`Bus::parked`] names them. None where another process owns the partition.
+    pub parked: u64,
+    /// Times since the start that a task of the partition panicked and was started anew.
+    pub restarts: u64,
+    /// Tasks of the partition that do not run now, and why: the process is not well as long as there are some.
+    pub down: Vec<String>,
 }
 
 impl<A: Handle + Apply> Bus<A> {
     /// A command to the aggregate `id`; await it to send it.
     ///
     /// Without [`Send::command_id`] each sending is a command of its own.
+    ///
+    /// # Order
+    /// Two commands to one aggregate are decided in an order that you rely on only if you await the answer of the first
+    /// before you send the second. If that answer is [`SendError::NotDone`] or [`SendError::OutcomeUnknown`], send the
+    /// first again until it is neither.
     pub fn send(&self, id: &A::Id, command: A::Command) -> Send<A> {
         Send {
             bus: self.clone(),
@@ -201,8 +223,18 @@ impl<A: Handle + Apply> Bus<A> {
             seals: read(&desk.counters.seals),
             failed_seals: read(&desk.counters.failed_seals),
             queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
+            parked: desk.counters.parked.count(),
+            restarts: desk.counters.health.restarts(),
+            down: desk.counters.health.down(),
         };
         (0..).zip(self.shared.desks.iter()).map(one).collect()
+    }
+
+    /// The aggregates of the partitions that this process follows whose commands are answered "parked", and why: at most 1,000 of a
+    /// partition. They are tried again at the start of another release ([`EngineConfig::release`](crate::EngineConfig::release)).
+    pub fn parked(&self) -> Vec<ParkedAggregate> {
+        let all = (0..).zip(self.shared.desks.iter());
+        all.flat_map(|(partition, desk)| desk.counters.parked.named(partition)).collect()
     }
 
     /// Where this aggregate type's events are, for projections.
@@ -303,6 +335,9 @@ impl<A: Handle + Apply> Send<A> {
         let partition = partition_of(&prepared.id, shared.source.partitions);
         let desk = &shared.desks[partition as usize];
         let state = desk.status.borrow().clone();
+        if shared.shutdown.is_cancelled() {
+            return Err(SendError::NotDone(NotDone::Stopped));
+        }
         match (&state, &shared.forwarder) {
             (OwnerState::Serving, _) => prepared.ask_here(shared, desk, partition, deadline).await,
             (OwnerState::Elsewhere | OwnerState::Superseded { .. }, Some(forwarder)) => {
@@ -324,19 +359,16 @@ impl<A: Handle + Apply> Send<A> {
             Some(id) => id,
             None => CorrelationId::new(command_id.as_str()).map_err(InvalidCommand::Id)?,
         };
-        let (kind, payload) =
+        let Encoded { kind, payload, hash } =
             codec::encode_command::<A::Codec, A::Command>(&self.command).map_err(InvalidCommand::Encoding)?;
         let (bytes, limit) = (payload.len(), self.bus.shared.command_max_bytes);
         if bytes > limit {
             return Err(InvalidCommand::TooLarge { what: "payload", bytes, limit });
         }
-        if let Some(time) = self.occurred_at
-            && !(0..=9999).contains(&time.year())
-        {
-            let reason = format!("it occurred at {time}, and a time is written with a year from 0 to 9999");
-            return Err(InvalidCommand::Encoding(reason));
-        }
-        let metadata = Metadata {
+        // What is decided is what an owner in another process would read.
+        let command = codec::decode_command::<A::Codec, A::Command>(kind.name, &payload)
+            .map_err(|error| InvalidCommand::Encoding(error.to_string()))?;
+        let metadata = limits::metadata(Metadata {
             command_id,
             correlation_id,
             causation_id: self.causation_id.map_err(InvalidCommand::Id)?,
@@ -344,8 +376,8 @@ impl<A: Handle + Apply> Send<A> {
             occurred_at: self.occurred_at,
             expected: self.expected,
             traceparent: self.traceparent,
-        };
-        Ok(Prepared { id, command: self.command, name: kind.name, payload, metadata })
+        })?;
+        Ok(Prepared { id, command, name: kind.name, payload, hash, metadata })
     }
 }
 
@@ -355,6 +387,7 @@ struct Prepared<A: Aggregate> {
     command: A::Command,
     name: &'static str,
     payload: Vec<u8>,
+    hash: CommandHash,
     metadata: Metadata,
 }
 
@@ -367,10 +400,14 @@ impl<A: Handle + Apply> Prepared<A> {
         deadline: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {
         let (id, asked) = (self.id.clone(), Instant::now());
-        let hash = CommandHash::of(self.name, &self.payload);
-        let (reply, answer) = oneshot::channel();
-        let Self { id: aggregate, command, metadata, .. } = self;
-        let job = Job { id: aggregate, command, hash, metadata, expires_at_ms: i64::MAX, reply };
+        let Some(held) = shared.commands.try_hold(self.payload.len()) else {
+            return Err(SendError::NotDone(NotDone::Overloaded { retry_after: shared.retry_after }));
+        };
+        let (caller, answer) = Caller::local(held);
+        let Self { id: aggregate, command, metadata, hash, .. } = self;
+        // A machine that slept, or a clock that was set, may have passed the time for which its id is remembered.
+        let expires_at_ms = shared.clock.now_ms().saturating_add(millis(deadline));
+        let job = Job { id: aggregate, command, hash, metadata, expires_at_ms, caller };
         desk.inbox.try_send(job).map_err(|error| {
             SendError::NotDone(match error {
                 mpsc::error::TrySendError::Full(_) => NotDone::Overloaded { retry_after: shared.retry_after },
@@ -378,15 +415,18 @@ impl<A: Handle + Apply> Prepared<A> {
             })
         })?;
         // An owner that goes without a word leaves the outcome as unknown as one that is too slow.
-        let Ok(Ok(reply)) = tokio::time::timeout(deadline, answer).await else {
-            return Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason: None });
+        let reply = match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(reply)) => reply,
+            answer => {
+                let reason = answer.is_ok().then(|| "its owner ended meanwhile".to_owned());
+                return Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason });
+            }
         };
         match reply {
-            Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate),
+            Reply::Answer { known, duplicate } => shared.answer(id, partition, &known, duplicate, asked.elapsed()),
             Reply::NotDone(why) => Err(SendError::NotDone(why)),
             Reply::CommandIdReused => Err(SendError::CommandIdReused),
-            Reply::Invalid(why) => Err(SendError::Invalid(why)),
-            Reply::Panicked(text) => Err(SendError::Panicked(text)),
+            Reply::NotKnown(reason) => Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason: Some(reason) }),
             Reply::Parked(reason) => Err(SendError::Parked { aggregate: id, reason }),
         }
     }
@@ -399,6 +439,9 @@ impl<A: Handle + Apply> Prepared<A> {
         deadline: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {
         let (id, asked) = (self.id.clone(), Instant::now());
+        let Some(_held) = shared.forwarded.try_hold(self.payload.len()) else {
+            return Err(SendError::NotDone(NotDone::Overloaded { retry_after: shared.retry_after }));
+        };
         let command = Forwarded {
             id: self.id,
             name: self.name.into(),
@@ -406,8 +449,18 @@ impl<A: Handle + Apply> Prepared<A> {
             metadata: self.metadata,
             expires_at_ms: i64::MAX,
             reply_to: None,
+            release: None,
+            shape: codec::command_fingerprint::<A::Command>(self.name).map(Arc::from),
         };
-        match forwarder.ask::<A>(command, partition, deadline).await {
+        let answer = tokio::select! {
+            biased;
+            answer = forwarder.ask::<A>(command, partition, deadline) => answer,
+            // Nobody reads answers any more.
+            () = shared.shutdown.cancelled() => {
+                Err(Unanswered::Unknown { reason: Some("the engine was stopped meanwhile".into()) })
+            }
+        };
+        match answer {
             Ok(answered) => shared.forwarded(id, answered.outcome, asked.elapsed()),
             Err(Unanswered::NotDone(why)) => Err(SendError::NotDone(why)),
             Err(Unanswered::Unknown { reason }) => Err(SendError::OutcomeUnknown { waited: asked.elapsed(), reason }),
@@ -422,11 +475,17 @@ impl<A: Aggregate> Shared<A> {
         partition: u32,
         known: &Known,
         duplicate: bool,
+        waited: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {
         let at = Version::new(known.version());
         match known.answer() {
             Some(Answer::Refused(text)) => return Err(refused::<A>(&text)),
             Some(Answer::Conflict(expected)) => return Err(SendError::Conflict { expected, actual: at }),
+            Some(Answer::Panicked(text)) => return Err(SendError::Panicked(text)),
+            Some(Answer::Invalid(unfit)) => return Err(SendError::Invalid(unfit.into())),
+            Some(Answer::Other(_)) => {
+                return Err(SendError::OutcomeUnknown { waited, reason: Some(NEWER_ANSWER.into()) });
+            }
             Some(Answer::NoOp(())) | None => {}
         }
         let recorded_at = DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default();

@@ -1,36 +1,46 @@
 //! Starts owners on a log and keeps what they share.
 
+use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::budget::Budget;
 use crate::bus::{Bus, Counter, Shared};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, millis};
 use crate::codec::Codec;
-use crate::forward::dispatch::Dispatcher;
+use crate::forward::dispatch::{Dispatcher, Window};
 use crate::forward::{Forwarder, Route};
 use crate::group::{Group, GroupSpec, Member};
+use crate::limits;
 use crate::log::memory::MemoryLog;
 use crate::log::{Log, LogError, LogErrorKind, TopicKind, TopicSpec};
 use crate::membership::{Charge, Mandate, Membership};
-use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState};
-use crate::reader::{EventSource, events_topic, verify_partitions};
-use crate::record::Encoder;
+use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState, Pace, TimeLimits};
+use crate::parked;
+use crate::random::{Random, SystemRandom};
+use crate::reader::{EventSource, events_topic, pass_over_added};
+use crate::record::{COMMAND_EVENTS_MAX, Encoder, Program};
 use crate::round::Desk;
 use crate::seal::{Owned, Sealer, Sealing, seals_topic};
-use crate::snapshot::{SnapshotLimits, SnapshotTopic, snapshots_topic};
+use crate::shape;
+use crate::snapshot::{Schema, SnapshotLimits, SnapshotTopic, snapshots_topic};
 use crate::state::{StateLimits, schema};
 use crate::store::key::Spans;
 use crate::store::{StateFolder, StoreError};
+use crate::supervise::{Restarts, supervise};
+use crate::text::Seldom;
 
-/// The longest time that commands are kept on their topic.
-const COMMANDS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long a command is kept on its topic at least, where no owner takes it: well below the time for which its id is
+/// remembered.
+const COMMANDS_KEPT_MS: u64 = 24 * 3600 * 1000;
 
 /// How an engine works. Every bound has a default that suits a service with a few hundred concurrent senders.
 #[derive(Debug, Clone)]
@@ -44,13 +54,25 @@ pub struct EngineConfig {
     pub state_dir: Option<PathBuf>,
     /// How long a command id is remembered; 7 days.
     pub dedup_retention: Duration,
+    /// How far the log's time may be ahead of the clock; 5 minutes. Recorded time never falls, so a partition whose last
+    /// record lies further ahead is not served: all that followed would carry the time of a clock that was wrong.
+    pub clock_skew_max: Duration,
+    /// Serves a partition though its time is ahead of the clock by more than [`EngineConfig::clock_skew_max`], where its
+    /// last record is not later than this: the way back for a log in which a wrong clock has written. Until the clock has
+    /// caught up, all that is recorded there carries the log's last time; business times and what is remembered go by
+    /// the clock. Not given.
+    pub accept_time_until: Option<DateTime<Utc>>,
     /// Commands that may wait for one partition's owner; above it callers are told "overloaded". 4,096.
     pub queue_max: usize,
+    /// Bytes of commands that may wait for owners in this process, of all its partitions and aggregate types together,
+    /// whether they were sent here or come from other processes; and as many that may wait for owners in other processes.
+    /// Above it callers are told "overloaded", and commands stay on their topic. 64 MiB.
+    pub commands_max_bytes: usize,
     /// Commands decided in one round at most; 1,024.
     pub round_max: usize,
-    /// Bytes of events after which a round takes no further command; 4 MiB.
+    /// Bytes of events and answers after which a round takes no further command; 4 MiB.
     pub round_max_bytes: usize,
-    /// Events that one command may give at most; 1,000.
+    /// Events that one command may give at most; 1,000, and never more than 10,000, or 64 MiB.
     pub events_max: usize,
     /// How long a round with refusals or no-ops alone waits for company; 2 ms.
     pub linger: Duration,
@@ -71,18 +93,28 @@ pub struct EngineConfig {
     pub snapshot_every: u64,
     /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::seal`]. Not unless given.
     pub sealing: Option<Sealing>,
+    /// The name of the program's release: aggregates that another one parked are tried again at the start. Size and time
+    /// of the program's file stand for it unless given. Claims and forwarded commands tell it, and processes name it that
+    /// do not know a command: at most 200 bytes.
+    pub release: Option<String>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Makes unique whatever must be; the operating system.
+    pub random: Arc<dyn Random>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
         Self {
             namespace: None,
-            node: format!("pid-{}-{:08x}", std::process::id(), fastrand::u32(..)),
+            node: format!("pid-{}-{:08x}", std::process::id(), random.u64() as u32),
             state_dir: None,
             dedup_retention: Duration::from_secs(7 * 24 * 3600),
+            clock_skew_max: Duration::from_secs(300),
+            accept_time_until: None,
             queue_max: 4_096,
+            commands_max_bytes: 64 << 20,
             round_max: 1_024,
             round_max_bytes: 4 << 20,
             events_max: 1_000,
@@ -94,7 +126,9 @@ impl Default for EngineConfig {
             standby: false,
             snapshot_every: 100_000,
             sealing: None,
+            release: None,
             clock: Arc::new(SystemClock),
+            random,
         }
     }
 }
@@ -121,9 +155,18 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+    /// The aggregate type runs on this engine already: a second owner would shut out the first.
+    #[error("starting aggregate {aggregate} a second time on one engine: clone the bus that the first start gave")]
+    Started {
+        /// The aggregate type.
+        aggregate: &'static str,
+    },
     /// The namespace can't be the first part of a topic's name.
     #[error("the namespace {0:?} is not valid: use lower case letters, digits, _ and -, beginning with a letter")]
     Namespace(String),
+    /// The release can't be passed on.
+    #[error("the release is not valid: {0}")]
+    Release(String),
 }
 
 /// Runs the owners of aggregates on a log.
@@ -137,6 +180,12 @@ pub struct Engine {
     tasks: Mutex<JoinSet<()>>,
     /// Permits for filling the stores of partitions from snapshots.
     restores: Arc<Semaphore>,
+    /// Bytes of commands that wait for owners here, and for owners in other processes. Not one for both: two processes
+    /// that wait for each other must not keep each other from deciding.
+    commands: Budget,
+    forwarded: Budget,
+    /// The events topics of the aggregate types that run.
+    started: Mutex<HashSet<String>>,
     /// What a process that was here before left on its disk.
     #[cfg(test)]
     kept: Option<Arc<StateFolder>>,
@@ -155,7 +204,11 @@ impl Engine {
     }
 
     fn with(log: Arc<dyn Log>, group: Option<Arc<dyn Group>>, config: EngineConfig) -> Self {
+        let bytes = config.commands_max_bytes;
         Self {
+            commands: Budget::new(bytes),
+            forwarded: Budget::new(bytes),
+            started: Mutex::default(),
             log,
             group,
             config,
@@ -192,28 +245,36 @@ impl Engine {
     /// [`StartError`] when the topic's settings could lose history, the log can't be reached, or the state folder
     /// is in use.
     pub async fn start<A: Handle + Apply>(&self) -> Result<Bus<A>, StartError> {
+        let topic = events_topic(self.config.namespace.as_deref().unwrap_or(A::CONTEXT), A::NAME);
+        let mut starting = Starting { started: &self.started, topic, keep: false };
+        if !starting.begin() {
+            return Err(StartError::Started { aggregate: A::NAME });
+        }
+        let bus = self.start_first::<A>().await?;
+        starting.keep = true;
+        Ok(bus)
+    }
+
+    async fn start_first<A: Handle + Apply>(&self) -> Result<Bus<A>, StartError> {
         let aggregate = A::NAME;
         let log_error = |source| StartError::Log { aggregate, source };
         let namespace = self.config.namespace.as_deref().unwrap_or(A::CONTEXT);
         check_namespace(namespace)?;
-        let spec = TopicSpec { name: events_topic(namespace, A::NAME), kind: TopicKind::Events };
-        let partitions = self.log.prepare(&spec).await.map_err(log_error)?;
-        if partitions == 0 {
-            let message = format!("the topic {} has no partitions", spec.name);
-            return Err(log_error(LogError::new(LogErrorKind::Settings, message)));
-        }
+        limits::passed_on("release", self.config.release.as_deref().unwrap_or_default())
+            .map_err(StartError::Release)?;
+        let source = EventSource::open::<A>(self.log.as_ref(), namespace).await.map_err(log_error)?;
+        let partitions = source.partitions;
         let snapshots = self.snapshots::<A>(namespace, partitions).await.map_err(log_error)?;
         let seals = self.seals::<A>(namespace, partitions).await.map_err(log_error)?;
-        let folder = self.folder(&spec.name).await.map_err(|source| StartError::Store { aggregate, source })?;
-        let source = EventSource::of::<A>(namespace, partitions);
-        verify_partitions(self.log.as_ref(), &source).await.map_err(log_error)?;
+        let folder = self.folder(&source.topic).await.map_err(|source| StartError::Store { aggregate, source })?;
         let desk = Desk {
             encoder: Encoder::new(namespace, A::NAME),
+            random: self.config.random.clone(),
             context: A::CONTEXT.into(),
             category: A::NAME.into(),
             content_type: A::Codec::CONTENT_TYPE.into(),
             record_max_bytes: self.log.record_max_bytes(),
-            events_max: self.config.events_max,
+            events_max: self.config.events_max.min(COMMAND_EVENTS_MAX as usize),
         };
         let (asking, asked) = mpsc::channel(partitions as usize);
         let kept: Vec<Kept> = (0..partitions)
@@ -253,6 +314,10 @@ impl Engine {
             send_deadline: self.config.send_deadline,
             retry_after: Duration::from_millis(100),
             command_max_bytes: desk.record_max_bytes,
+            clock: self.config.clock.clone(),
+            commands: self.commands.clone(),
+            forwarded: self.forwarded.clone(),
+            shutdown: self.shutdown.clone(),
         };
         Ok(Bus { shared: Arc::new(shared) })
     }
@@ -262,32 +327,43 @@ impl Engine {
         let Joining { group, namespace, partitions, mandates, asked, desks } = joining;
         let node = &self.config.node;
         let lifetime = self.config.send_deadline.min(self.config.dedup_retention);
-        let retention_ms = self.config.dedup_retention.min(COMMANDS_KEPT).as_millis() as u64;
+        let remembered_ms = self.config.dedup_retention.as_millis().try_into().unwrap_or(u64::MAX);
+        let kept_ms = COMMANDS_KEPT_MS.min(remembered_ms / 2);
         let route = Route {
             commands: format!("{namespace}.{}.commands", A::NAME).into(),
             replies: format!("{namespace}.{}.replies", A::NAME).into(),
             source: format!("/{namespace}/{}/{node}", A::NAME).into(),
+            release: self.release_name(),
         };
         for (topic, kind) in
-            [(&route.commands, TopicKind::Commands { retention_ms }), (&route.replies, TopicKind::Replies)]
+            [(&route.commands, TopicKind::Commands { kept_ms, remembered_ms }), (&route.replies, TopicKind::Replies)]
         {
             let found = self.log.prepare(&TopicSpec { name: topic.to_string(), kind }).await?;
             if found != partitions {
                 let message = format!(
-                    "topic {topic} has {found} partitions, that of the events {partitions}: make it anew with as many"
+                    "topic {topic} has {found} partitions, that of the events counts {partitions}: delete it, it is made \
+                     anew (ask for {partitions} partitions where that is not what new topics get); what was on its way is \
+                     sent again under the same command ids"
                 );
                 return Err(LogError::new(LogErrorKind::Settings, message));
             }
         }
+        let remembered = self.config.dedup_retention;
+        let window = Window {
+            lifetime_max_ms: kept_ms.try_into().unwrap_or(i64::MAX),
+            ahead_max_ms: millis(self.config.clock_skew_max.min(remembered / 4)),
+        };
         let clock = self.config.clock.clone();
-        let (forwarder, reading) = Forwarder::open(
+        let forwarder = Forwarder::open(
             self.log.clone(),
             group.clone(),
             route.clone(),
             partitions,
             self.config.queue_max,
-            retention_ms,
+            kept_ms,
+            remembered,
             clock.clone(),
+            self.config.random.clone(),
         )
         .await?;
         let spec = GroupSpec {
@@ -305,7 +381,8 @@ impl Engine {
         // Else a group that can't be joined is an error of the start.
         let joined = if catching_up { None } else { Some(group.join(&spec).await?) };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
-        let (log, in_group, desks) = (self.log.clone(), group.clone(), desks.clone());
+        let counters: Vec<_> = desks.iter().map(|desk| desk.counters.clone()).collect();
+        let (log, in_group, desks, budget) = (self.log.clone(), group.clone(), desks.clone(), self.commands.clone());
         let (in_flight_max, node) = ((self.config.queue_max / 2).max(1), Arc::<str>::from(node.as_str()));
         let beside = move |partition: u32, member: Arc<dyn Member>, stop: CancellationToken| {
             let desk = &desks[partition as usize];
@@ -322,7 +399,10 @@ impl Engine {
                 counters: desk.counters.clone(),
                 clock: clock.clone(),
                 in_flight_max,
-                lifetime_ms: lifetime.as_millis().try_into().unwrap_or(i64::MAX),
+                lifetime_ms: millis(lifetime),
+                window,
+                seldom: Seldom::default(),
+                budget: budget.clone(),
             };
             Box::pin(dispatcher.run(stop)) as _
         };
@@ -330,30 +410,26 @@ impl Engine {
             spec,
             charges,
             asking: asked,
-            beside: Box::new(beside),
+            beside: Arc::new(beside),
             shutdown: self.shutdown.clone(),
             grants: 0,
         };
         let shutdown = self.shutdown.clone();
         let mut tasks = self.lock();
+        let (reading, log, restarts) =
+            (forwarder.clone(), self.log.clone(), Restarts::new("reading answers", counters.clone()));
         tasks.spawn(async move {
+            let read = supervise(restarts, &shutdown, || reading.read(log.as_ref()));
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                () = reading => {}
+                () = read => {}
             }
         });
         let (log, group, events) = (self.log.clone(), group.clone(), events_topic(namespace, A::NAME));
-        tasks.spawn(async move {
-            let member = match joined {
-                Some(member) => member,
-                None => match membership.catch_up_and_join(log.as_ref(), &events, group.as_ref()).await {
-                    Some(member) => member,
-                    None => return,
-                },
-            };
-            membership.run(member).await;
-        });
+        let restarts = Restarts::new("taking part in the group", counters);
+        tasks
+            .spawn(async move { membership.supervised(joined, log.as_ref(), &events, group.as_ref(), restarts).await });
         Ok(forwarder)
     }
 
@@ -364,7 +440,7 @@ impl Engine {
         let mut tasks = std::mem::take(&mut *self.lock());
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(error = &error as &dyn std::error::Error, "an owner panicked");
+                tracing::error!(error = &error as &dyn std::error::Error, "a task did not stop by itself");
             }
         }
     }
@@ -378,6 +454,10 @@ impl Engine {
     pub(crate) async fn kill(&self) {
         let mut tasks = std::mem::take(&mut *self.lock());
         tasks.shutdown().await;
+    }
+
+    fn release_name(&self) -> Option<Arc<str>> {
+        self.config.release.as_deref().map(Arc::from)
     }
 
     fn spawn_owner<A: Handle + Apply>(
@@ -394,12 +474,14 @@ impl Engine {
         let Kept { folder, snapshots, counters } = kept;
         let owner = Owner::<A> {
             node: self.config.node.clone(),
+            program: Program { release: self.release_name(), shapes: shape::of_messages::<A>() },
             source: source.clone(),
             partition,
             log: self.log.clone(),
             folder,
             snapshots,
             clock: self.config.clock.clone(),
+            pace: Pace::of(self.config.clock.as_ref()),
             limits: self.limits(),
             desk: desk.clone(),
             status: status_sender,
@@ -409,6 +491,7 @@ impl Engine {
             asking: asking.clone(),
             standby: self.config.standby,
             claims: Claims::default(),
+            seldom: Seldom::default(),
             aggregate: PhantomData,
         };
         self.lock().spawn(owner.run(jobs));
@@ -424,6 +507,7 @@ impl Engine {
             sealing,
             owned: desks.iter().map(owned).collect(),
             clock: self.config.clock.clone(),
+            random: self.config.random.clone(),
             shutdown: self.shutdown.clone(),
         };
         self.lock().spawn(sealer.run());
@@ -442,8 +526,9 @@ impl Engine {
             source: source.clone(),
             topic: topic.into(),
             partition,
-            schema: schema::<A>(),
+            schema: Schema { release: self.release(), ..schema::<A>() },
             clock: self.config.clock.clone(),
+            random: self.config.random.clone(),
             counters: counters.clone(),
             limits: SnapshotLimits {
                 every: self.config.snapshot_every,
@@ -463,16 +548,25 @@ impl Engine {
                 unwritten_max: config.unwritten_max,
                 cached_max: config.cached_max,
                 spans: self.spans(),
+                release: self.release(),
             },
             round_max: config.round_max,
             round_max_bytes: config.round_max_bytes,
             linger: config.linger,
             append_deadline: config.append_deadline,
+            time: TimeLimits {
+                skew_max_ms: millis(config.clock_skew_max),
+                accepted_until_ms: config.accept_time_until.map(|time| time.timestamp_millis()),
+            },
         }
     }
 
+    fn release(&self) -> u64 {
+        parked::release(self.config.release.as_deref())
+    }
+
     fn spans(&self) -> Spans {
-        Spans { retention_ms: self.config.dedup_retention.as_millis().try_into().unwrap_or(i64::MAX) }
+        Spans { retention_ms: millis(self.config.dedup_retention) }
     }
 
     /// Prepares the snapshots topic, and tells its name; `None` where there is none.
@@ -481,7 +575,7 @@ impl Engine {
             return Ok(None);
         }
         let spec = TopicSpec { name: snapshots_topic(namespace, A::NAME), kind: TopicKind::Snapshots };
-        self.beside(spec, partitions, "delete it, it is made anew").await.map(Some)
+        self.beside(spec, partitions).await.map(Some)
     }
 
     /// Prepares the seals topic, where events are sealed.
@@ -492,17 +586,14 @@ impl Engine {
     ) -> Result<Option<(String, Sealing)>, LogError> {
         let Some(sealing) = self.config.sealing.clone() else { return Ok(None) };
         let spec = TopicSpec { name: seals_topic(namespace, A::NAME), kind: TopicKind::Seals };
-        let name = self.beside(spec, partitions, "keep what it holds, and have it made anew").await?;
+        let name = self.beside(spec, partitions).await?;
         Ok(Some((name, sealing)))
     }
 
     /// Prepares a topic that is about the events topic, partition by partition.
-    async fn beside(&self, topic: TopicSpec, partitions: u32, remedy: &str) -> Result<String, LogError> {
+    async fn beside(&self, topic: TopicSpec, partitions: u32) -> Result<String, LogError> {
         let (found, name) = (self.log.prepare(&topic).await?, topic.name);
-        if found != partitions {
-            let message = format!("the topic {name} has {found} partitions, the events topic {partitions}: {remedy}");
-            return Err(LogError::new(LogErrorKind::Settings, message));
-        }
+        pass_over_added(self.log.as_ref(), &name, found, partitions, "that the events topic counts").await?;
         Ok(name)
     }
 
@@ -553,8 +644,36 @@ struct Joining<'a, A: Aggregate> {
     desks: &'a Arc<[Counter<A>]>,
 }
 
+/// An aggregate type that is being started; given up unless it was.
+struct Starting<'a> {
+    started: &'a Mutex<HashSet<String>>,
+    topic: String,
+    keep: bool,
+}
+
+impl Starting<'_> {
+    fn begin(&mut self) -> bool {
+        let new = self.lock().insert(self.topic.clone());
+        self.keep = !new; // what another start has begun is not this one's to give up
+        new
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.lock().remove(&self.topic);
+        }
+    }
+}
+
 impl Drop for Engine {
-    /// Owners stop by themselves, without anyone waiting for them.
+    /// Owners end where they stand, as when the process is killed; the log and the next start make up for it.
+    /// [`Engine::shutdown`] lets them finish.
     fn drop(&mut self) {
         self.shutdown.cancel();
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::aggregate::{Aggregate, Event};
@@ -112,15 +111,33 @@ impl FieldHasher {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct EventHash(pub [u8; 32]);
 
-/// The first half of the SHA-256 of a command's type name, a zero byte and its payload: tells the same command from another.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct CommandHash(pub [u8; 16]);
+/// Tells the same command from another: a byte for the kind, and 16 for the hash.
+///
+/// The one kind so far, 1, is the first half of the SHA-256 of the command's type name, a zero byte and its payload in
+/// canonical form. It can be guessed by whoever can guess the command; 2 is kept for a hash with a key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct CommandHash(pub [u8; 17]);
 
 impl CommandHash {
-    /// The hash of a command's type name and encoded payload.
-    pub fn of(name: &str, payload: &[u8]) -> Self {
-        let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(payload).finalize();
-        Self(digest[..16].try_into().expect("a SHA-256 has 32 bytes"))
+    const PLAIN: u8 = 1;
+
+    /// The hash of a command's type name and its payload in canonical form; [`crate::codec::hash_command`] makes it of
+    /// a command.
+    pub fn of(name: &str, canonical: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(canonical).finalize();
+        let mut hash = [Self::PLAIN; 17];
+        hash[1..].copy_from_slice(&digest[..16]);
+        Self(hash)
+    }
+
+    /// How the hash was made.
+    pub fn kind(self) -> u8 {
+        self.0[0]
+    }
+
+    /// Whether both are of the same command; `None` where one is of a kind that this program can't make.
+    pub fn is_same(self, other: Self) -> Option<bool> {
+        (self.kind() == Self::PLAIN && other.kind() == Self::PLAIN).then_some(self == other)
     }
 }
 

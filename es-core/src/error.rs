@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ids::{AggregateKey, ExpectedVersion, Version};
+use crate::record::Unfit;
 
 /// A boxed cause.
 pub type Cause = Box<dyn StdError + Send + Sync>;
@@ -50,6 +51,14 @@ pub enum DecodeError {
         /// The version that this program knows.
         known: u32,
     },
+    /// The payload has a field that this program would pass over: a later release knows what it means.
+    #[error("the payload of type {name:?} has the field {field:?}, which this program does not know")]
+    UnknownField {
+        /// The stored name.
+        name: String,
+        /// The way to it, for example `lines.0.note`.
+        field: String,
+    },
     /// The bytes do not have the shape of the type.
     #[error("the payload of type {name:?} does not fit: {reason}")]
     Payload {
@@ -74,7 +83,8 @@ pub enum SendError<E: StdError + 'static> {
     /// The domain said no. It is the command's answer for good: the same id gets it again.
     #[error("the command was refused")]
     Refused(#[source] E),
-    /// The stream is not at the version that the sender expected. Also the command's answer for good.
+    /// The stream is not at the version that the sender expected. Nothing was done, and never will be for this sending; the
+    /// same command may be sent with the same id and another expectation, and is decided anew.
     #[error("the stream is at version {actual}, expected was {expected}")]
     Conflict {
         /// What the sender expected.
@@ -97,14 +107,15 @@ pub enum SendError<E: StdError + 'static> {
     /// The command id was used before for another command to this aggregate.
     #[error("the command id was used before with another payload: give each command an id of its own")]
     CommandIdReused,
-    /// The command can't be carried out as it is; nothing was done.
+    /// The command can't be carried out as it is; nothing was done. Where its owner says so it is the answer for good.
     #[error("the command is not valid: {0}")]
     Invalid(InvalidCommand),
-    /// The handler, or `apply` of a new event, panicked; nothing was appended.
+    /// The handler, or `apply` of a new event, panicked; nothing was appended. It is the command's answer for good.
     #[error("deciding the command panicked: {0}")]
     Panicked(String),
-    /// The aggregate's stored events can't be read; its commands wait for an operator.
-    #[error("aggregate {aggregate} is parked: {reason}")]
+    /// The aggregate's stored events can't be folded, or its state can't be kept. Nothing was done so far: send again,
+    /// with the same id, once it is resumed. Nothing is remembered of the command.
+    #[error("aggregate {aggregate} is parked, send again with the same command id once it is not: {reason}")]
     Parked {
         /// Which one.
         aggregate: AggregateKey,
@@ -197,13 +208,31 @@ pub enum InvalidCommand {
     Elsewhere(String),
 }
 
+/// What is said of a command whose remembered answer is of a kind that a newer release knows.
+pub(crate) const NEWER_ANSWER: &str =
+    "a newer release decided it, with an answer of a kind that this one does not know: ask a process of that release";
+
+impl From<Unfit> for InvalidCommand {
+    fn from(unfit: Unfit) -> Self {
+        let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        match unfit {
+            Unfit::TooLarge { what, bytes, limit } => {
+                let what = ["refusal", "list of events"].into_iter().find(|known| *known == what).unwrap_or("event");
+                Self::TooLarge { what, bytes: size(bytes), limit: size(limit) }
+            }
+            Unfit::TooManyEvents { count, limit } => Self::TooManyEvents { count: size(count), limit: size(limit) },
+            Unfit::Encoding(reason) => Self::Encoding(reason),
+        }
+    }
+}
+
 impl fmt::Display for InvalidCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(error) => error.fmt(f),
             Self::Encoding(reason) => write!(f, "it can't be encoded: {reason}"),
             Self::TooLarge { what, bytes, limit } => {
-                write!(f, "its {what} has {bytes} bytes, a record holds at most {limit}: send less at once")
+                write!(f, "its {what} has {bytes} bytes, at most {limit} are allowed: send less at once")
             }
             Self::TooManyEvents { count, limit } => {
                 write!(f, "it gave {count} events, at most {limit} are allowed: split the command")

@@ -2,6 +2,7 @@
 //! topic. Here is the asking side; [`dispatch`] is the side of the owner.
 
 pub(crate) mod dispatch;
+pub(crate) mod lane;
 pub(crate) mod wire;
 
 use std::collections::HashMap;
@@ -11,11 +12,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::aggregate::Aggregate;
-use crate::clock::Clock;
+use crate::causes::with_causes;
+use crate::clock::{Clock, millis};
 use crate::error::NotDone;
 use crate::group::Group;
 use crate::log::{AppendError, Log, LogError, LogReader};
 use crate::pause::Backoff;
+use crate::random::Random;
 use wire::{Answered, Forwarded, Outcome, ReplyTo};
 
 /// The topics beside the one with the events, and who sends.
@@ -25,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) replies: Arc<str>,
     /// The `ce_source` of what this process sends.
     pub(crate) source: Arc<str>,
+    /// The release of this process, where it has a name.
+    pub(crate) release: Option<Arc<str>>,
 }
 
 /// Asks owners in other processes.
@@ -32,11 +37,16 @@ pub(crate) struct Forwarder {
     pub(crate) group: Arc<dyn Group>,
     pub(crate) route: Route,
     pub(crate) clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     /// The partition of the replies topic that this process reads.
     replies_partition: u32,
     waiting_max: usize,
     /// How long a command is kept on its topic.
     kept: Duration,
+    /// How long after its first sending a command is sent again: well below the time for which its id is remembered.
+    resent: Duration,
+    /// Where the answers are read first.
+    tail: Mutex<Option<Box<dyn LogReader>>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Answered>>>,
 }
 
@@ -50,7 +60,8 @@ pub(crate) enum Unanswered {
 }
 
 impl Forwarder {
-    /// Begins to read one partition of the replies, from its end on; the future does the reading, for ever.
+    /// Chooses one partition of the replies, which is read from its end on: by [`Self::read`].
+    #[expect(clippy::too_many_arguments, reason = "each is told once, at the start")]
     pub(crate) async fn open(
         log: Arc<dyn Log>,
         group: Arc<dyn Group>,
@@ -58,14 +69,15 @@ impl Forwarder {
         partitions: u32,
         waiting_max: usize,
         kept_ms: u64,
+        remembered: Duration,
         clock: Arc<dyn Clock>,
-    ) -> Result<(Arc<Self>, impl Future<Output = ()> + Send), LogError> {
+        random: Arc<dyn Random>,
+    ) -> Result<Arc<Self>, LogError> {
         let replies_partition = fastrand::u32(..partitions);
         let tail = open_at_end(log.as_ref(), &route.replies, replies_partition).await?;
-        let (kept, waiting) = (Duration::from_millis(kept_ms), Mutex::default());
-        let forwarder = Arc::new(Self { group, route, clock, replies_partition, waiting_max, kept, waiting });
-        let reading = forwarder.clone();
-        Ok((forwarder, async move { reading.read(log, tail).await }))
+        let (kept, resent) = (Duration::from_millis(kept_ms), remembered / 4 * 3);
+        let (tail, waiting) = (Mutex::new(Some(tail)), Mutex::default());
+        Ok(Arc::new(Self { group, route, clock, random, replies_partition, waiting_max, kept, resent, tail, waiting }))
     }
 
     /// Sends a command to the owner of its partition and waits for the answer. A command that the owner does not know,
@@ -77,11 +89,13 @@ impl Forwarder {
         deadline: Duration,
     ) -> Result<Answered, Unanswered> {
         let mut said = None;
+        // By the clock too, which may jump: nothing is sent again when its id may be forgotten.
+        let until_ms = self.clock.now_ms().saturating_add(millis(deadline.min(self.resent)));
         let asking = async {
             let mut pause = Backoff::default();
             let mut sent = false;
             loop {
-                match self.ask_once::<A>(&mut command, partition, deadline).await {
+                match self.ask_once::<A>(&mut command, partition, deadline, until_ms).await {
                     Ok(Answered { outcome: Outcome::NotKnown { reason, node }, .. }) => {
                         said = Some(format!("node {node} does not know the command: {reason}"));
                         sent = true;
@@ -93,6 +107,9 @@ impl Forwarder {
                     answer => return answer,
                 }
                 tokio::time::sleep(pause.next()).await;
+                if self.clock.now_ms() >= until_ms {
+                    return Err(Unanswered::Unknown { reason: said.clone() });
+                }
             }
         };
         let answer = tokio::time::timeout(deadline, asking).await;
@@ -105,18 +122,21 @@ impl Forwarder {
         command: &mut Forwarded,
         partition: u32,
         deadline: Duration,
+        until_ms: i64,
     ) -> Result<Answered, Unanswered> {
-        let request = format!("{:016x}", fastrand::u64(..));
+        // From the operating system: whoever can write answers, and not read commands, can't guess what one is for.
+        let request = format!("{:032x}", self.random.u128());
         command.reply_to = Some(ReplyTo { partition: self.replies_partition, request: request.clone() });
         let now_ms = self.clock.now_ms();
         let lifetime = deadline.min(self.kept);
-        command.expires_at_ms = now_ms.saturating_add(lifetime.as_millis().try_into().unwrap_or(i64::MAX));
+        command.expires_at_ms = until_ms.min(now_ms.saturating_add(millis(lifetime)));
+        command.release.clone_from(&self.route.release);
         let record = command.encode::<A>(&self.route.source, now_ms);
         let waiting = self.wait_for(request)?;
         match self.group.send(&self.route.commands, partition, record).await {
             Ok(()) | Err(AppendError::Unknown(_)) => {} // the answer will tell
             Err(AppendError::Refused(error)) => {
-                let reason = format!("sending it to its owner failed: {error}");
+                let reason = format!("sending it to its owner failed: {}", with_causes(&error));
                 return Err(Unanswered::NotDone(NotDone::NotReady { reason }));
             }
         }
@@ -143,7 +163,12 @@ impl Forwarder {
 
     /// Hands answers to who waits for them, for ever. What comes while the log can't be read is missed: those who wait
     /// for it learn it by sending again.
-    async fn read(&self, log: Arc<dyn Log>, mut tail: Box<dyn LogReader>) {
+    pub(crate) async fn read(&self, log: &dyn Log) {
+        let first = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut tail = match first {
+            Some(tail) => tail,
+            None => self.open_again(log).await,
+        };
         loop {
             let error = match tail.next().await {
                 Ok(batch) => {
@@ -158,15 +183,19 @@ impl Forwarder {
                 Err(error) => error,
             };
             tracing::warn!(topic = %self.route.replies, error = &error as &dyn std::error::Error, "reading answers");
-            tail = loop {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                match open_at_end(log.as_ref(), &self.route.replies, self.replies_partition).await {
-                    Ok(tail) => break tail,
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "opening the answers again");
-                    }
+            tail = self.open_again(log).await;
+        }
+    }
+
+    async fn open_again(&self, log: &dyn Log) -> Box<dyn LogReader> {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match open_at_end(log, &self.route.replies, self.replies_partition).await {
+                Ok(tail) => break tail,
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "opening the answers again");
                 }
-            };
+            }
         }
     }
 }

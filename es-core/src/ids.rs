@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::InvalidId;
+use crate::random::{Random, SystemRandom};
 
 /// The longest aggregate id, command id, correlation id, causation id or actor, in bytes.
 pub const ID_MAX_BYTES: usize = 200;
@@ -134,7 +135,7 @@ text_id!(
 impl CommandId {
     /// A fresh command id (UUIDv4).
     pub fn random() -> Self {
-        Uuid::from_u128(fastrand::u128(..)).into()
+        Uuid::new_v4().into()
     }
 }
 
@@ -146,10 +147,14 @@ pub struct EventId(Uuid);
 impl EventId {
     /// A fresh event id (UUIDv7 of the given time in milliseconds since 1970).
     pub fn fresh(now_ms: u64) -> Self {
-        let mut random = [0u8; 10];
-        random[..8].copy_from_slice(&fastrand::u64(..).to_le_bytes());
-        random[8..].copy_from_slice(&fastrand::u16(..).to_le_bytes());
-        Self(uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid())
+        let random: &dyn Random = &SystemRandom;
+        Self::of(now_ms, random.u128())
+    }
+
+    /// The event id of this time with these random bits, of which the lowest 80 are looked at.
+    pub(crate) fn of(now_ms: u64, random: u128) -> Self {
+        let [.., a, b, c, d, e, f, g, h, i, j] = random.to_be_bytes();
+        Self(uuid::Builder::from_unix_timestamp_millis(now_ms, &[a, b, c, d, e, f, g, h, i, j]).into_uuid())
     }
 
     /// The id as a UUID.

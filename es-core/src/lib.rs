@@ -31,7 +31,9 @@
 extern crate self as es_core;
 
 mod aggregate;
+mod budget;
 mod bus;
+mod causes;
 mod clock;
 pub mod codec;
 #[cfg(feature = "derive")]
@@ -44,19 +46,24 @@ mod forward;
 pub mod group;
 mod guard;
 mod ids;
+mod limits;
 pub mod log;
 mod membership;
 mod owner;
+mod parked;
 mod partition;
 mod pause;
+mod random;
 mod reader;
 pub mod record;
 mod round;
 mod scan;
 pub mod seal;
+pub mod shape;
 mod snapshot;
 mod state;
 mod store;
+mod supervise;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text;
@@ -65,20 +72,26 @@ pub mod verify;
 
 pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
 pub use bus::{Bus, PartitionStatus, Receipt, Send};
+pub use causes::with_causes;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use codec::{Codec, Json};
 pub use engine::{Engine, EngineConfig, StartError};
 pub use envelope::{CommandHash, Envelope, EventHash};
 pub use error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
 #[cfg(feature = "derive")]
-pub use es_derive::{Aggregate, Command, Event};
+pub use es_derive::{Aggregate, Command, Event, Shape};
 pub use ids::{
     Actor, AggregateId, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion,
     ID_MAX_BYTES, Position, StreamId, Version,
 };
 pub use owner::OwnerState;
+pub use parked::ParkedAggregate;
 pub use partition::partition_of;
-pub use reader::{Checkpoint, EventSource, Fed, PartitionReader, Recorded, events_topic, verify_checkpoint};
+pub use random::{Random, SeededRandom, SystemRandom};
+pub use reader::{
+    Checkpoint, EventSource, Fed, LastRecord, PartitionReader, Recorded, events_topic, verify_checkpoint,
+};
+pub use shape::Shape;
 pub use snapshot::snapshots_topic;
 pub use store::StoreError;
 

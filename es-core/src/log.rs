@@ -77,10 +77,12 @@ pub struct TopicSpec {
 pub enum TopicKind {
     /// Every event for ever, claims and answers: compacted, never shortened.
     Events,
-    /// Commands on their way to an owner; deleted after a time, which must not be longer than command ids are remembered.
+    /// Commands on their way to an owner; none may be there for longer than command ids are remembered.
     Commands {
-        /// The longest time after which they are deleted, in milliseconds.
-        retention_ms: u64,
+        /// How long they are kept at least, in milliseconds.
+        kept_ms: u64,
+        /// How long command ids are remembered, in milliseconds.
+        remembered_ms: u64,
     },
     /// Answers on their way back; deleted after an hour.
     Replies,

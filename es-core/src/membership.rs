@@ -3,18 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::causes::with_causes;
 use crate::group::{Change, Group, GroupSpec, Member};
 use crate::log::{Log, LogError};
 use crate::owner::{Counters, OwnerState};
+use crate::supervise::{Restarts, supervise};
 
 /// Whether a partition is this process's to claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +56,7 @@ pub(crate) struct Charge {
 }
 
 /// What runs beside an owner while it has its partition, until it is told to stop.
-pub(crate) type Beside = Box<dyn Fn(u32, Arc<dyn Member>, CancellationToken) -> BoxFuture + Send + Sync>;
+pub(crate) type Beside = Arc<dyn Fn(u32, Arc<dyn Member>, CancellationToken) -> BoxFuture + Send + Sync>;
 type BoxFuture = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(crate) struct Membership {
@@ -75,7 +79,7 @@ struct Running {
 impl Running {
     async fn end(self) {
         self.stop.cancel();
-        let _ = self.task.await; // its panic was logged by the runtime's hook; what it left, the next owner takes
+        let _ = self.task.await; // what it left, the next owner takes
     }
 }
 
@@ -86,18 +90,21 @@ const CONFIRMING_MAX: usize = 8;
 const NEARLY: u64 = if cfg!(test) { 0 } else { 1_000 };
 
 impl Membership {
-    /// Joins once the owners have nearly read to the end of the log; `None` where the process is shut down before. The
+    /// Joins, where that is wanted once the owners have nearly read to the end of the log; `None` where the process is shut down before. The
     /// others go on with what they have meanwhile.
     pub(crate) async fn catch_up_and_join(
         &self,
         log: &dyn Log,
         events: &str,
         group: &dyn Group,
+        catching_up: bool,
     ) -> Option<Arc<dyn Member>> {
-        tracing::info!(group = %self.spec.name, "states look different in this release: making them from the log before joining");
+        if catching_up {
+            tracing::info!(group = %self.spec.name, "states look different in this release: making them from the log before joining");
+        }
         loop {
             let joined = async {
-                match self.has_caught_up(log, events).await? {
+                match !catching_up || self.has_caught_up(log, events).await? {
                     true => group.join(&self.spec).await.map(Some),
                     false => Ok(None),
                 }
@@ -132,8 +139,47 @@ impl Membership {
         Ok(true)
     }
 
+    /// Takes part until shut down; after a panic it leaves and joins anew. `joined` is `None` where that waits until the
+    /// owners have caught up.
+    pub(crate) async fn supervised(
+        mut self,
+        mut joined: Option<Arc<dyn Member>>,
+        log: &dyn Log,
+        events: &str,
+        group: &dyn Group,
+        mut restarts: Restarts,
+    ) {
+        let shutdown = self.shutdown.clone();
+        let mut catching_up = joined.is_none();
+        loop {
+            let work = async {
+                let member = match &joined {
+                    Some(member) => member.clone(),
+                    None => match self.catch_up_and_join(log, events, group, catching_up).await {
+                        Some(member) => joined.insert(member).clone(),
+                        None => return,
+                    },
+                };
+                self.run(member).await;
+            };
+            let Err(panic) = AssertUnwindSafe(work).catch_unwind().await else { return };
+            for charge in &self.charges {
+                charge.mandate.send_replace(Mandate::Waiting);
+            }
+            catching_up = false; // the states are those of this release by now, or nobody follows the log
+            if let Some(member) = joined.take() {
+                let _ = AssertUnwindSafe(member.leave()).catch_unwind().await; // else the session ends by itself
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = restarts.after(panic) => {}
+            }
+        }
+    }
+
     /// Takes part until shut down, then leaves once every owner has stopped.
-    pub(crate) async fn run(mut self, member: Arc<dyn Member>) {
+    async fn run(&mut self, member: Arc<dyn Member>) {
         let mut running: BTreeMap<u32, Running> = BTreeMap::new();
         // Beside the changes, which must not wait: the group may be slow to answer.
         let mut confirming = FuturesUnordered::new();
@@ -176,7 +222,7 @@ impl Membership {
                 Err(error) => {
                     tracing::error!(group = %self.spec.name, error = &error as &dyn std::error::Error, "out of the group");
                     for charge in &self.charges {
-                        charge.mandate.send_replace(Mandate::Expelled(error.to_string()));
+                        charge.mandate.send_replace(Mandate::Expelled(with_causes(&error)));
                     }
                     shutdown.cancelled().await;
                     break;
@@ -198,7 +244,12 @@ impl Membership {
             if (partition as usize) < self.charges.len() {
                 self.grant(partition);
                 let stop = CancellationToken::new();
-                let task = tokio::spawn((self.beside)(partition, member.clone(), stop.clone()));
+                let (beside, member, told) = (self.beside.clone(), member.clone(), stop.clone());
+                let counters = vec![self.charges[partition as usize].counters.clone()];
+                let restarts = Restarts::new("taking commands of the topic", counters);
+                let task = tokio::spawn(async move {
+                    supervise(restarts, &told, || beside(partition, member.clone(), told.clone())).await;
+                });
                 running.insert(partition, Running { stop, task: AbortOnDropHandle::new(task) });
             }
         }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod time;
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
@@ -21,19 +22,26 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::causes::with_causes;
 use crate::clock::Clock;
 use crate::error::NotDone;
 use crate::guard::panic_text;
 use crate::ids::Epoch;
 use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader, LogWriter};
 use crate::membership::Mandate;
+use crate::parked::Parked;
 use crate::pause::Backoff;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
-use crate::record::{Claim, PreviousClaim};
+use crate::record::{Claim, PreviousClaim, Program};
 use crate::round::{Closed, Desk, Job, Pending, Round, STARTING_OVER};
 use crate::snapshot::SnapshotTopic;
 use crate::state::{PartitionState, StateLimits};
 use crate::store::{StateFolder, StoreError};
+use crate::supervise::{Health, Restarts};
+use crate::text::{Seldom, short};
+
+use time::Untimely;
+pub(crate) use time::{Pace, TimeLimits};
 
 /// Bounds of an owner's work.
 #[derive(Debug, Clone)]
@@ -47,6 +55,7 @@ pub(crate) struct OwnerLimits {
     pub(crate) linger: Duration,
     /// How long an append or a claim may take before it is in doubt.
     pub(crate) append_deadline: Duration,
+    pub(crate) time: TimeLimits,
 }
 
 /// What a partition's owner is doing.
@@ -102,10 +111,14 @@ pub(crate) struct Counters {
     pub(crate) failed_seals: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     pub(crate) failed_checkpoints: AtomicU64,
+    pub(crate) parked: Arc<Parked>,
+    pub(crate) health: Health,
 }
 
 pub(crate) struct Owner<A: Aggregate> {
     pub(crate) node: String,
+    /// What the claims say of this program.
+    pub(crate) program: Program,
     pub(crate) source: EventSource,
     pub(crate) partition: u32,
     pub(crate) log: Arc<dyn Log>,
@@ -113,6 +126,7 @@ pub(crate) struct Owner<A: Aggregate> {
     /// Where states are kept for who has none; `None` where that is switched off.
     pub(crate) snapshots: Option<SnapshotTopic>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pace: Pace,
     pub(crate) limits: OwnerLimits,
     pub(crate) desk: Desk,
     pub(crate) status: watch::Sender<OwnerState>,
@@ -125,6 +139,8 @@ pub(crate) struct Owner<A: Aggregate> {
     /// Whether to follow the log while another process owns the partition, so that a take-over is short.
     pub(crate) standby: bool,
     pub(crate) claims: Claims,
+    /// Of warnings about records that do not count.
+    pub(crate) seldom: Seldom,
     pub(crate) aggregate: PhantomData<fn() -> A>,
 }
 
@@ -155,6 +171,14 @@ impl OwnerState {
         }
         other
     }
+}
+
+/// Answers what comes "not ready", for ever.
+async fn refuse<A: Aggregate>(inbox: &mut Inbox<A>) {
+    while let Some(job) = inbox.recv().await {
+        job.not_done(NotDone::NotReady { reason: "the partition is being taken over".into() });
+    }
+    std::future::pending().await
 }
 
 /// Waits until the partition is not this process's to claim any more.
@@ -188,6 +212,8 @@ enum Left {
     /// These commands hang on an append whose outcome the log must tell.
     Doubt(Vec<Pending>),
     Store(StoreError),
+    /// The clock jumped.
+    Untimely(Obstacle),
 }
 
 /// What an owner that does not serve waits for.
@@ -202,6 +228,10 @@ enum Next {
 
 /// Why a process that could take part in the group does not yet.
 const CATCHING_UP: &str = "making the states of this release from the log before joining the group";
+
+/// The first claim in a copy is as far as this above those that were copied: what the source claims from then on, and a
+/// copier brings that is late, is below it.
+const ABOVE_SOURCE: u64 = 1 << 32;
 
 /// How long the group's answer may take before it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -219,23 +249,42 @@ enum Obstacle {
     OwnClaim(Epoch),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Untimely(#[from] Untimely),
+    #[error("a copy of another log began to be made here while the partition was claimed")]
+    Copied,
     #[error("node {by} claimed the partition")]
     Superseded { by: String },
 }
 
+impl Obstacle {
+    /// Whether it stays until the process is started anew.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Log(error) if error.kind() != LogErrorKind::Unavailable)
+    }
+}
+
 impl<A: Handle + Apply> Owner<A> {
     /// Takes over and serves until shut down, superseded or failed; commands are answered all the while.
-    pub(crate) async fn run(self, inbox: Inbox<A>) {
-        let status = self.status.clone();
-        let (topic, partition) = (self.source.topic.clone(), self.partition);
-        if let Err(panic) = AssertUnwindSafe(self.work(inbox)).catch_unwind().await {
+    /// After a panic it begins anew from the store: what hung on an append is as unknown to its callers as after a crash.
+    pub(crate) async fn run(mut self, mut inbox: Inbox<A>) {
+        let mut restarts = Restarts::new("the owner", vec![self.counters.clone()]);
+        loop {
+            let Err(panic) = AssertUnwindSafe(self.work(&mut inbox)).catch_unwind().await else { return };
             let reason = format!("its owner panicked: {}", panic_text(&*panic));
-            tracing::error!(%topic, partition, reason, "the partition stands still until the process is started anew");
-            status.send_replace(OwnerState::Failed { reason });
+            self.status.send_replace(OwnerState::TakingOver { reason });
+            let (shutdown, mut mandate) = (self.shutdown.clone(), self.mandate.clone());
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = revoked(&mut mandate) => {}
+                () = restarts.after(panic) => {}
+                () = refuse(&mut inbox) => unreachable!("it never ends"),
+            }
         }
     }
 
-    async fn work(mut self, mut inbox: Inbox<A>) {
+    async fn work(&mut self, inbox: &mut Inbox<A>) {
         let mut known = None;
         let mut doubtful: Vec<Pending> = Vec::new();
         let mut pause = Backoff::default();
@@ -243,7 +292,7 @@ impl<A: Handle + Apply> Owner<A> {
         let mut mandate = self.mandate.clone();
         loop {
             if !mandate.borrow_and_update().is_held() {
-                if self.stand_by(&mut inbox, &mut known, &mut doubtful).await.is_break() {
+                if self.stand_by(inbox, &mut known, &mut doubtful).await.is_break() {
                     break;
                 }
                 pause = Backoff::default();
@@ -255,6 +304,8 @@ impl<A: Handle + Apply> Owner<A> {
                 () = shutdown.cancelled() => break,
                 () = revoked(&mut mandate) => continue,
                 attempt = self.take_over(&mut known) => attempt,
+                // Not kept for later: what is in doubt comes first, and whether it was done is not known yet.
+                () = refuse(inbox) => unreachable!("it never ends"),
             };
             if matches!(attempt, Ok(_) | Err(Obstacle::Superseded { .. } | Obstacle::OwnClaim(_))) {
                 self.settle(&mut known, &mut doubtful);
@@ -266,7 +317,7 @@ impl<A: Handle + Apply> Owner<A> {
                 (Ok(claimed), Some(known)) => {
                     pause = Backoff::default();
                     let mut queued = Vec::with_capacity(self.limits.round_max);
-                    let left = self.serve(known, claimed, &mut inbox, &mut queued).await;
+                    let left = self.serve(known, claimed, inbox, &mut queued).await;
                     for job in queued {
                         job.not_done(NotDone::NotReady { reason: STARTING_OVER.into() });
                     }
@@ -278,6 +329,7 @@ impl<A: Handle + Apply> Owner<A> {
                             continue;
                         }
                         Left::Store(error) => error.into(),
+                        Left::Untimely(obstacle) => obstacle,
                     }
                 }
                 (Err(obstacle), _) => obstacle,
@@ -286,7 +338,10 @@ impl<A: Handle + Apply> Owner<A> {
             if matches!(obstacle, Obstacle::Store(_)) {
                 known = None; // what is in memory may not be in the store: begin from the store again
             }
-            if self.stand_down(&mut inbox, &obstacle, &mut pause).await.is_break() {
+            // Nobody settles what hangs on a log that can't be used: its callers learn that the outcome is unknown.
+            let hopeless = obstacle.is_final();
+            doubtful.retain(|pending| !hopeless && pending.is_waited_for());
+            if self.stand_down(inbox, &obstacle, &mut pause).await.is_break() {
                 break;
             }
         }
@@ -295,6 +350,7 @@ impl<A: Handle + Apply> Owner<A> {
 
     /// Catches up, claims, and reads to the claim. Harmless to repeat, and to drop: an unused claim only voids.
     async fn take_over(&mut self, known: &mut Option<Known<A>>) -> Result<Claimed, Obstacle> {
+        self.check_clock()?;
         match known {
             // What was read may be gone by now, and other records at its place.
             Some(known) => {
@@ -309,23 +365,30 @@ impl<A: Handle + Apply> Owner<A> {
         // Both take a while to open.
         let writer = async { Ok(self.log.writer(topic, self.partition).await?) };
         let (mut tail, mut writer) = futures::try_join!(self.catch_up(known), writer)?;
+        self.check_time(known).await?;
         let current = known.reader.current();
         let grant = self.mandate.borrow().grant();
         let another_came = current.epoch != before && !self.claims.writers.contains(&current.epoch.writer);
         if another_came && self.claims.grant == Some(grant) {
             return Err(self.superseded(known)); // it claimed later, and the group has not spoken since: it is right
         }
-        let epoch = Epoch { number: current.epoch.number + 1, writer: fastrand::u64(..) };
+        let above = if current.copied { ABOVE_SOURCE } else { 1 };
+        let epoch = Epoch { number: current.epoch.number + above, writer: self.desk.random.u64() };
         self.claims.note(epoch, grant);
         let offset = self.append_claim(known, writer.as_mut(), epoch).await?;
         self.read_to(known, tail.as_mut(), offset + 1).await?;
-        let current = known.reader.current().epoch;
-        if current != epoch && self.claims.writers.contains(&current.writer) {
-            return Err(Obstacle::OwnClaim(current)); // one whose report was lost landed late, before this one
+        let current = known.reader.current();
+        if current.epoch != epoch && self.claims.writers.contains(&current.epoch.writer) {
+            return Err(Obstacle::OwnClaim(current.epoch)); // one whose report was lost landed late, before this one
         }
-        if current != epoch {
+        // The epoch alone does not tell: a copy of this machine may have drawn the same bits.
+        if (current.epoch, current.claim_offset) != (epoch, offset) {
             return Err(self.superseded(known));
         }
+        if current.copied {
+            return Err(Obstacle::Copied); // it began while the claim was on its way
+        }
+        self.check_time(known).await?; // of what the owner before wrote last
         tracing::info!(%topic, partition = self.partition, %epoch, offset, "took over a partition");
         if let Some(snapshots) = &self.snapshots {
             known.state.keep_snapshots(snapshots, epoch);
@@ -347,7 +410,13 @@ impl<A: Handle + Apply> Owner<A> {
         if let Some(snapshots) = &self.snapshots {
             snapshots.restore_where_quicker(&store).await;
         }
-        let (state, checkpoint) = PartitionState::open(self.partition, store, self.clock.clone(), self.limits.state)?;
+        let (state, checkpoint) = PartitionState::open(
+            self.partition,
+            store,
+            self.clock.clone(),
+            self.limits.state,
+            self.counters.parked.clone(),
+        )?;
         verify_checkpoint(self.log.as_ref(), &self.source, self.partition, &checkpoint).await?;
         let reader = PartitionReader::resume(self.source.clone(), self.partition, &checkpoint);
         self.counters.read_to.store(reader.next(), Ordering::Relaxed);
@@ -362,11 +431,12 @@ impl<A: Handle + Apply> Owner<A> {
             offset: current.claim_offset,
         });
         let log_id = match known.reader.log_id() {
-            id if id.is_nil() => Uuid::from_u128(fastrand::u128(..)),
+            id if id.is_nil() => Uuid::from_u128(self.desk.random.u128()),
             id => id,
         };
         let partitions = Some(self.source.partitions);
-        let claim = Claim { epoch, log_id, node: self.node.clone(), partitions, previous };
+        let program = Some(self.program.clone());
+        let claim = Claim { epoch, log_id, node: self.node.clone(), program, partitions, previous, copy: current.copy };
         let now_ms = self.clock.now_ms().max(known.state.last_recorded_ms());
         let append = writer.append(vec![self.desk.encoder.claim(&claim, now_ms)]);
         let deadline = self.limits.append_deadline;
@@ -388,13 +458,12 @@ impl<A: Handle + Apply> Owner<A> {
     }
 
     fn fold(&self, known: &mut Known<A>, batch: Batch) -> Result<(), Obstacle> {
-        let now_ms = self.clock.now_ms();
         for stored in batch.records {
             let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
             let before = known.reader.checkpoint();
             let fed = known.reader.feed(stored)?;
             self.note(&fed, offset);
-            known.state.replay(fed, offset, timestamp_ms, now_ms, &before)?;
+            known.state.replay(fed, offset, timestamp_ms, &before)?;
         }
         known.reader.skip_to(batch.next);
         self.counters.read_to.store(known.reader.next(), Ordering::Relaxed);
@@ -411,9 +480,12 @@ impl<A: Handle + Apply> Owner<A> {
             }
             Fed::Foreign(reason) => {
                 self.counters.foreign.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%topic, partition, offset, reason, "foreign record");
+                if let Some(left_out) = self.seldom.note() {
+                    let reason = short(reason);
+                    tracing::warn!(%topic, partition, offset, %reason, left_out, "foreign record");
+                }
             }
-            Fed::Nothing | Fed::Events(_) | Fed::Erased(_) | Fed::Answers(_) | Fed::Claim(_) => {}
+            Fed::Nothing | Fed::Events(_) | Fed::Erased(_) | Fed::Answers(_) | Fed::Claim(_) | Fed::Copied(_) => {}
         }
     }
 
@@ -443,6 +515,13 @@ impl<A: Handle + Apply> Owner<A> {
                 if received == 0 {
                     return Left::Shutdown; // every bus is gone
                 }
+            }
+            let timely = match self.check_clock() {
+                Ok(()) => self.check_time(known).await,
+                refused => refused,
+            };
+            if let Err(obstacle) = timely {
+                return Left::Untimely(obstacle);
             }
             let mut closed = match self.decide(known, claimed.epoch, sequence, inbox, queued).await {
                 Ok(closed) => closed,
@@ -480,9 +559,10 @@ impl<A: Handle + Apply> Owner<A> {
         inbox: &mut Inbox<A>,
         queued: &mut Vec<Job<A>>,
     ) -> Result<Closed<A>, StoreError> {
-        let mut round = Round::new(&self.desk, &mut known.state, epoch, sequence, self.clock.now_ms());
+        let mut round = Round::new(&self.desk, &mut known.state, epoch, sequence);
         let mut lingered = false;
         loop {
+            round.at(self.clock.now_ms());
             let mut rest = std::mem::take(queued).into_iter();
             while round.bytes() < self.limits.round_max_bytes
                 && let Some(job) = rest.next()
@@ -506,15 +586,14 @@ impl<A: Handle + Apply> Owner<A> {
         let records = closed.last_sequence + 1 - closed.first_sequence;
         self.counters.rounds.fetch_add(1, Ordering::Relaxed);
         self.counters.records.fetch_add(records, Ordering::Relaxed);
-        let next = claimed.offset + closed.last_sequence + 1;
-        known.reader.proven(closed.last_sequence, next, closed.last_event(claimed.offset));
+        known.reader.proven(closed.last_record(claimed.offset));
         closed.publish(&mut known.state, claimed.offset);
     }
 
     fn doubt(&self, why: &dyn std::error::Error, pending: Vec<Pending>) -> Left {
         self.counters.doubts.fetch_add(1, Ordering::Relaxed);
         let commands = pending.len();
-        tracing::warn!(topic = %self.source.topic, partition = self.partition, commands, why = describe(why), "an append is in doubt");
+        tracing::warn!(topic = %self.source.topic, partition = self.partition, commands, why = with_causes(why), "an append is in doubt");
         self.status.send_replace(OwnerState::TakingOver { reason: "an append is in doubt".into() });
         Left::Doubt(pending)
     }
@@ -522,11 +601,15 @@ impl<A: Handle + Apply> Owner<A> {
     /// The log was read to a claim above the one in doubt: what is in it happened, what is not did not and never will.
     fn settle(&self, known: &mut Option<Known<A>>, doubtful: &mut Vec<Pending>) {
         let Some(known) = known else { return };
-        let now_ms = self.clock.now_ms();
         for pending in doubtful.drain(..) {
-            match known.state.known(&pending.id, &pending.command, now_ms) {
-                Ok(Some(answer)) => pending.answer(&answer),
-                Ok(None) => pending.not_done(&NotDone::NotInLog),
+            match known.state.recorded(&pending.id, &pending.command) {
+                Ok(found) => {
+                    let found = found.filter(|found| pending.may_be(found, self.limits.state.spans));
+                    match found.and_then(|known| known.told(pending.expected)) {
+                        Some(answer) => pending.answer(&answer),
+                        None => pending.not_done(&NotDone::NotInLog),
+                    }
+                }
                 Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "settling a command"),
             }
         }
@@ -540,14 +623,12 @@ impl<A: Handle + Apply> Owner<A> {
     /// Answers "not ready" for a while: until it is time to try again, the group speaks anew or, where neither can help,
     /// for good.
     async fn stand_down(&self, inbox: &mut Inbox<A>, obstacle: &Obstacle, pause: &mut Backoff) -> ControlFlow<()> {
-        let reason = describe(obstacle);
+        let reason = with_causes(obstacle);
         let (topic, partition) = (&self.source.topic, self.partition);
         let wait = pause.next();
         let (state, next) = match obstacle {
             Obstacle::Superseded { by } => (OwnerState::Superseded { by: by.clone() }, Next::Ask),
-            Obstacle::Log(error) if error.kind() != LogErrorKind::Unavailable => {
-                (OwnerState::Failed { reason: reason.clone() }, Next::Never)
-            }
+            _ if obstacle.is_final() => (OwnerState::Failed { reason: reason.clone() }, Next::Never),
             _ => (OwnerState::TakingOver { reason: reason.clone() }, Next::Again),
         };
         match next {
@@ -659,7 +740,7 @@ impl<A: Handle + Apply> Owner<A> {
                 },
                 () = tokio::time::sleep(ASK_AGAIN), if !doubtful.is_empty() => continue,
             };
-            let reason = describe(&error);
+            let reason = with_causes(&error);
             tracing::warn!(topic = %self.source.topic, partition = self.partition, reason, "following a partition");
             tail = None;
             if matches!(error, Obstacle::Store(_)) {
@@ -686,7 +767,7 @@ impl<A: Handle + Apply> Owner<A> {
     }
 
     /// Answers what is still queued, and writes the states down so that the next start is short.
-    async fn stop(self, mut inbox: Inbox<A>, known: Option<Known<A>>) {
+    async fn stop(&self, inbox: &mut Inbox<A>, known: Option<Known<A>>) {
         self.status.send_replace(OwnerState::Stopped);
         inbox.close();
         while let Some(job) = inbox.recv().await {
@@ -712,10 +793,4 @@ struct Gap {
     claimed: u64,
     sequence: u64,
     offsets: Vec<u64>,
-}
-
-/// An error with its causes, for people.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -7,25 +7,30 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::envelope::{CommandHash, Envelope, EventHash};
-use crate::ids::{AggregateKey, CommandId, Epoch, ExpectedVersion, StreamId, Version};
+use crate::ids::{
+    Actor, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, ExpectedVersion, StreamId, Version,
+};
+use crate::limits::{self, COUNT_MAX};
 use crate::log::Record;
 
 /// The newest format of the `es` header that this program writes and reads.
 const FORMAT: u32 = 1;
 
-/// Numbers, sequences and versions only grow by one, so none comes near this; what does is not ours.
-const COUNT_MAX: u64 = 1 << 62;
-/// The end of the year 9999, in milliseconds since 1970: the last time that can be written as text.
-const TIME_MAX_MS: i64 = 253_402_300_799_999;
-
 /// The event type of the record that says that an aggregate was erased; no event can have it.
 pub const ERASED: &str = "!erased";
+
+/// The most events of one command. A reader holds them until the last has come.
+pub const COMMAND_EVENTS_MAX: u32 = 10_000;
+/// The most bytes of the events of one command, as [`Record::size`] counts them.
+pub const COMMAND_BYTES_MAX: usize = 64 << 20;
+/// The most headers of a record that is read: each takes memory beside its bytes.
+pub const HEADERS_MAX: usize = 100;
 
 mod header {
     pub(super) const SPEC_VERSION: &str = "ce_specversion";
@@ -85,6 +90,7 @@ enum Kind {
     Claim = 2,
     Answers = 3,
     Erased = 4,
+    Copied = 5,
 }
 
 /// What the validity rule looks at: who wrote a record, and where in the writer's sequence it stands.
@@ -110,11 +116,57 @@ pub struct Claim {
     pub log_id: Uuid,
     /// The name of the process.
     pub node: String,
+    /// What the program is, for people and for what they count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// The number of partitions of the topic: with another one its aggregates would live elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
     /// The claim before this one.
     pub previous: Option<PreviousClaim>,
+    /// The id of the copy, where the partition is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Uuid>,
+}
+
+/// The record with which a copied partition begins, before any of the records that were copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// The copy's id, random: those who own the copy claim under it, which tells their claims from the copied ones.
+    pub copy: Uuid,
+    /// The id of the log of which it is a copy; a copy keeps it.
+    pub from: Uuid,
+    /// Where that log is, for people.
+    pub cluster: String,
+    /// What made the copy, with its version.
+    pub tool: String,
+    /// The offset in the source before which everything was copied.
+    pub cut: u64,
+    /// How many partitions the copy has, where it is to be told that some were added later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// What was sealed of the source, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<CopiedSeal>,
+}
+
+/// The last seal of the log that was copied, by which a copy is verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedSeal {
+    /// The number of leaves.
+    pub size: u64,
+    /// The root, 64 hex digits.
+    pub root: String,
+}
+
+/// What a claim says of the program that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// What people call its release, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Arc<str>>,
+    /// Tells the shapes of all events and commands that it knows from those of another: 16 hexadecimal digits.
+    pub shapes: String,
 }
 
 /// The claim before a claim.
@@ -128,7 +180,7 @@ pub struct PreviousClaim {
     pub offset: u64,
 }
 
-/// The record that ends a round with refusals or no-ops: it proves that they were decided on the newest state, and
+/// A record of a round with the answers of commands that gave no events: it proves that they were decided on the newest state, and
 /// remembers the answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
@@ -148,6 +200,18 @@ pub struct AnswerEntry {
     pub hash: CommandHash,
     /// The version at which it was decided.
     pub version: Version,
+    /// The stored name of the command's type. Records of before it was kept have none.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub command_type: Option<Arc<str>>,
+    /// Who sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+    /// The conversation that it belongs to; none where that is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<CorrelationId>,
+    /// The command or event that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation: Option<CausationId>,
     /// The answer.
     #[serde(flatten)]
     pub answer: Answer,
@@ -156,14 +220,20 @@ pub struct AnswerEntry {
 impl AnswerEntry {
     /// No fewer bytes than it takes in the record: JSON may escape each byte of a text as six.
     pub(crate) fn size_bound(&self) -> usize {
-        let refusal = if let Answer::Refused(text) = &self.answer { 2 * text.len() } else { 0 };
-        6 * (self.aggregate.as_str().len() + self.command.as_str().len()) + refusal + 256
+        let len = |text: Option<&str>| text.map_or(0, str::len);
+        let about = len(self.command_type.as_deref())
+            + len(self.actor.as_ref().map(Actor::as_str))
+            + len(self.correlation.as_ref().map(|id| id.as_str()))
+            + len(self.causation.as_ref().map(|id| id.as_str()));
+        let texts = 6 * (self.aggregate.as_str().len() + self.command.as_str().len() + about);
+        texts + self.answer.size_bound() + 320
     }
 }
 
 /// An answer that appends no event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Answer {
     /// The domain refused; its error as JSON text.
     Refused(String),
@@ -171,6 +241,66 @@ pub enum Answer {
     NoOp(()),
     /// The stream was not at the expected version.
     Conflict(ExpectedVersion),
+    /// Deciding it panicked, with this text; nothing was appended.
+    Panicked(String),
+    /// It can't be carried out as it is.
+    Invalid(Unfit),
+    /// A newer release's, of a kind that this program does not know: the command was decided, and is not decided again.
+    #[serde(untagged)]
+    Other(serde_json::Map<String, serde_json::Value>),
+}
+
+/// Why a command can't be carried out as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfit {
+    /// An event or refusal is too large for a record; sizes in bytes.
+    TooLarge {
+        /// What is too large: `event` or `refusal`.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The largest that fits.
+        limit: u64,
+    },
+    /// It gave more events than one command may.
+    TooManyEvents {
+        /// How many.
+        count: u64,
+        /// The most that one command may give.
+        limit: u64,
+    },
+    /// Its events or its refusal can't be written; why.
+    Encoding(String),
+}
+
+impl Answer {
+    /// No fewer bytes than it takes in an answers record, where a refusal is JSON text within JSON.
+    fn size_bound(&self) -> usize {
+        match self {
+            Self::Refused(text) => 2 * text.len(),
+            Self::Panicked(text) | Self::Invalid(Unfit::Encoding(text)) => 6 * text.len(),
+            Self::NoOp(()) | Self::Conflict(_) | Self::Invalid(_) | Self::Other(_) => 0,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde_json::{Map, Value};
+        let fields = Map::<String, Value>::deserialize(deserializer)?;
+        let known = fields.iter().find_map(|(kind, value)| {
+            Some(match (kind.as_str(), value) {
+                ("refused", Value::String(text)) => Self::Refused(text.clone()),
+                ("no_op", Value::Null) => Self::NoOp(()),
+                ("conflict", expected) => Self::Conflict(ExpectedVersion::deserialize(expected).ok()?),
+                ("panicked", Value::String(text)) => Self::Panicked(text.clone()),
+                ("invalid", unfit) => Self::Invalid(Unfit::deserialize(unfit).ok()?),
+                _ => return None,
+            })
+        });
+        Ok(known.unwrap_or(Self::Other(fields)))
+    }
 }
 
 mod hex_hash {
@@ -183,10 +313,17 @@ mod hex_hash {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CommandHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let number = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
-        number
-            .map(|number| CommandHash(number.to_be_bytes()))
-            .ok_or_else(|| D::Error::custom("a command hash has 32 hex digits"))
+        let digit = |place: usize| char::from(text.as_bytes()[place]).to_digit(16);
+        let byte = |place| Some((digit(2 * place)? * 16 + digit(2 * place + 1)?) as u8);
+        let read = || {
+            let mut hash = [0; 17];
+            for (place, into) in hash.iter_mut().enumerate() {
+                *into = byte(place)?;
+            }
+            Some(CommandHash(hash))
+        };
+        let hash = if text.len() == 34 { read() } else { None };
+        hash.ok_or_else(|| D::Error::custom("a command hash has 34 hex digits"))
     }
 }
 
@@ -201,6 +338,8 @@ pub enum Decoded {
     Erased(Stamp, Box<Envelope>),
     /// A claim.
     Claim(Claim),
+    /// The beginning of a copy.
+    Copied(Copied),
     /// A null value: an erased event, or a key that was cleared.
     Tombstone,
     /// Not one of ours; why.
@@ -277,6 +416,12 @@ impl Encoder {
         control(format!("!claim/{}", claim.epoch), claim, Es::stamped(Kind::Claim, stamp), timestamp_ms)
     }
 
+    /// The record with which a copy begins.
+    pub fn copied(&self, copied: &Copied, timestamp_ms: i64) -> Record {
+        let stamp = Stamp { epoch: Epoch::default(), sequence: 0, index: 0, count: 0 };
+        control(format!("!copied/{}", copied.copy), copied, Es::stamped(Kind::Copied, stamp), timestamp_ms)
+    }
+
     /// An answers record.
     pub fn answers(&self, answers: &Answers, stamp: Stamp, timestamp_ms: i64) -> Record {
         let key = format!("!answers/{}@{}", stamp.sequence, stamp.epoch);
@@ -316,6 +461,9 @@ fn control(key: String, value: &impl Serialize, es: Es, timestamp_ms: i64) -> Re
 /// Reads a record. Never fails: what can't be read is [`Decoded::Foreign`] and says why.
 pub fn decode(record: &Record) -> Decoded {
     let Some(value) = &record.value else { return Decoded::Tombstone };
+    if record.headers.len() > HEADERS_MAX {
+        return Decoded::Foreign(format!("it has more than {HEADERS_MAX} headers"));
+    }
     let Some(es) = record.header(header::ES) else { return Decoded::Foreign("it has no es header".into()) };
     let Ok(es) = Es::decode(es.clone()) else { return Decoded::Foreign("its es header can't be read".into()) };
     if es.format > FORMAT && Kind::try_from(es.kind).is_ok_and(|kind| kind != Kind::Unknown) {
@@ -327,13 +475,16 @@ pub fn decode(record: &Record) -> Decoded {
     if es.epoch_number.max(es.sequence).max(es.version) > COUNT_MAX {
         return Decoded::Foreign("its es header has a number that is too large".into());
     }
-    if !(0..=TIME_MAX_MS).contains(&record.timestamp_ms) {
-        return Decoded::Foreign(format!("its timestamp is {} ms since 1970", record.timestamp_ms));
+    if let Err(reason) = limits::recorded_ms(record.timestamp_ms) {
+        return Decoded::Foreign(reason);
     }
     let decoded = match es.kind() {
         Kind::Event => decode_event(record, value, &es).map(|event| Decoded::Event(es.stamp(), event)),
         Kind::Erased => decode_erased(record, value, &es),
         Kind::Claim => decode_claim(value, &es),
+        Kind::Copied => serde_json::from_slice(value)
+            .map(Decoded::Copied)
+            .map_err(|error| format!("a record that a copy begins with and that can't be read: {error}")),
         Kind::Answers => serde_json::from_slice(value)
             .map(|answers| Decoded::Answers(es.stamp(), answers))
             .map_err(|error| format!("an answers record that can't be read: {error}")),
@@ -373,6 +524,9 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Box<Envelope>
     if es.count == 0 || es.index >= es.count || es.version == 0 {
         return Err(format!("it is event {} of {} at version {}", es.index, es.count, es.version));
     }
+    if es.count > COMMAND_EVENTS_MAX {
+        return Err(format!("it is one of {} events of a command, which has at most {COMMAND_EVENTS_MAX}", es.count));
+    }
     let ce_type = text(header::TYPE)?;
     if ce_type.chars().any(char::is_control) {
         return Err("its ce_type has a control character".into());
@@ -391,7 +545,7 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Box<Envelope>
         event_type: event_type.into(),
         schema_version: es.schema_version,
         recorded_at: DateTime::from_timestamp_millis(record.timestamp_ms).ok_or("its timestamp is out of range")?,
-        occurred_at: occurred_at.with_timezone(&Utc),
+        occurred_at: limits::business_time(occurred_at.to_utc())?,
         command_id: CommandId::new(&es.command_id).map_err(invalid)?,
         command_hash: CommandHash(array(&es.command_hash, "command hash")?),
         correlation_id: crate::ids::CorrelationId::new(&es.correlation_id).map_err(invalid)?,
@@ -409,6 +563,8 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Box<Envelope>
 #[cfg(test)]
 mod tests {
     use std::fmt::Write;
+
+    use chrono::Utc;
 
     use super::*;
     use crate::ids::{Actor, CausationId, CorrelationId};
@@ -472,7 +628,16 @@ mod tests {
 
     fn claim() -> Claim {
         let previous = Some(PreviousClaim { number: 6, writer: u64::MAX, offset: 1_234_567 });
-        Claim { epoch: stamp().epoch, log_id: uuid(0x10), node: "host-1".into(), partitions: Some(8), previous }
+        let program = Some(Program { release: Some("2026.3".into()), shapes: "0123456789abcdef".into() });
+        Claim {
+            epoch: stamp().epoch,
+            log_id: uuid(0x10),
+            node: "host-1".into(),
+            program,
+            partitions: Some(8),
+            previous,
+            copy: None,
+        }
     }
 
     fn answers() -> Answers {
@@ -481,6 +646,10 @@ mod tests {
             command: CommandId::new(command).unwrap(),
             hash: CommandHash::of("withdraw", command.as_bytes()),
             version: Version::new(12),
+            command_type: None,
+            actor: None,
+            correlation: None,
+            causation: None,
             answer,
         };
         let refused = Answer::Refused(r#"{"insufficient_funds":{"balance":5}}"#.into());
@@ -549,9 +718,29 @@ mod tests {
         ce_partitionkey Žižka/42
         content-type application/json
         traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
-        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
+        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a110190a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
         value {"amount":1}
         "#);
+    }
+
+    #[test]
+    fn what_a_copy_begins_with() {
+        let sealed = Some(CopiedSeal { size: 1_042, root: "ab".repeat(32) });
+        let (cluster, tool) = ("east".to_owned(), "es restore 0.1.0".to_owned());
+        let copied = Copied { copy: uuid(0xc0), from: uuid(0x10), cluster, tool, cut: 1_100, partitions: None, sealed };
+        let record = encoder().copied(&copied, 1_700_000_000_123);
+        insta::assert_snapshot!(show(&record), @r#"
+        timestamp 1700000000123
+        key !copied/c0c0c0c0-c0c0-c0c0-c0c0-c0c0c0c0c0c0
+        es 08011005
+        value {"copy":"c0c0c0c0-c0c0-c0c0-c0c0-c0c0c0c0c0c0","from":"10101010-1010-1010-1010-101010101010","cluster":"east","tool":"es restore 0.1.0","cut":1100,"sealed":{"size":1042,"root":"abababababababababababababababababababababababababababababababab"}}
+        "#);
+        assert_eq!(decode(&record), Decoded::Copied(copied));
+        let in_it = Claim { copy: Some(uuid(0xc0)), ..claim() };
+        let record = encoder().claim(&in_it, 0);
+        assert_eq!(decode(&record), Decoded::Claim(in_it));
+        let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+        assert!(value.ends_with(r#","copy":"c0c0c0c0-c0c0-c0c0-c0c0-c0c0c0c0c0c0"}"#), "{value}");
     }
 
     #[test]
@@ -568,7 +757,7 @@ mod tests {
         ce_time 2023-11-14T22:13:20.123000Z
         ce_partitionkey 42
         content-type application/json
-        es 08011001180721efcdab896745230128013801400148015203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
+        es 08011001180721efcdab896745230128013801400148015203632d315a110190a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
         value {}
         "#);
     }
@@ -579,7 +768,7 @@ mod tests {
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
         es 08011002180721efcdab8967452301
-        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","program":{"release":"2026.3","shapes":"0123456789abcdef"},"partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
         "#);
     }
 
@@ -590,7 +779,7 @@ mod tests {
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
         es 08011002180721efcdab8967452301
-        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":null}
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","program":{"release":"2026.3","shapes":"0123456789abcdef"},"partitions":8,"previous":null}
         "#);
     }
 
@@ -600,7 +789,7 @@ mod tests {
         timestamp 1700000000123
         key !answers/300@7.0123456789abcdef
         es 08011003180721efcdab896745230128ac0230013803
-        value {"answers":[{"aggregate":"42","command":"c-2","hash":"d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"87e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"8ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"2e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"8ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
+        value {"answers":[{"aggregate":"42","command":"c-2","hash":"01d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"0187e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"018ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"012e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"01f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"018ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
         "#);
     }
 
@@ -624,7 +813,7 @@ mod tests {
         ce_partitionkey Žižka/42
         content-type application/json
         traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
-        es 08011004180721efcdab896745230128ac023801400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120355414e106865d26d01136394be6ed6fa7ce6e0aa599f8de25bb3372ded695f7
+        es 08011004180721efcdab896745230128ac023801400c48025203632d315a110190a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120355414e106865d26d01136394be6ed6fa7ce6e0aa599f8de25bb3372ded695f7
         value {}
         "#);
         let again = decode(&encoder().erased(&erased(), stamp));
@@ -649,7 +838,7 @@ mod tests {
         ce_partitionkey Žižka/42
         content-type application/json
         traceparent 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
-        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
+        es 08011001180721efcdab896745230128ac0230013803400c48025203632d315a110190a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e6a0563617573657207636c65726b20397a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa820120325e027b4219e3ee280f90acdbf86bb5aafcd9db6bee75cd0aa3405368fa8e9b
         value {"amount":1}
     "#;
 
@@ -664,7 +853,7 @@ mod tests {
         ce_time 2023-11-14T22:13:20.123000Z
         ce_partitionkey 42
         content-type application/json
-        es 08011001180721efcdab896745230128013801400148015203632d315a1090a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
+        es 08011001180721efcdab896745230128013801400148015203632d315a110190a449f7f137e6c36db9862e5639fadc620c636f6e766572736174696f6e7a20000000000000000000000000000000000000000000000000000000000000000082012009a0979dd778c51c11fa445da3d5b46b204a7247e69b19814c3a4f76b9eccd42
         value {}
     "#;
 
@@ -682,6 +871,13 @@ mod tests {
         value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
     "#;
 
+    const OLD_CLAIM_WITH_PROGRAM: &str = r#"
+        timestamp 1700000000123
+        key !claim/7.0123456789abcdef
+        es 08011002180721efcdab8967452301
+        value {"log_id":"10101010-1010-1010-1010-101010101010","node":"host-1","program":{"release":"2026.3","shapes":"0123456789abcdef"},"partitions":8,"previous":{"number":6,"writer":18446744073709551615,"offset":1234567}}
+    "#;
+
     const OLD_FIRST_CLAIM: &str = r#"
         timestamp 1700000000123
         key !claim/7.0123456789abcdef
@@ -693,7 +889,7 @@ mod tests {
         timestamp 1700000000123
         key !answers/300@7.0123456789abcdef
         es 08011003180721efcdab896745230128ac0230013803
-        value {"answers":[{"aggregate":"42","command":"c-2","hash":"d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"87e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"8ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"2e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"8ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
+        value {"answers":[{"aggregate":"42","command":"c-2","hash":"01d2d59bca6106d4c5c2a13ecae200401a","version":12,"refused":"{\"insufficient_funds\":{\"balance\":5}}"},{"aggregate":"42","command":"c-3","hash":"0187e208275e1145445112b26953e42f4e","version":12,"no_op":null},{"aggregate":"42","command":"c-4.0","hash":"018ca0552da7ae926a58a82ec9bbf2a712","version":12,"conflict":"Any"},{"aggregate":"42","command":"c-4.1","hash":"012e3e32a5df424d054db1323434136a11","version":12,"conflict":"NoStream"},{"aggregate":"42","command":"c-4.2","hash":"01f1978b9b521bfec98bda16afc5665be9","version":12,"conflict":"StreamExists"},{"aggregate":"42","command":"c-4.3","hash":"018ce1d10f585d62227aa6095e0f8af617","version":12,"conflict":{"Exactly":3}}]}
     "#;
 
     #[test]
@@ -701,11 +897,28 @@ mod tests {
         assert_eq!(decode(&parse(OLD_FULL)), Decoded::Event(stamp(), Box::new(full())));
         let first = Stamp { sequence: 1, index: 0, count: 1, ..stamp() };
         assert_eq!(decode(&parse(OLD_MINIMAL)), Decoded::Event(first, Box::new(minimal())));
-        assert_eq!(decode(&parse(OLD_CLAIM)), Decoded::Claim(Claim { partitions: None, ..claim() }));
-        let first = Claim { partitions: None, previous: None, ..claim() };
+        assert_eq!(decode(&parse(OLD_CLAIM)), Decoded::Claim(Claim { program: None, partitions: None, ..claim() }));
+        let first = Claim { program: None, partitions: None, previous: None, ..claim() };
         assert_eq!(decode(&parse(OLD_FIRST_CLAIM)), Decoded::Claim(first));
-        assert_eq!(decode(&parse(OLD_CLAIM_WITH_PARTITIONS)), Decoded::Claim(claim()));
+        let whole = Claim { program: None, ..claim() };
+        assert_eq!(decode(&parse(OLD_CLAIM_WITH_PARTITIONS)), Decoded::Claim(whole));
+        assert_eq!(decode(&parse(OLD_CLAIM_WITH_PROGRAM)), Decoded::Claim(claim()));
         assert_eq!(decode(&parse(OLD_ANSWERS)), Decoded::Answers(stamp(), answers()));
+    }
+
+    /// Shows: who was refused what is in the record, and nothing where it was not given.
+    #[test]
+    fn an_answer_tells_whose_it_is() {
+        let mut entry = answers().answers.remove(0);
+        entry.command_type = Some("withdraw".into());
+        entry.actor = Some(Actor::new("clerk 9").unwrap());
+        entry.correlation = Some(CorrelationId::new("conversation").unwrap());
+        entry.causation = Some(CausationId::new("cause").unwrap());
+        let answers = Answers { answers: vec![entry] };
+        let record = encoder().answers(&answers, stamp(), 0);
+        insta::assert_snapshot!(std::str::from_utf8(record.value.as_ref().unwrap()).unwrap(), @r#"{"answers":[{"aggregate":"42","command":"c-2","hash":"01d2d59bca6106d4c5c2a13ecae200401a","version":12,"type":"withdraw","actor":"clerk 9","correlation":"conversation","causation":"cause","refused":"{\"insufficient_funds\":{\"balance\":5}}"}]}"#);
+        assert_eq!(decode(&record), Decoded::Answers(stamp(), answers.clone()));
+        assert!(record.value.unwrap().len() <= answers.answers[0].size_bound());
     }
 
     fn text(random: &mut fastrand::Rng) -> String {
@@ -730,11 +943,11 @@ mod tests {
             event_id: Uuid::from_u128(random.u128(..)).into(),
             event_type: "opened.twice".into(),
             schema_version: random.u32(..),
-            recorded_at: DateTime::from_timestamp_millis(random.i64(0..=TIME_MAX_MS)).unwrap(),
+            recorded_at: DateTime::from_timestamp_millis(random.i64(0..=limits::TIME_MAX_MS)).unwrap(),
             occurred_at: DateTime::from_timestamp_micros(seconds(random) * 1_000_000 + random.i64(0..1_000_000))
                 .unwrap(),
             command_id: CommandId::new(text(random)).unwrap(),
-            command_hash: CommandHash(random.u128(..).to_be_bytes()),
+            command_hash: CommandHash(std::array::from_fn(|_| random.u8(..))),
             correlation_id: CorrelationId::new(text(random)).unwrap(),
             causation_id: maybe(random, |random| CausationId::new(text(random)).unwrap()),
             actor: maybe(random, |random| Actor::new(text(random)).unwrap()),
@@ -747,7 +960,7 @@ mod tests {
     }
 
     fn random_stamp(random: &mut fastrand::Rng) -> Stamp {
-        let count = random.u32(1..);
+        let count = random.u32(1..=COMMAND_EVENTS_MAX);
         let epoch = Epoch { number: random.u64(..=COUNT_MAX), writer: random.u64(..) };
         Stamp { epoch, sequence: random.u64(..=COUNT_MAX), index: random.u32(..count), count }
     }
@@ -759,6 +972,108 @@ mod tests {
             let (envelope, stamp) = (random_envelope(&mut random), random_stamp(&mut random));
             let record = encoder().event(&envelope, stamp);
             assert_eq!(decode(&record), Decoded::Event(stamp, Box::new(envelope)));
+        }
+    }
+
+    /// Values at and beyond each limit. What [`limits::event`] lets pass is read back equal; that it lets enough pass and
+    /// refuses enough is counted.
+    #[test]
+    fn what_the_limits_let_pass_is_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let (mut passed, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let (mut envelope, mut stamp) = (random_envelope(&mut random), random_stamp(&mut random));
+            for _ in 0..random.usize(..3) {
+                at_a_limit(&mut random, &mut envelope, &mut stamp);
+            }
+            if limits::event(&envelope, &stamp).is_err() {
+                refused += 1;
+                continue;
+            }
+            passed += 1;
+            let record = encoder().event(&envelope, stamp);
+            assert_eq!(decode(&record), Decoded::Event(stamp, Box::new(envelope)));
+        }
+        assert!(passed > 5_000 && refused > 5_000, "{passed} passed, {refused} were refused");
+    }
+
+    fn at_a_limit(random: &mut fastrand::Rng, envelope: &mut Envelope, stamp: &mut Stamp) {
+        let count = |random: &mut fastrand::Rng| {
+            *random.choice(&[0, 1, COUNT_MAX - 1, COUNT_MAX, COUNT_MAX + 1, u64::MAX]).unwrap()
+        };
+        let ms = |random: &mut fastrand::Rng| {
+            let max = limits::TIME_MAX_MS;
+            *random.choice(&[-62_167_219_200_001, -62_167_219_200_000, -1, 0, max, max + 1, max + 3_600_000]).unwrap()
+        };
+        let nanos = |random: &mut fastrand::Rng| *random.choice(&[0, 1, 999, 1_000, 999_999, 1_000_000]).unwrap();
+        let time = |random: &mut fastrand::Rng| {
+            DateTime::from_timestamp_millis(ms(random)).unwrap() + chrono::TimeDelta::nanoseconds(nanos(random))
+        };
+        let name = |random: &mut fastrand::Rng| -> Arc<str> {
+            (*random.choice(&["a", "a.b", "", "a\u{0}", "a\nb", "ž"]).unwrap()).into()
+        };
+        match random.u8(..11) {
+            0 => envelope.version = Version::new(count(random)),
+            1 => stamp.epoch.number = count(random),
+            2 => stamp.sequence = count(random),
+            3 => stamp.index = *random.choice(&[0, stamp.count - 1, stamp.count, u32::MAX]).unwrap(),
+            4 => envelope.recorded_at = time(random),
+            5 => envelope.occurred_at = time(random),
+            6 => envelope.context = name(random),
+            7 => envelope.stream.category = name(random),
+            8 => envelope.event_type = name(random),
+            9 => envelope.traceparent = Some("x".repeat(random.usize(..400)).into()),
+            _ => envelope.traceparent = Some(name(random)),
+        }
+    }
+
+    #[test]
+    fn claims_and_answers_are_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(6);
+        for _ in 0..5_000 {
+            let epoch = Epoch { number: random.u64(..=COUNT_MAX), writer: random.u64(..) };
+            let previous = random.bool().then(|| PreviousClaim {
+                number: random.u64(..),
+                writer: random.u64(..),
+                offset: random.u64(..),
+            });
+            let (log_id, node) = (Uuid::from_u128(random.u128(..)), text(&mut random));
+            let partitions = random.bool().then(|| random.u32(..));
+            let program = random.bool().then(|| Program {
+                release: random.bool().then(|| text(&mut random).into()),
+                shapes: text(&mut random),
+            });
+            let copy = random.bool().then(|| Uuid::from_u128(random.u128(..)));
+            let claim = Claim { epoch, log_id, node, program, partitions, previous, copy };
+            let time = random.i64(0..=limits::TIME_MAX_MS);
+            assert_eq!(decode(&encoder().claim(&claim, time)), Decoded::Claim(claim));
+
+            let stamp = Stamp { index: 0, count: 0, ..random_stamp(&mut random) };
+            let answers = (0..random.usize(..4)).map(|_| random_answer(&mut random)).collect();
+            let answers = Answers { answers };
+            assert_eq!(decode(&encoder().answers(&answers, stamp, time)), Decoded::Answers(stamp, answers));
+        }
+    }
+
+    fn random_answer(random: &mut fastrand::Rng) -> AnswerEntry {
+        let answer = match random.u8(..6) {
+            0 => Answer::Refused(text(random)),
+            1 => Answer::NoOp(()),
+            2 => Answer::Conflict(ExpectedVersion::Any),
+            3 => Answer::Conflict(ExpectedVersion::NoStream),
+            4 => Answer::Conflict(ExpectedVersion::StreamExists),
+            _ => Answer::Conflict(ExpectedVersion::Exactly(Version::new(random.u64(..)))),
+        };
+        AnswerEntry {
+            aggregate: AggregateKey::new(text(random)).unwrap(),
+            command: CommandId::new(text(random)).unwrap(),
+            hash: CommandHash(std::array::from_fn(|_| random.u8(..))),
+            version: Version::new(random.u64(..)),
+            command_type: random.bool().then(|| text(random).into()),
+            actor: random.bool().then(|| Actor::new(text(random)).unwrap()),
+            correlation: random.bool().then(|| CorrelationId::new(text(random)).unwrap()),
+            causation: random.bool().then(|| CausationId::new(text(random)).unwrap()),
+            answer,
         }
     }
 

@@ -31,7 +31,8 @@ use crate::clock::Clock;
 use crate::ids::Epoch;
 use crate::log::{Log, Record};
 use crate::owner::Counters;
-use crate::reader::{Checkpoint, EventSource};
+use crate::random::Random;
+use crate::reader::{Checkpoint, EventSource, LastRecord};
 use crate::store::key::Spans;
 use crate::validity::Current;
 
@@ -54,6 +55,7 @@ pub(crate) struct SnapshotTopic {
     pub(crate) partition: u32,
     pub(crate) schema: Schema,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: SnapshotLimits,
     /// This process filled its store from the topic before.
@@ -80,6 +82,28 @@ pub(crate) struct Schema {
     pub(crate) fingerprint: Arc<str>,
     /// Declared by the aggregate.
     pub(crate) snapshot_version: u32,
+    /// Stands for the program's release; 0 where nobody asks.
+    pub(crate) release: u64,
+}
+
+/// The log of which snapshots are. A copy keeps the id of its source, and its offsets are others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) log_id: Uuid,
+    pub(crate) copy: Option<Uuid>,
+}
+
+impl From<&Checkpoint> for Origin {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        Self { log_id: checkpoint.log_id, copy: checkpoint.current.copy }
+    }
+}
+
+#[cfg(test)]
+impl From<Uuid> for Origin {
+    fn from(log_id: Uuid) -> Self {
+        Self { log_id, copy: None }
+    }
 }
 
 /// Tells snapshots that go together: of the same log, and of states of the same shape.
@@ -87,8 +111,10 @@ pub(crate) struct Schema {
 pub(crate) struct Lineage([u8; 16]);
 
 impl Lineage {
-    pub(crate) fn of(schema: &Schema, log_id: Uuid) -> Self {
+    pub(crate) fn of(schema: &Schema, log: impl Into<Origin>) -> Self {
+        let Origin { log_id, copy } = log.into();
         let hasher = Sha256::new().chain_update(FORMAT.to_be_bytes()).chain_update(log_id.as_bytes());
+        let hasher = hasher.chain_update(copy.as_ref().map_or(&[][..], |copy| copy.as_bytes()));
         let digest = hasher.chain_update(schema.fingerprint.as_bytes()).finalize();
         Self(digest[..16].try_into().expect("a SHA-256 has 32 bytes"))
     }
@@ -177,17 +203,52 @@ struct CheckpointRecord {
     claim_offset: u64,
     #[prost(uint64, tag = "10")]
     last_sequence: u64,
-    /// Empty where there was none.
-    #[prost(bytes = "bytes", tag = "11")]
-    last_event_id: Bytes,
-    #[prost(uint64, tag = "12")]
-    last_event_offset: u64,
-    #[prost(int64, tag = "13")]
+    #[prost(message, optional, tag = "11")]
+    last: Option<Counted>,
+    #[prost(int64, tag = "12")]
     last_recorded_ms: i64,
-    #[prost(uint64, tag = "14")]
+    #[prost(uint64, tag = "13")]
     swept: u64,
-    #[prost(uint64, tag = "15")]
+    #[prost(uint64, tag = "14")]
     written: u64,
+    /// Empty where the partition is no copy.
+    #[prost(bytes = "bytes", tag = "15")]
+    copy: Bytes,
+    #[prost(bool, tag = "16")]
+    copied: bool,
+}
+
+/// A [`LastRecord`].
+#[derive(Clone, PartialEq, Message)]
+struct Counted {
+    #[prost(uint64, tag = "1")]
+    offset: u64,
+    #[prost(uint64, tag = "2")]
+    epoch_number: u64,
+    #[prost(fixed64, tag = "3")]
+    epoch_writer: u64,
+    #[prost(uint64, tag = "4")]
+    sequence: u64,
+    /// Empty where it has none.
+    #[prost(bytes = "bytes", tag = "5")]
+    event_id: Bytes,
+}
+
+impl Counted {
+    fn new(last: &LastRecord) -> Self {
+        let event_id = last.event_id.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.get().as_bytes()));
+        let Epoch { number: epoch_number, writer: epoch_writer } = last.epoch;
+        Self { offset: last.offset, epoch_number, epoch_writer, sequence: last.sequence, event_id }
+    }
+
+    fn record(&self) -> Result<LastRecord, Unreadable> {
+        let event_id = match self.event_id.is_empty() {
+            true => None,
+            false => Some(Uuid::from_slice(&self.event_id).map_err(|_| Unreadable("checkpoint"))?.into()),
+        };
+        let epoch = Epoch { number: self.epoch_number, writer: self.epoch_writer };
+        Ok(LastRecord { offset: self.offset, epoch, sequence: self.sequence, event_id })
+    }
 }
 
 /// How long the topic is: offsets do not tell, since compaction takes most of the records away.
@@ -230,13 +291,9 @@ impl Snapshot {
 impl CheckpointRecord {
     fn new(schema: &Schema, reached: &Reached, extent: Extent) -> Self {
         let Reached { checkpoint, last_recorded_ms } = reached;
-        let (last_event_id, last_event_offset) = match checkpoint.last_event {
-            Some((id, offset)) => (Bytes::copy_from_slice(id.get().as_bytes()), offset),
-            None => (Bytes::new(), 0),
-        };
         Self {
             format: FORMAT,
-            lineage: Lineage::of(schema, checkpoint.log_id).bytes(),
+            lineage: Lineage::of(schema, checkpoint).bytes(),
             fingerprint: schema.fingerprint.to_string(),
             snapshot_version: schema.snapshot_version,
             log_id: Bytes::copy_from_slice(checkpoint.log_id.as_bytes()),
@@ -245,26 +302,28 @@ impl CheckpointRecord {
             epoch_writer: checkpoint.current.epoch.writer,
             claim_offset: checkpoint.current.claim_offset,
             last_sequence: checkpoint.current.last_sequence,
-            last_event_id,
-            last_event_offset,
+            last: checkpoint.last.as_ref().map(Counted::new),
             last_recorded_ms: *last_recorded_ms,
             swept: extent.swept,
             written: extent.written,
+            copy: checkpoint.current.copy.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
+            copied: checkpoint.current.copied,
         }
     }
 
     fn reached(&self) -> Result<Reached, Unreadable> {
         let uuid = |bytes: &Bytes| Uuid::from_slice(bytes).map_err(|_| Unreadable("checkpoint"));
-        let last_event = match self.last_event_id.is_empty() {
-            true => None,
-            false => Some((uuid(&self.last_event_id)?.into(), self.last_event_offset)),
-        };
+        let log_id = uuid(&self.log_id)?;
+        let copy = if self.copy.is_empty() { None } else { Some(uuid(&self.copy)?) };
+        let last = self.last.as_ref().map(Counted::record).transpose()?;
         let current = Current {
             epoch: Epoch { number: self.epoch_number, writer: self.epoch_writer },
             claim_offset: self.claim_offset,
             last_sequence: self.last_sequence,
+            copy,
+            copied: self.copied,
         };
-        let checkpoint = Checkpoint { log_id: uuid(&self.log_id)?, next: self.next, current, last_event };
+        let checkpoint = Checkpoint { log_id, next: self.next, current, last };
         Ok(Reached { checkpoint, last_recorded_ms: self.last_recorded_ms })
     }
 }
@@ -341,7 +400,7 @@ mod tests {
     const EPOCH: Epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };
 
     fn schema() -> Schema {
-        Schema { fingerprint: "f0f0".into(), snapshot_version: 2 }
+        Schema { fingerprint: "f0f0".into(), snapshot_version: 2, release: 0 }
     }
 
     fn log_id() -> Uuid {
@@ -358,18 +417,18 @@ mod tests {
 
     fn ids() -> Ids {
         let known = [
-            Known::accepted(1_700_000_000_123, CommandHash([0xbb; 16]), 345, Version::new(11), 2),
-            Known::answered(1_700_000_000_124, CommandHash([0xcc; 16]), 346, Version::new(12), &Answer::NoOp(())),
+            Known::accepted(1_700_000_000_123, CommandHash([0xbb; 17]), 345, Version::new(11), 2),
+            Known::answered(1_700_000_000_124, CommandHash([0xcc; 17]), 346, Version::new(12), &Answer::NoOp(())),
             Known::answered(
                 1_700_000_000_125,
-                CommandHash([0xdd; 16]),
+                CommandHash([0xdd; 17]),
                 346,
                 Version::new(12),
                 &Answer::Refused(r#"{"insufficient_funds":{"balance":5}}"#.into()),
             ),
             Known::answered(
                 1_700_000_000_125,
-                CommandHash([0xee; 16]),
+                CommandHash([0xee; 17]),
                 346,
                 Version::new(12),
                 &Answer::Conflict(ExpectedVersion::NoStream),
@@ -385,9 +444,10 @@ mod tests {
     }
 
     fn reached() -> Reached {
-        let current = Current { epoch: EPOCH, claim_offset: 300, last_sequence: 46 };
-        let last_event = Some((EventId::from(Uuid::from_bytes([0xe0; 16])), 345));
-        let checkpoint = Checkpoint { log_id: log_id(), next: 347, current, last_event };
+        let current = Current { epoch: EPOCH, claim_offset: 300, last_sequence: 46, ..Current::default() };
+        let event_id = Some(EventId::from(Uuid::from_bytes([0xe0; 16])));
+        let last = Some(LastRecord { offset: 345, epoch: EPOCH, sequence: 45, event_id });
+        let checkpoint = Checkpoint { log_id: log_id(), next: 347, current, last };
         Reached { checkpoint, last_recorded_ms: 1_700_000_000_125 }
     }
 
@@ -406,12 +466,12 @@ mod tests {
 
     #[test]
     fn command_ids() {
-        insta::assert_snapshot!(hex(&ids().encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a330a0ac5bd69c5be6b612f34321203632d301a2008fbd095ffbc311210bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a410a0ac5bd69c5be6b612f34321203632d311a2e08fcd095ffbc311210cccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a690a0ac5bd69c5be6b612f34321203632d321a5608fdd095ffbc311210dddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4a0a0ac5bd69c5be6b612f34321203632d331a3708fdd095ffbc311210eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31");
+        insta::assert_snapshot!(hex(&ids().encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a340a0ac5bd69c5be6b612f34321203632d301a2108fbd095ffbc311211bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a420a0ac5bd69c5be6b612f34321203632d311a2f08fcd095ffbc311211cccccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a6a0a0ac5bd69c5be6b612f34321203632d321a5708fdd095ffbc311211dddddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4b0a0ac5bd69c5be6b612f34321203632d331a3808fdd095ffbc311211eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31");
     }
 
     #[test]
     fn a_checkpoint() {
-        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached(), Extent { swept: 40, written: 2 }).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc3170287802");
+        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached(), Extent { swept: 40, written: 2 }).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002");
     }
 
     #[test]
@@ -435,13 +495,62 @@ mod tests {
     #[test]
     fn old_bytes_are_read() {
         const SNAPSHOT: &str = "0801121027edaea073399347d83ffb26ef6ec26b180c20d9022a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa320d7b2262616c616e6365223a357d";
-        const IDS: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a330a0ac5bd69c5be6b612f34321203632d301a2008fbd095ffbc311210bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a410a0ac5bd69c5be6b612f34321203632d311a2e08fcd095ffbc311210cccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a690a0ac5bd69c5be6b612f34321203632d321a5608fdd095ffbc311210dddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4a0a0ac5bd69c5be6b612f34321203632d331a3708fdd095ffbc311210eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31";
-        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060d90268fdd095ffbc3170287802";
+        const IDS: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a340a0ac5bd69c5be6b612f34321203632d301a2108fbd095ffbc311211bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a420a0ac5bd69c5be6b612f34321203632d311a2f08fcd095ffbc311211cccccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a6a0a0ac5bd69c5be6b612f34321203632d321a5708fdd095ffbc311211dddddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4b0a0ac5bd69c5be6b612f34321203632d331a3808fdd095ffbc311211eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31";
+        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002";
         assert_eq!(Snapshot::parse(unhex(SNAPSHOT)).unwrap(), snapshot());
         assert_eq!(Ids::decode(unhex(IDS)).unwrap(), ids());
         let record = CheckpointRecord::decode(unhex(CHECKPOINT)).unwrap();
         assert_eq!(record.reached().unwrap(), reached());
         assert_eq!((record.lineage, record.snapshot_version), (lineage().bytes(), 2));
+    }
+
+    #[test]
+    fn whatever_is_written_is_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(11);
+        for _ in 0..5_000 {
+            let epoch = Epoch { number: random.u64(..), writer: random.u64(..) };
+            let text: String =
+                (0..random.usize(1..20)).map(|_| *random.choice(&['a', '@', '/', '.', 'ž']).unwrap()).collect();
+            let (key, ids, checkpoint) =
+                (aggregate_key(&text, epoch), ids_key(random.u64(..), random.usize(..), epoch), checkpoint_key(epoch));
+            assert_eq!(parse_key(&key), Some((Subject::Aggregate(&text), epoch)), "{text}");
+            assert_eq!(parse_key(&ids), Some((Subject::Ids, epoch)));
+            assert_eq!(parse_key(&checkpoint), Some((Subject::Checkpoint, epoch)));
+
+            let head = std::array::from_fn(|_| random.u8(..));
+            let state = (0..random.usize(..50)).map(|_| random.u8(..)).collect();
+            let snapshot = Snapshot::new(lineage(), random.u64(..), random.u64(..), &head, state);
+            assert_eq!(Snapshot::parse(snapshot.encoded()).unwrap(), snapshot);
+
+            let current = Current {
+                epoch,
+                claim_offset: random.u64(..),
+                last_sequence: random.u64(..),
+                copy: random.bool().then(|| Uuid::from_u128(random.u128(..))),
+                copied: random.bool(),
+            };
+            let last = random.bool().then(|| LastRecord {
+                offset: random.u64(..),
+                epoch,
+                sequence: random.u64(..),
+                event_id: random.bool().then(|| EventId::from(Uuid::from_u128(random.u128(..)))),
+            });
+            let log_id = Uuid::from_u128(random.u128(..));
+            let checkpoint = Checkpoint { log_id, next: random.u64(..), current, last };
+            let reached = Reached { checkpoint, last_recorded_ms: random.i64(..) };
+            let record =
+                CheckpointRecord::new(&schema(), &reached, Extent { swept: random.u64(..), written: random.u64(..) });
+            let read = CheckpointRecord::decode(Bytes::from(record.encode_to_vec())).unwrap();
+            assert_eq!((read.reached().unwrap(), &read), (reached, &record));
+
+            let hash = CommandHash(std::array::from_fn(|_| random.u8(..)));
+            let (at, offset) = (Version::new(random.u64(..)), random.u64(..));
+            let known = match random.bool() {
+                true => Known::accepted(random.i64(..), hash, offset, at, random.u32(1..)),
+                false => Known::answered(random.i64(..), hash, offset, at, &Answer::Refused(text)),
+            };
+            assert_eq!(Known::parse(known.encode_to_vec().into()).unwrap(), known);
+        }
     }
 
     #[test]
@@ -458,8 +567,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lineage_differs_with_log_and_shape() {
+    fn a_lineage_differs_with_log_copy_and_shape() {
         let other = Schema { fingerprint: "f0f1".into(), ..schema() };
+        let copy = Origin { log_id: log_id(), copy: Some(Uuid::from_bytes([0xc0; 16])) };
+        assert_ne!(Lineage::of(&schema(), copy), lineage());
         assert_ne!(Lineage::of(&other, log_id()), lineage());
         assert_ne!(Lineage::of(&schema(), Uuid::from_bytes([0x11; 16])), lineage());
     }

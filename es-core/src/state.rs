@@ -16,12 +16,14 @@ use crate::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::clock::Clock;
 use crate::envelope::{CommandHash, Envelope, EventHash};
 use crate::guard::{self, Panicked};
-use crate::ids::{AggregateKey, CommandId, Epoch, Version};
+use crate::ids::{AggregateKey, CommandId, Epoch, ExpectedVersion, Version};
+use crate::parked::{List, Parked};
 use crate::reader::{Checkpoint, Fed, Recorded};
 use crate::record::{Answer, Answers};
+use crate::shape;
 use crate::snapshot::{Checkpointer, Flushed, Lineage, NewId, Reached, Schema, Snapshot, SnapshotTopic};
 use crate::store::key::{self, Spans};
-use crate::store::{Store, StoreError, Table, Write};
+use crate::store::{Span, Store, StoreError, Table, Write};
 
 /// Bounds of what is held in memory for one partition.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub(crate) struct StateLimits {
     pub(crate) cached_max: usize,
     /// How long a command id is remembered.
     pub(crate) spans: Spans,
+    /// Stands for the program's release: what another one parked is tried again.
+    pub(crate) release: u64,
 }
 
 /// The proven state of one aggregate.
@@ -138,16 +142,22 @@ pub(crate) struct Known {
     /// An [`Answer`] in JSON where there is no event.
     #[prost(string, tag = "6")]
     answer: String,
+    /// Of a version conflict: what earlier sendings of the same command expected, in JSON, and what may hold by now.
+    #[prost(string, repeated, tag = "7")]
+    conflicts: Vec<String>,
 }
+
+/// Conflicts of one command id that are told apart; then the last is its answer for good.
+const CONFLICTS_MAX: usize = 8;
 
 impl Known {
     pub(crate) fn accepted(recorded_at_ms: i64, hash: CommandHash, offset: u64, first: Version, events: u32) -> Self {
-        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: first.get(), events, answer: String::new() }
+        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: first.get(), events, ..Self::default() }
     }
 
     pub(crate) fn answered(recorded_at_ms: i64, hash: CommandHash, offset: u64, at: Version, answer: &Answer) -> Self {
         let answer = serde_json::to_string(answer).expect("an answer holds text and numbers only");
-        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: at.get(), events: 0, answer }
+        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: at.get(), answer, ..Self::default() }
     }
 
     /// The version after the command.
@@ -164,14 +174,61 @@ impl Known {
         Ok(known)
     }
 
-    pub(crate) fn is_of(&self, hash: CommandHash) -> bool {
-        self.hash == hash.0
+    /// Whether it is the answer to the command with this hash; `None` where this program can't tell.
+    pub(crate) fn is_of(&self, hash: CommandHash) -> Option<bool> {
+        CommandHash(self.hash.as_slice().try_into().ok()?).is_same(hash)
+    }
+
+    /// What a sending with this expectation is told, if anything is known for it. A precondition is no part of what a
+    /// command id stands for: after a version conflict the command may be sent with another one, and is decided anew. Not with one
+    /// that was told before to conflict: a copy of that sending may still come, and must not take effect.
+    pub(crate) fn told(self: &Arc<Self>, expected: ExpectedVersion) -> Option<Arc<Self>> {
+        let Some(Answer::Conflict(last)) = self.answer() else { return Some(self.clone()) };
+        if last == expected || self.conflicts.len() >= CONFLICTS_MAX {
+            return Some(self.clone());
+        }
+        let known = self.conflicts.contains(&expected_text(expected));
+        let answer = serde_json::to_string(&Answer::Conflict(expected)).expect("an answer holds text and numbers only");
+        known.then(|| Arc::new(Self { answer, ..Self::clone(self) }))
+    }
+
+    /// What is known once this was decided after `before` under the same id: a conflict never stands in for what took effect.
+    fn after(mut self, before: &Arc<Self>) -> Arc<Self> {
+        let (Some(Answer::Conflict(now)), same) = (self.answer(), before.hash == self.hash) else {
+            return Arc::new(self);
+        };
+        let Some(Answer::Conflict(last)) = before.answer().filter(|_| same) else { return before.clone() };
+        self.conflicts.clone_from(&before.conflicts);
+        if last != now && may_hold_after(last, before.version()) && self.conflicts.len() < CONFLICTS_MAX {
+            let text = expected_text(last);
+            if !self.conflicts.contains(&text) {
+                self.conflicts.push(text);
+            }
+        }
+        Arc::new(self)
+    }
+
+    fn is_conflict(&self) -> bool {
+        matches!(self.answer(), Some(Answer::Conflict(_)))
     }
 
     /// The answer of a command without events; `None` for one that was accepted with events.
     pub(crate) fn answer(&self) -> Option<Answer> {
         (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("looked at when it was read"))
     }
+}
+
+/// Whether what did not hold at this version may hold at a later one: versions only grow.
+fn may_hold_after(expected: ExpectedVersion, version: u64) -> bool {
+    match expected {
+        ExpectedVersion::Exactly(wanted) => wanted.get() > version,
+        ExpectedVersion::NoStream => false,
+        ExpectedVersion::Any | ExpectedVersion::StreamExists => true,
+    }
+}
+
+fn expected_text(expected: ExpectedVersion) -> String {
+    serde_json::to_string(&expected).expect("it is a word or a number")
 }
 
 /// A scope of idempotence: the same command id to two aggregates is two commands.
@@ -208,11 +265,11 @@ pub(crate) struct PartitionState<A: Aggregate> {
     changed: Generation<A>,
     flushing: Option<Flush<A>>,
     cached: Cache<AggregateKey, Arc<Entry<A>>>,
-    /// Tables of command ids that may hold a live one.
-    forgotten_before: u64,
+    /// The log's time: the newest at which something that counts was recorded.
     last_recorded_ms: i64,
     /// What the store holds, or will when the flush under way is done.
     stored: StoredCheckpoint,
+    parked: Arc<Parked>,
     checkpointer: Option<Checkpointer>,
 }
 
@@ -227,6 +284,9 @@ pub(crate) struct StoredCheckpoint {
     /// The number of the flush, and the last one that wrote to each table.
     flush: u64,
     tables: Vec<(Table, u64)>,
+    /// Aggregates that are parked, and the release that parked them.
+    #[serde(default)]
+    parked: List,
 }
 
 impl StoredCheckpoint {
@@ -241,10 +301,14 @@ impl StoredCheckpoint {
         let Some(value) = store.get(Table::Checkpoints, &key::prefix(partition))? else { return Ok(None) };
         let stored = serde_json::from_slice::<Self>(&value).ok();
         let Some(stored) = stored.filter(|stored| *stored.fingerprint == *schema.fingerprint) else { return Ok(None) };
-        let oldest = spans.oldest(stored.last_recorded_ms);
+        if stored.parked.count() > 0 && stored.parked.release != schema.release {
+            let parked = stored.parked.count();
+            tracing::info!(partition, parked, "another release parked aggregates: their events are tried again");
+            return Ok(None);
+        }
         for (table, flush) in &stored.tables {
-            if matches!(table, Table::Ids(span) if *span < oldest) {
-                continue; // forgotten
+            if table.span().is_some_and(|span| spans.is_over(span, stored.last_recorded_ms)) {
+                continue; // of no use any more
             }
             let mark = store.get(*table, &key::mark(partition))?;
             let mark = mark.and_then(|mark| Some(u64::from_be_bytes(mark.as_ref().try_into().ok()?)));
@@ -271,6 +335,16 @@ impl StoredCheckpoint {
         self
     }
 
+    /// The partition has nothing any more in the tables of command ids that are over by now.
+    fn forget(&mut self, spans: Spans, now_ms: i64) {
+        self.tables.retain(|(table, _)| !table.span().is_some_and(|span| spans.is_over(span, now_ms)));
+    }
+
+    /// The tables in which command ids of the partition are.
+    fn id_tables(&self) -> impl Iterator<Item = Span> {
+        self.tables.iter().filter_map(|(table, _)| table.span())
+    }
+
     /// The checkpoint, and in each table of this flush its number.
     pub(crate) fn writes(&self, partition: u32) -> Result<Vec<Write>, StoreError> {
         let value = serde_json::to_vec(self).map_err(|error| StoreError::new("encoding a checkpoint for", error))?;
@@ -289,8 +363,8 @@ impl StoredCheckpoint {
         self.checkpoint.next
     }
 
-    pub(crate) fn log_id(&self) -> uuid::Uuid {
-        self.checkpoint.log_id
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 
     /// What a checkpoint of the snapshots topic may say.
@@ -307,8 +381,9 @@ impl<A: Handle + Apply> PartitionState<A> {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         limits: StateLimits,
+        parked: Arc<Parked>,
     ) -> Result<(Self, Checkpoint), StoreError> {
-        let schema = schema::<A>();
+        let schema = Schema { release: limits.release, ..schema::<A>() };
         let stored = match StoredCheckpoint::read(store.as_ref(), partition, &schema, limits.spans)? {
             Some(stored) => stored,
             None => {
@@ -317,6 +392,7 @@ impl<A: Handle + Apply> PartitionState<A> {
             }
         };
         let checkpoint = stored.checkpoint.clone();
+        parked.begin(List { release: limits.release, ..stored.parked.clone() });
         let state = Self {
             partition,
             store,
@@ -325,9 +401,9 @@ impl<A: Handle + Apply> PartitionState<A> {
             changed: Generation::default(),
             flushing: None,
             cached: Cache::new(limits.cached_max),
-            forgotten_before: 0,
             last_recorded_ms: stored.last_recorded_ms,
             stored,
+            parked,
             checkpointer: None,
         };
         Ok((state, checkpoint))
@@ -359,6 +435,11 @@ impl<A: Handle + Apply> PartitionState<A> {
         self.last_recorded_ms
     }
 
+    /// Notes when a round was recorded.
+    pub(crate) fn note_time(&mut self, recorded_at_ms: i64) {
+        self.last_recorded_ms = self.last_recorded_ms.max(recorded_at_ms);
+    }
+
     /// The proven state of an aggregate; the default at version 0 where there is none.
     pub(crate) fn entry(&mut self, id: &AggregateKey) -> Result<Arc<Entry<A>>, StoreError> {
         if let Some(entry) = self.changed.states.get(id) {
@@ -373,17 +454,27 @@ impl<A: Handle + Apply> PartitionState<A> {
         let key = key::state(self.partition, id.as_str());
         let Some(value) = self.store.get(Table::States, &key)? else { return Ok(Arc::default()) };
         let entry = Arc::new(Entry::from_snapshot(value).map_err(|error| self.damaged(error))?);
+        if let Some(reason) = &entry.parked {
+            self.parked.add(id, reason); // perhaps only now: its state could not be read
+        }
         self.cached.insert(id.clone(), entry.clone());
         Ok(entry)
     }
 
-    /// The answer that a command got before, within the retention.
+    /// The answer that a command got before, within the retention. That is judged by the clock alone, which also says
+    /// whether a command has expired: what it forgets has expired by it before.
     pub(crate) fn known(
         &self,
         id: &AggregateKey,
         command: &CommandId,
-        now_ms: i64,
+        clock_ms: i64,
     ) -> Result<Option<Arc<Known>>, StoreError> {
+        let known = self.recorded(id, command)?;
+        Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, clock_ms)))
+    }
+
+    /// The answer that a command got before, however long ago: what the log holds happened, whatever a clock says.
+    pub(crate) fn recorded(&self, id: &AggregateKey, command: &CommandId) -> Result<Option<Arc<Known>>, StoreError> {
         let key = (id.clone(), command.clone());
         let remembered = self
             .changed
@@ -391,22 +482,34 @@ impl<A: Handle + Apply> PartitionState<A> {
             .get(&key)
             .or_else(|| self.flushing.as_ref().and_then(|flush| flush.generation.ids.get(&key)))
             .cloned();
-        let known = match remembered {
-            Some(known) => Some(known),
-            None => self.stored_id(&key, now_ms)?,
-        };
-        Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, now_ms)))
+        match remembered {
+            Some(known) => Ok(Some(known)),
+            None => self.stored_id(&key),
+        }
     }
 
     /// Takes a proven state.
     pub(crate) fn put(&mut self, id: AggregateKey, entry: Arc<Entry<A>>) {
+        match &entry.parked {
+            Some(reason) => self.parked.add(&id, reason),
+            None if self.parked.count() > 0 => self.parked.remove(&id),
+            None => {}
+        }
         self.changed.states.insert(id, entry);
     }
 
     /// Takes the proven answer to a command.
     pub(crate) fn remember(&mut self, id: AggregateKey, command: CommandId, known: Known) -> Arc<Known> {
         self.last_recorded_ms = self.last_recorded_ms.max(known.recorded_at_ms);
-        let known = Arc::new(known);
+        let before = if known.is_conflict() { self.known(&id, &command, known.recorded_at_ms) } else { Ok(None) };
+        let known = match before {
+            Ok(Some(before)) => known.after(&before),
+            Ok(None) => Arc::new(known),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "looking up an earlier conflict");
+                Arc::new(known)
+            }
+        };
         self.changed.ids.insert((id, command), known.clone());
         known
     }
@@ -417,31 +520,29 @@ impl<A: Handle + Apply> PartitionState<A> {
         fed: Fed,
         offset: u64,
         timestamp_ms: i64,
-        now_ms: i64,
         before: &Checkpoint,
     ) -> Result<(), StoreError> {
         match fed {
-            Fed::Events(events) => self.replay_command(events, now_ms, before),
+            Fed::Events(events) => self.replay_command(events, before),
             Fed::Erased(erased) => self.replay_erased(&erased),
             Fed::Answers(answers) => {
-                self.replay_answers(answers, offset, timestamp_ms, now_ms);
+                self.replay_answers(answers, offset, timestamp_ms);
                 Ok(())
             }
-            Fed::Claim(_) | Fed::Nothing | Fed::Void(_) | Fed::Foreign(_) => Ok(()),
+            Fed::Claim(_) | Fed::Copied(_) | Fed::Nothing | Fed::Void(_) | Fed::Foreign(_) => Ok(()),
         }
     }
 
-    fn replay_command(&mut self, events: Vec<Recorded>, now_ms: i64, before: &Checkpoint) -> Result<(), StoreError> {
+    fn replay_command(&mut self, events: Vec<Recorded>, before: &Checkpoint) -> Result<(), StoreError> {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
         let (id, command) = (first.envelope.stream.id.clone(), first.envelope.command_id.clone());
         let recorded_at_ms = last.envelope.recorded_at.timestamp_millis();
         let recorded_before_ms = self.last_recorded_ms;
         self.last_recorded_ms = recorded_before_ms.max(recorded_at_ms);
-        if self.limits.spans.holds(recorded_at_ms, now_ms) {
-            let (hash, version) = (first.envelope.command_hash, first.envelope.version);
-            let known = Known::accepted(recorded_at_ms, hash, last.offset, version, events.len() as u32);
-            self.remember(id.clone(), command, known);
-        }
+        // Whatever its age by the clock, which may be wrong for once: the log's time goes on, and takes it away.
+        let (hash, version) = (first.envelope.command_hash, first.envelope.version);
+        let known = Known::accepted(recorded_at_ms, hash, last.offset, version, events.len() as u32);
+        self.remember(id.clone(), command, known);
         let proven = self.entry(&id)?;
         if proven.parked.is_some() {
             return Ok(());
@@ -472,11 +573,8 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(())
     }
 
-    fn replay_answers(&mut self, answers: Answers, offset: u64, timestamp_ms: i64, now_ms: i64) {
+    fn replay_answers(&mut self, answers: Answers, offset: u64, timestamp_ms: i64) {
         self.last_recorded_ms = self.last_recorded_ms.max(timestamp_ms);
-        if !self.limits.spans.holds(timestamp_ms, now_ms) {
-            return;
-        }
         for entry in answers.answers {
             let known = Known::answered(timestamp_ms, entry.hash, offset, entry.version, &entry.answer);
             self.remember(entry.aggregate, entry.command, known);
@@ -504,23 +602,24 @@ impl<A: Handle + Apply> PartitionState<A> {
         let tables = generation.tables(self.limits.spans);
         self.stored.checkpoint = checkpoint;
         self.stored.last_recorded_ms = self.last_recorded_ms;
+        self.stored.parked = self.parked.list();
         self.stored = std::mem::take(&mut self.stored).wrote(tables);
-        // All partitions share the tables: what a clock far ahead recorded in one must not empty those of the others.
-        let oldest = self.limits.spans.oldest(self.last_recorded_ms.min(self.clock.now_ms()));
-        self.forgotten_before = self.forgotten_before.max(oldest);
+        // By the earlier of log and clock: neither one that is ahead makes anything forgotten.
+        let now_ms = self.last_recorded_ms.min(self.clock.now_ms());
+        self.stored.forget(self.limits.spans, now_ms);
         let (store, partition, spans) = (self.store.clone(), self.partition, self.limits.spans);
         let (stored, written) = (self.stored.clone(), generation.clone());
         let outlet = self.checkpointer.as_ref().map(Checkpointer::outlet);
         let in_memory = store.is_in_memory();
         let write = move || {
-            let lineage = Lineage::of(&schema::<A>(), stored.log_id());
+            let lineage = Lineage::of(&schema::<A>(), stored.checkpoint());
             let Encoded { mut writes, states, ids, unkept } = encode_generation(&written, lineage, partition, spans);
             writes.extend(stored.writes(partition)?);
             store.write(writes)?;
             if let Some(outlet) = outlet {
                 outlet(Flushed { from, to, reached: stored.reached(), states, ids });
             }
-            store.forget_ids_before(oldest)?;
+            forget_ids(store.as_ref(), spans, now_ms)?;
             Ok(unkept)
         };
         // In memory it takes no thread, and so a simulation can be repeated.
@@ -550,16 +649,18 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(())
     }
 
-    fn stored_id(&self, (id, command): &IdKey, now_ms: i64) -> Result<Option<Arc<Known>>, StoreError> {
-        let (spans, key) = (self.limits.spans, key::id(self.partition, id.as_str(), command.as_str()));
-        let oldest = spans.oldest(now_ms).max(self.forgotten_before);
-        for span in (oldest..=spans.of(now_ms.max(self.last_recorded_ms))).rev() {
-            if let Some(value) = self.store.get(Table::Ids(span), &key)? {
-                let known = Known::parse(value).map_err(|error| self.damaged(error))?;
-                return Ok(Some(Arc::new(known)));
+    fn stored_id(&self, (id, command): &IdKey) -> Result<Option<Arc<Known>>, StoreError> {
+        let key = key::id(self.partition, id.as_str(), command.as_str());
+        let mut newest: Option<Known> = None;
+        for span in self.stored.id_tables() {
+            let Some(value) = self.store.get(Table::Ids(span), &key)? else { continue };
+            let known = Known::parse(value).map_err(|error| self.damaged(error))?;
+            // Stretches overlap where the retention was changed, and an id that was forgotten may have come again.
+            if newest.as_ref().is_none_or(|newest| newest.recorded_at_ms < known.recorded_at_ms) {
+                newest = Some(known);
             }
         }
-        Ok(None)
+        Ok(newest.map(Arc::new))
     }
 
     /// What the store holds can't be read: it is of no use to anybody.
@@ -626,12 +727,12 @@ pub(crate) fn fold<A: Handle + Apply>(entry: &mut Entry<A>, envelope: &Envelope)
 /// What stored states of the aggregate look like: changes whenever they may mean something else.
 pub(crate) fn schema<A: Aggregate>() -> Schema {
     let mut hasher = Sha256::new();
-    hasher.update(format!("{}.{} {} {}\n", A::CONTEXT, A::NAME, A::SNAPSHOT_VERSION, A::SHAPE));
-    for kind in A::Event::TYPES {
-        hasher.update(format!("{kind:?}\n"));
+    hasher.update(format!("{}.{} {} {}\n", A::CONTEXT, A::NAME, A::SNAPSHOT_VERSION, shape::text::<A>()));
+    for (kind, shape) in A::Event::TYPES.iter().zip(shape::of_events::<A::Event>().texts()) {
+        hasher.update(format!("{} {} {shape}\n", kind.name, kind.schema_version));
     }
     let fingerprint: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Schema { fingerprint: fingerprint.into(), snapshot_version: A::SNAPSHOT_VERSION }
+    Schema { fingerprint: fingerprint.into(), snapshot_version: A::SNAPSHOT_VERSION, release: 0 }
 }
 
 impl<A: Aggregate> Generation<A> {
@@ -640,6 +741,44 @@ impl<A: Aggregate> Generation<A> {
         let ids = self.ids.values().map(|known| spans.table(known.recorded_at_ms));
         ids.chain((!self.states.is_empty()).then_some(Table::States)).collect()
     }
+}
+
+/// Removes the tables of command ids that are over by now and in which no partition has anything to look for. All
+/// partitions share them, and each has its own time: one of whose clock was ahead takes nothing from the others.
+fn forget_ids(store: &dyn Store, spans: Spans, now_ms: i64) -> Result<(), StoreError> {
+    let over = || store.id_tables().into_iter().filter(move |span| spans.is_over(*span, now_ms));
+    if over().next().is_none() {
+        return Ok(());
+    }
+    store.forget_ids(&|| {
+        let wanted = wanted_tables(store)?;
+        Ok(over().filter(|span| !wanted.contains(&Table::Ids(*span))).collect())
+    })
+}
+
+/// The tables in which some partition has something, or is being filled.
+fn wanted_tables(store: &dyn Store) -> Result<HashSet<Table>, StoreError> {
+    const PAGE: usize = 100;
+    let (mut wanted, mut after) = (HashSet::new(), Vec::new());
+    loop {
+        let page = store.page(Table::Checkpoints, &[], &after, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(wanted) };
+        after.clone_from(last);
+        for (_, value) in page {
+            let tables = match serde_json::from_slice::<StoredCheckpoint>(&value) {
+                Ok(stored) => stored.tables.into_iter().map(|(table, _)| table).collect(),
+                Err(_) => serde_json::from_slice::<Vec<Table>>(&value).unwrap_or_default(),
+            };
+            wanted.extend(tables);
+        }
+    }
+}
+
+/// Says that these tables are being filled for a partition, which has no checkpoint before it is.
+pub(crate) fn filling(partition: u32, tables: &HashSet<Table>) -> Result<Write, StoreError> {
+    let tables: Vec<Table> = tables.iter().copied().collect();
+    let value = serde_json::to_vec(&tables).map_err(|error| StoreError::new("encoding tables for", error))?;
+    Ok(Write { table: Table::Checkpoints, key: key::mark(partition), value: value.into() })
 }
 
 /// What is written to the store, and the same values once more as the snapshots topic takes them.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Cause;
 
 pub(crate) use folder::StateFolder;
+pub(crate) use key::Span;
 pub(crate) use memory::MemoryStore;
 
 /// What a key belongs to.
@@ -27,12 +28,12 @@ pub(crate) enum Table {
     /// Checkpoints by partition.
     Checkpoints,
     /// Command ids of a stretch of time. They are forgotten by dropping the whole table, which costs nothing.
-    Ids(u64),
+    Ids(Span),
 }
 
 impl Table {
     /// The stretch of time of a table of command ids.
-    fn span(self) -> Option<u64> {
+    pub(crate) fn span(self) -> Option<Span> {
         if let Self::Ids(span) = self { Some(span) } else { None }
     }
 }
@@ -50,7 +51,7 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// The first entries of a table whose keys begin with `prefix` and come after `after`, at most so many.
     fn page(&self, table: Table, prefix: &[u8], after: &[u8], max: usize) -> Result<Vec<(Vec<u8>, Bytes)>, StoreError>;
     /// The tables of command ids that there are.
-    fn id_tables(&self) -> Vec<u64>;
+    fn id_tables(&self) -> Vec<Span>;
     /// All or nothing, also through a crash. Not durable at once: the log is.
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError>;
     /// Sets many values at once, in the order of their keys, none twice. Quicker than writing them; a crash may leave
@@ -58,8 +59,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn load(&self, table: Table, sorted: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), StoreError>;
     /// Removes everything of a partition.
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError>;
-    /// Removes the tables of command ids before this one.
-    fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError>;
+    /// Removes the tables of command ids that `which` names. Nothing is written between that and the removal.
+    fn forget_ids(&self, which: &dyn Fn() -> Result<Vec<Span>, StoreError>) -> Result<(), StoreError>;
     /// Whether writing takes no time.
     fn is_in_memory(&self) -> bool {
         false

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::ids::Epoch;
 use crate::record::Stamp;
@@ -28,6 +29,12 @@ pub struct Current {
     pub claim_offset: u64,
     /// The sequence of the last record that counted; 0 right after the claim.
     pub last_sequence: u64,
+    /// The id of the copy, where the partition is one: the owners of the copy claim under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Uuid>,
+    /// Whether the records so far are copied, so that their offsets mean nothing: until an owner of the copy claims.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
 }
 
 /// What a record is worth.
@@ -57,8 +64,14 @@ pub enum VoidReason {
     OffsetTooLow,
     /// It is not the next event of the command that is held.
     Incomplete,
+    /// The events of its command are larger together than those of a command may be.
+    TooLarge,
     /// A claim whose number is not above the current one: it lost.
     LostDuel,
+    /// A claim of the log that the partition is a copy of, or of another copy: a copier that was late brought it.
+    OtherCopy,
+    /// It says that the partition is a copy, and other records stand before it.
+    NotFirst,
 }
 
 impl fmt::Display for VoidReason {
@@ -70,7 +83,10 @@ impl fmt::Display for VoidReason {
             Self::Repeated => "its sequence is not above that of the record before it",
             Self::OffsetTooLow => "its offset is too low for its sequence",
             Self::Incomplete => "it is not the next event of its command",
+            Self::TooLarge => "the events of its command are larger than those of a command may be",
             Self::LostDuel => "another claim with as high a number stands before it",
+            Self::OtherCopy => "it claims another copy of the log",
+            Self::NotFirst => "it says that a copy begins, and other records stand before it",
         })
     }
 }
@@ -95,15 +111,35 @@ impl<T> Rule<T> {
         }
     }
 
-    /// Takes a claim. One with a higher number becomes the current one, and what was held is void.
+    /// Takes the record with which a copied partition begins: from here to the first claim under this copy's id records
+    /// count by their claim and sequence alone, wherever they stand. A copy has no holes where its source has some.
     ///
     /// # Errors
-    /// [`VoidReason::LostDuel`] when its number is not higher.
-    pub fn claim(&mut self, offset: u64, epoch: Epoch) -> Result<(), VoidReason> {
+    /// [`VoidReason::NotFirst`] when anything counted before it.
+    pub fn copied(&mut self, copy: Uuid) -> Result<(), VoidReason> {
+        if self.current != Current::default() {
+            return Err(VoidReason::NotFirst);
+        }
+        self.current = Current { copy: Some(copy), copied: true, ..Current::default() };
+        Ok(())
+    }
+
+    /// Takes a claim, which says in which copy it was made. One with a higher number becomes the current one, and what was
+    /// held is void.
+    ///
+    /// # Errors
+    /// [`VoidReason::LostDuel`] when its number is not higher; [`VoidReason::OtherCopy`] when it was made elsewhere, and
+    /// does not stand among what was copied.
+    pub fn claim(&mut self, offset: u64, epoch: Epoch, copy: Option<Uuid>) -> Result<(), VoidReason> {
+        let native = copy == self.current.copy;
+        if !native && !self.current.copied {
+            return Err(VoidReason::OtherCopy);
+        }
         if epoch.number <= self.current.epoch.number {
             return Err(VoidReason::LostDuel);
         }
-        self.current = Current { epoch, claim_offset: offset, last_sequence: 0 };
+        let copied = self.current.copied && !native;
+        self.current = Current { epoch, claim_offset: offset, last_sequence: 0, copied, ..self.current };
         self.held.clear();
         Ok(())
     }
@@ -137,6 +173,11 @@ impl<T> Rule<T> {
         Verdict::Released(self.held.drain(..).map(|(_, _, event)| event).collect())
     }
 
+    /// Gives up the command that is held: none of its events counts.
+    pub(crate) fn give_up(&mut self) {
+        self.held.clear();
+    }
+
     /// Notes what this process itself appended and saw proven, without reading it back.
     pub fn proven(&mut self, last_sequence: u64) {
         debug_assert!(self.held.is_empty(), "an owner reads to its claim, which voids what is held, before it appends");
@@ -157,7 +198,7 @@ impl<T> Rule<T> {
         if stamp.sequence <= current.last_sequence {
             return Err(VoidReason::Repeated);
         }
-        if offset < current.claim_offset.saturating_add(stamp.sequence) {
+        if !current.copied && offset < current.claim_offset.saturating_add(stamp.sequence) {
             return Err(VoidReason::OffsetTooLow);
         }
         current.last_sequence = stamp.sequence;
@@ -181,7 +222,7 @@ mod tests {
     /// Claim 5 by writer 50 at offset 10.
     fn rule() -> Rule<&'static str> {
         let mut rule = Rule::resume(Current::default());
-        rule.claim(10, epoch(5, 50)).unwrap();
+        rule.claim(10, epoch(5, 50), None).unwrap();
         rule
     }
 
@@ -194,7 +235,10 @@ mod tests {
         let mut rule = rule();
         assert_eq!(rule.event(11, stamp(1, 0, 1), "a"), Verdict::Released(vec!["a"]));
         assert_eq!(rule.event(12, stamp(2, 0, 1), "b"), Verdict::Released(vec!["b"]));
-        assert_eq!(rule.current(), Current { epoch: epoch(5, 50), claim_offset: 10, last_sequence: 2 });
+        assert_eq!(
+            rule.current(),
+            Current { epoch: epoch(5, 50), claim_offset: 10, last_sequence: 2, ..Current::default() }
+        );
     }
 
     #[test]
@@ -217,26 +261,29 @@ mod tests {
         assert_eq!(rule.event(0, stamp(1, 0, 1), "a"), void(VoidReason::LostClaim));
         let zero = Stamp { epoch: epoch(0, 7), ..stamp(1, 0, 1) };
         assert_eq!(rule.event(1, zero, "a"), void(VoidReason::OtherWriter));
-        assert_eq!(rule.claim(2, epoch(0, 7)), Err(VoidReason::LostDuel));
+        assert_eq!(rule.claim(2, epoch(0, 7), None), Err(VoidReason::LostDuel));
     }
 
     #[test]
     fn a_claim_must_have_a_higher_number() {
         let mut rule = rule();
         let before = rule.current();
-        assert_eq!(rule.claim(11, epoch(5, 51)), Err(VoidReason::LostDuel), "the second of a duel");
-        assert_eq!(rule.claim(12, epoch(4, 40)), Err(VoidReason::LostDuel), "one that comes late");
-        assert_eq!(rule.claim(13, epoch(5, 50)), Err(VoidReason::LostDuel), "a copy");
+        assert_eq!(rule.claim(11, epoch(5, 51), None), Err(VoidReason::LostDuel), "the second of a duel");
+        assert_eq!(rule.claim(12, epoch(4, 40), None), Err(VoidReason::LostDuel), "one that comes late");
+        assert_eq!(rule.claim(13, epoch(5, 50), None), Err(VoidReason::LostDuel), "a copy");
         assert_eq!(rule.current(), before);
-        assert_eq!(rule.claim(14, epoch(9, 90)), Ok(()), "numbers may be left out");
-        assert_eq!(rule.current(), Current { epoch: epoch(9, 90), claim_offset: 14, last_sequence: 0 });
+        assert_eq!(rule.claim(14, epoch(9, 90), None), Ok(()), "numbers may be left out");
+        assert_eq!(
+            rule.current(),
+            Current { epoch: epoch(9, 90), claim_offset: 14, last_sequence: 0, ..Current::default() }
+        );
     }
 
     #[test]
     fn a_superseded_writer_counts_no_more() {
         let mut rule = rule();
         assert_eq!(rule.event(11, stamp(1, 0, 1), "a"), Verdict::Released(vec!["a"]));
-        rule.claim(12, epoch(6, 60)).unwrap();
+        rule.claim(12, epoch(6, 60), None).unwrap();
         assert_eq!(rule.event(13, stamp(2, 0, 1), "b"), void(VoidReason::Superseded));
         assert_eq!(rule.answers(14, stamp(3, 0, 0)), Err(VoidReason::Superseded));
         assert_eq!(rule.current().last_sequence, 0);
@@ -314,7 +361,7 @@ mod tests {
     fn a_claim_voids_what_is_held() {
         let mut rule = rule();
         assert_eq!(rule.event(11, stamp(1, 0, 2), "a"), Verdict::Held);
-        rule.claim(12, epoch(6, 60)).unwrap();
+        rule.claim(12, epoch(6, 60), None).unwrap();
         let second = Stamp { epoch: epoch(6, 60), ..stamp(1, 1, 2) };
         assert_eq!(rule.event(13, second, "b"), void(VoidReason::Incomplete));
     }
@@ -323,7 +370,7 @@ mod tests {
     fn a_claim_that_lost_voids_nothing() {
         let mut rule = rule();
         assert_eq!(rule.event(11, stamp(1, 0, 2), "a"), Verdict::Held);
-        assert_eq!(rule.claim(12, epoch(5, 51)), Err(VoidReason::LostDuel));
+        assert_eq!(rule.claim(12, epoch(5, 51), None), Err(VoidReason::LostDuel));
         assert_eq!(rule.event(13, stamp(2, 1, 2), "b"), Verdict::Released(vec!["a", "b"]));
     }
 
@@ -337,12 +384,63 @@ mod tests {
         assert_eq!(rule.event(14, stamp(3, 0, 3), "b"), Verdict::Held); // 12 and 13 hold no record that counts
         assert_eq!(rule.event(15, stamp(4, 1, 3), "c"), Verdict::Held);
         let (next, current) = rule.resume_point(16);
-        assert_eq!((next, current), (14, Current { epoch: epoch(5, 50), claim_offset: 10, last_sequence: 2 }));
+        assert_eq!(
+            (next, current),
+            (14, Current { epoch: epoch(5, 50), claim_offset: 10, last_sequence: 2, ..Current::default() })
+        );
         let mut resumed = Rule::resume(current);
         assert_eq!(resumed.event(14, stamp(3, 0, 3), "b"), Verdict::Held);
         assert_eq!(resumed.event(15, stamp(4, 1, 3), "c"), Verdict::Held);
         assert_eq!(resumed.event(16, stamp(5, 2, 3), "d"), Verdict::Released(vec!["b", "c", "d"]));
         assert_eq!(resumed.event(17, stamp(5, 0, 1), "d"), void(VoidReason::Repeated));
+    }
+
+    const COPY: Uuid = Uuid::from_u128(1);
+
+    /// A copy of a log with claim 5 by writer 50, of which the records 1 and 2 are gone.
+    fn copy() -> Rule<&'static str> {
+        let mut rule = Rule::resume(Current::default());
+        rule.copied(COPY).unwrap();
+        rule.claim(1, epoch(5, 50), None).unwrap();
+        assert_eq!(rule.event(2, stamp(3, 0, 1), "a"), Verdict::Released(vec!["a"]), "offsets mean nothing");
+        rule
+    }
+
+    #[test]
+    fn in_a_copy_records_count_by_claim_and_sequence_alone() {
+        let mut rule = copy();
+        assert_eq!(rule.event(3, stamp(3, 0, 1), "a"), void(VoidReason::Repeated));
+        assert_eq!(rule.claim(4, epoch(5, 50), None), Err(VoidReason::LostDuel), "brought twice");
+        assert_eq!(rule.claim(5, epoch(6, 60), Some(Uuid::from_u128(7))), Ok(()), "of a copy that was copied");
+        assert_eq!(rule.event(6, stamp(4, 0, 1), "b"), void(VoidReason::Superseded));
+        let (_, saved) = rule.resume_point(7);
+        let mut resumed = Rule::resume(saved);
+        let stamp = Stamp { epoch: epoch(6, 60), ..stamp(9, 0, 1) };
+        assert_eq!(resumed.event(7, stamp, "c"), Verdict::Released(vec!["c"]), "it is known after a restart");
+    }
+
+    #[test]
+    fn the_first_claim_under_the_copys_id_ends_that() {
+        let mut rule = copy();
+        rule.claim(3, epoch(9, 90), Some(COPY)).unwrap();
+        let stamp = |sequence| Stamp { epoch: epoch(9, 90), ..stamp(sequence, 0, 1) };
+        assert_eq!(rule.event(4, stamp(2), "b"), void(VoidReason::OffsetTooLow));
+        assert_eq!(rule.event(5, stamp(2), "b"), Verdict::Released(vec!["b"]));
+        assert_eq!(rule.claim(6, epoch(10, 100), None), Err(VoidReason::OtherCopy), "a copier that is late");
+        assert_eq!(rule.claim(7, epoch(10, 100), Some(Uuid::from_u128(7))), Err(VoidReason::OtherCopy));
+        assert_eq!(rule.copied(Uuid::from_u128(7)), Err(VoidReason::NotFirst));
+        assert_eq!(rule.event(8, stamp(3), "c"), Verdict::Released(vec!["c"]));
+        assert_eq!(rule.claim(9, epoch(10, 100), Some(COPY)), Ok(()));
+    }
+
+    #[test]
+    fn a_copy_begins_with_its_first_record_only() {
+        let mut rule = rule();
+        assert_eq!(rule.copied(COPY), Err(VoidReason::NotFirst));
+        assert_eq!(rule.claim(11, epoch(6, 60), Some(COPY)), Err(VoidReason::OtherCopy));
+        let mut rule = Rule::<()>::resume(Current::default());
+        rule.copied(COPY).unwrap();
+        assert_eq!(rule.copied(Uuid::from_u128(2)), Err(VoidReason::NotFirst), "a second copier");
     }
 
     #[test]
@@ -402,7 +500,7 @@ mod model {
             let Some(entry) = log[offset] else { continue };
             let at = offset as u64;
             match entry.kind {
-                Kind::Claim => drop(walked.rule.claim(at, entry.stamp.epoch)),
+                Kind::Claim => drop(walked.rule.claim(at, entry.stamp.epoch, None)),
                 Kind::Answers => drop(walked.rule.answers(at, entry.stamp)),
                 Kind::Event { .. } => match walked.rule.event(at, entry.stamp, at) {
                     Verdict::Released(events) => walked.events.extend(events),

@@ -13,16 +13,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Aggregate, Apply, Handle};
+use crate::budget::{Budget, Held};
 use crate::clock::Clock;
 use crate::error::NotDone;
 use crate::forward::Route;
+use crate::forward::lane::{Ending, Lane};
 use crate::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo, Unreadable};
 use crate::group::{Group, Member};
 use crate::ids::AggregateKey;
 use crate::log::{Log, LogError, LogReader, StoredRecord};
 use crate::owner::{Counters, OwnerState};
 use crate::partition::partition_of;
-use crate::round::{Job, Reply};
+use crate::round::{Caller, Job, Reply};
+use crate::text::{Seldom, short};
 
 /// How often the offset to go on from is committed.
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
@@ -44,10 +47,37 @@ pub(crate) struct Dispatcher<A: Aggregate> {
     pub(crate) status: watch::Receiver<OwnerState>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Bytes of the commands that wait for owners.
+    pub(crate) budget: Budget,
     /// Commands that may wait for the owner at once.
     pub(crate) in_flight_max: usize,
     /// How long a command lives that does not say so, in milliseconds.
     pub(crate) lifetime_ms: i64,
+    pub(crate) window: Window,
+    /// Of warnings about records that are no commands.
+    pub(crate) seldom: Seldom,
+}
+
+/// When a command of the topic may be decided, by its record's timestamp. Together both are shorter than its id is
+/// remembered: whoever reads it again, because the group lost its offset or the broker kept it for longer, finds that it
+/// was decided or that it has expired, whatever the sender wrote.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// How long it lives at most.
+    pub(crate) lifetime_max_ms: i64,
+    /// How far the timestamp may be ahead of the clock.
+    pub(crate) ahead_max_ms: i64,
+}
+
+impl Window {
+    /// When it expires. One from the future has expired: it may not live on until the clock gets there, so whoever sent it
+    /// is told to send it again.
+    fn expires_at_ms(self, record_ms: i64, stated_ms: i64, now_ms: i64) -> i64 {
+        if record_ms > now_ms.saturating_add(self.ahead_max_ms) {
+            return i64::MIN;
+        }
+        stated_ms.min(record_ms.saturating_add(self.lifetime_max_ms))
+    }
 }
 
 /// Why a run over the topic ended.
@@ -58,18 +88,42 @@ enum End {
     Again,
 }
 
-/// An answer under way; tells the command's offset, and whether it is done with.
-type Answering = Pin<Box<dyn Future<Output = (u64, bool)> + Send>>;
+/// An answer under way.
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// What came of the command at an offset.
+struct Answer {
+    offset: u64,
+    /// It was decided or passed over; else it is taken again.
+    done: bool,
+    /// For what was passed over.
+    untold: Option<Telling>,
+}
+
+impl Answer {
+    fn of(offset: u64, done: bool) -> Self {
+        Self { offset, done, untold: None }
+    }
+}
 
 /// A commit under way; tells the offset where it was taken.
 type Committing = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
+
+/// An answer that is told once nobody takes the command from the topic again.
+type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl<A: Handle + Apply> Dispatcher<A> {
     /// Works until stopped, then commits what is done with.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut progress = Progress::default();
         loop {
-            match self.run_once(&mut progress, &stop).await {
+            let lane = Arc::new(Lane::default());
+            let ended = {
+                let _ending = Ending(lane.clone());
+                self.run_once(&mut progress, &lane, &stop).await
+            };
+            progress.passed_over |= lane.has_passed();
+            match ended {
                 Ok(End::Stopped) => break,
                 Ok(End::Again) => {}
                 Err(error) => {
@@ -83,12 +137,21 @@ impl<A: Handle + Apply> Dispatcher<A> {
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }
-        if let Some(offset) = progress.to_commit() {
-            self.commit(offset).await;
+        if let Some(offset) = progress.to_commit()
+            && let Some(committed) = self.commit(offset).await
+        {
+            progress.committed(committed);
+            let last = progress.telling.collect::<()>();
+            let _ = tokio::time::timeout(LAST_ANSWERS, last).await;
         }
     }
 
-    async fn run_once(&mut self, progress: &mut Progress, stop: &CancellationToken) -> Result<End, LogError> {
+    async fn run_once(
+        &mut self,
+        progress: &mut Progress,
+        lane: &Arc<Lane>,
+        stop: &CancellationToken,
+    ) -> Result<End, LogError> {
         let serving = self.status.wait_for(|state| *state == OwnerState::Serving);
         tokio::select! {
             biased;
@@ -98,7 +161,10 @@ impl<A: Handle + Apply> Dispatcher<A> {
         let mut tail = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(End::Stopped),
-            tail = self.start(progress) => tail?,
+            tail = self.start(progress) => match tail? {
+                Some(tail) => tail,
+                None => return Ok(End::Again),
+            },
         };
         let mut answers: FuturesUnordered<Answering> = FuturesUnordered::new();
         let mut again = false;
@@ -109,19 +175,18 @@ impl<A: Handle + Apply> Dispatcher<A> {
             if again && answers.is_empty() {
                 return Ok(End::Again);
             }
-            let room = !again && answers.len() < self.in_flight_max;
+            let room = !again && answers.len() + progress.untold() < self.in_flight_max;
             tokio::select! {
                 biased;
-                Some((offset, done)) = answers.next() => {
-                    if done { progress.done(offset) } else { again = true }
+                Some(answer) = answers.next() => {
+                    if !progress.note(answer) { again = true }
                 }
+                Some(()) = progress.telling.next() => {}
                 () = stop.cancelled() => {
                     // The owner has answered what it had, save what is in doubt: the next owner answers that.
                     let rest = async {
-                        while let Some((offset, done)) = answers.next().await {
-                            if done {
-                                progress.done(offset);
-                            }
+                        while let Some(answer) = answers.next().await {
+                            progress.note(answer);
                         }
                     };
                     let _ = tokio::time::timeout(LAST_ANSWERS, rest).await;
@@ -130,15 +195,27 @@ impl<A: Handle + Apply> Dispatcher<A> {
                 batch = tail.next(), if room => {
                     let batch = batch?;
                     for stored in batch.records {
+                        if lane.has_ended() {
+                            break; // it is taken again
+                        }
                         progress.began(stored.offset);
-                        let answering = self.take(stored).await;
-                        answers.push(answering);
+                        let taken = tokio::select! {
+                            biased;
+                            () = stop.cancelled() => break,
+                            taken = self.take(stored, lane, progress) => taken,
+                        };
+                        answers.push(taken);
                     }
-                    progress.passed(batch.next);
+                    if !lane.has_ended() && !stop.is_cancelled() {
+                        progress.passed(batch.next);
+                    }
                 }
                 Some(committed) = async { Some(committing.as_mut()?.await) } => {
                     committing = None;
-                    progress.committed = committed.or(progress.committed);
+                    if let Some(committed) = committed {
+                        lane.committed(committed);
+                        progress.committed(committed);
+                    }
                 }
                 _ = commit_due.tick(), if committing.is_none() => {
                     committing = progress.to_commit().map(|offset| self.commit(offset));
@@ -147,92 +224,131 @@ impl<A: Handle + Apply> Dispatcher<A> {
         }
     }
 
-    /// Opens the topic where the next run begins.
-    async fn start(&self, progress: &mut Progress) -> Result<Box<dyn LogReader>, LogError> {
+    /// Opens the topic where the next run begins; `None` where that must not be yet.
+    async fn start(&self, progress: &mut Progress) -> Result<Option<Box<dyn LogReader>>, LogError> {
+        // What was passed over must not be decided after what is taken now: it is behind what is committed, or nobody
+        // goes on.
+        if progress.passed_over
+            && let Some(offset) = progress.to_commit()
+        {
+            let Some(committed) = self.commit(offset).await else { return Ok(None) };
+            progress.committed(committed);
+        }
+        progress.passed_over = false;
         let bounds = self.log.bounds(&self.route.commands, self.partition).await?;
         let from = match progress.first_undone() {
             Some(offset) => offset,
             None => self.member.committed(self.partition).await?.unwrap_or(bounds.start),
         };
-        // Commands are deleted after a while, and a topic may be made anew: an offset outside is no loss of events.
-        let from = from.clamp(bounds.start, bounds.end);
+        // Commands are deleted after a while: an offset before the first is no loss. One behind the end is of a topic that
+        // was made anew since: what is there now is younger, and a command that was decided is known by its id.
+        let from = if from > bounds.end {
+            let (topic, partition, end) = (&self.route.commands, self.partition, bounds.end);
+            tracing::warn!(%topic, partition, from, end, "the topic was made anew: its commands are taken from the first");
+            (progress.committed, progress.rejected) = (None, None);
+            bounds.start
+        } else {
+            from.max(bounds.start)
+        };
         let tail = self.log.reader(&self.route.commands, &[(self.partition, from)]).await?;
         progress.restart(from);
-        Ok(tail)
+        Ok(Some(tail))
     }
 
     /// Hands one command to the owner; the future is its answer's.
-    async fn take(&self, stored: StoredRecord) -> Answering {
+    async fn take(&self, stored: StoredRecord, lane: &Arc<Lane>, progress: &mut Progress) -> Answering {
         let offset = stored.offset;
-        match self.job(&stored) {
-            Ok((job, answer, forwarded)) => {
-                if self.inbox.send(job).await.is_err() {
-                    return Box::pin(std::future::ready((offset, false))); // the owner is gone
-                }
-                let (partition, reply) = (self.partition, self.replier());
-                let counters = self.counters.clone();
-                Box::pin(async move {
-                    let answer = answer.await.unwrap_or(Reply::NotDone(NotDone::Stopped));
-                    match &answer {
-                        Reply::NotDone(NotDone::Expired) => {
-                            counters.expired.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Reply::NotDone(_) => return (offset, false),
-                        _ => {}
-                    }
-                    counters.forwarded.fetch_add(1, Ordering::Relaxed);
-                    let (id, command_id) = (forwarded.id.as_str(), forwarded.metadata.command_id.as_str());
-                    reply.send(forwarded.reply_to.as_ref(), id, command_id, Outcome::of(&answer, partition)).await;
-                    (offset, true)
-                })
-            }
+        let held = self.budget.hold(stored.record.size()).await;
+        let (job, answer, back) = match self.job(stored, lane, held) {
+            Ok(taken) => taken,
             Err(rejected) => {
-                let (malformed, outcome) = *rejected;
-                let (topic, partition) = (&self.route.commands, self.partition);
-                let (key, reason) = (&malformed.key, &malformed.reason);
-                tracing::warn!(%topic, partition, offset, key, reason, "a record that can't be taken for a command");
-                self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-                let reply = self.replier();
-                Box::pin(async move {
-                    let command_id = malformed.command_id.unwrap_or_default();
-                    reply.send(malformed.reply_to.as_ref(), &malformed.key, &command_id, outcome).await;
-                    (offset, true)
-                })
+                return self.reject(offset, *rejected, lane, progress);
             }
+        };
+        if self.inbox.send(job).await.is_err() {
+            return Box::pin(std::future::ready(Answer::of(offset, false))); // the owner is gone
         }
+        let (partition, node, replier) = (self.partition, self.node.clone(), self.replier());
+        let counters = self.counters.clone();
+        Box::pin(async move {
+            let answer = answer.await.unwrap_or(Reply::NotDone(NotDone::Stopped));
+            match &answer {
+                Reply::NotDone(NotDone::Expired) => {
+                    counters.expired.fetch_add(1, Ordering::Relaxed);
+                }
+                Reply::NotDone(_) => return Answer::of(offset, false),
+                _ => {}
+            }
+            counters.forwarded.fetch_add(1, Ordering::Relaxed);
+            let outcome = Outcome::of(&answer, partition, &node);
+            if matches!(answer, Reply::Parked(_)) {
+                // To another release it may not be: "nothing was done" is told once none takes the command any more.
+                let untold: Telling = Box::pin(async move { replier.send(&back, outcome).await });
+                return Answer { offset, done: true, untold: Some(untold) };
+            }
+            replier.send(&back, outcome).await;
+            Answer::of(offset, true)
+        })
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one command, used once")]
-    fn job(
-        &self,
-        stored: &StoredRecord,
-    ) -> Result<(Job<A>, oneshot::Receiver<Reply>, Forwarded), Box<(Malformed, Outcome)>> {
-        let invalid = |malformed: Malformed| {
-            let reason = malformed.reason.clone();
-            Box::new((malformed, Outcome::Invalid { reason }))
-        };
-        let forwarded = Forwarded::decode::<A>(&stored.record, self.lifetime_ms).map_err(invalid)?;
-        let malformed = |reason: String| Malformed {
-            reason,
-            key: forwarded.id.to_string(),
-            command_id: Some(forwarded.metadata.command_id.to_string()),
-            reply_to: forwarded.reply_to.clone(),
-        };
-        if let Some(reason) = self.misrouted(&forwarded.id) {
-            self.counters.misrouted.fetch_add(1, Ordering::Relaxed);
-            return Err(Box::new((malformed(reason.clone()), Outcome::Misrouted { reason })));
-        }
-        let (command, hash) = forwarded.command::<A>().map_err(|error| match error {
-            Unreadable::Invalid(reason) => invalid(malformed(reason)),
-            Unreadable::NotKnown(reason) => {
-                let outcome = Outcome::NotKnown { reason: reason.clone(), node: self.node.to_string() };
-                Box::new((malformed(reason), outcome))
+    /// A command that is not handed to the owner. That it is not valid is told once it is certain that nobody, of another
+    /// release perhaps, takes it from the topic again. That it is not known here is no final word, and told at once.
+    fn reject(&self, offset: u64, rejected: Rejected, lane: &Lane, progress: &mut Progress) -> Answering {
+        let Rejected { back, reason, outcome } = rejected;
+        let (topic, partition, key) = (&self.route.commands, self.partition, short(&back.aggregate));
+        if progress.rejected.is_none_or(|before| offset > before) {
+            progress.rejected = Some(offset); // it may be taken again
+            self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            if matches!(outcome, Outcome::Misrouted { .. }) {
+                self.counters.misrouted.fetch_add(1, Ordering::Relaxed);
             }
+            if let Some(left_out) = self.seldom.note() {
+                tracing::warn!(%topic, partition, offset, %key, reason, left_out, "a record that can't be taken for a command");
+            }
+        }
+        if let Ok(id) = AggregateKey::new(&back.aggregate) {
+            lane.pass(id, offset);
+        }
+        let replier = self.replier();
+        if matches!(outcome, Outcome::NotKnown { .. }) {
+            return Box::pin(async move {
+                replier.send(&back, outcome).await;
+                Answer::of(offset, true)
+            });
+        }
+        let untold: Telling = Box::pin(async move { replier.send(&back, outcome).await });
+        Box::pin(std::future::ready(Answer { offset, done: true, untold: Some(untold) }))
+    }
+
+    fn job(&self, stored: StoredRecord, lane: &Arc<Lane>, held: Held) -> Result<Taken<A>, Box<Rejected>> {
+        let forwarded = Forwarded::decode::<A>(&stored.record, self.lifetime_ms).map_err(|malformed| {
+            let Malformed { reason, key, command_id, reply_to } = malformed;
+            let back = Back { aggregate: key, command_id: command_id.unwrap_or_default(), reply_to };
+            Box::new(Rejected { back, outcome: Outcome::Invalid { reason: reason.clone() }, reason })
         })?;
-        let (reply, answer) = oneshot::channel();
-        let (id, metadata) = (forwarded.id.clone(), forwarded.metadata.clone());
-        let job = Job { id, command, hash, metadata, expires_at_ms: forwarded.expires_at_ms, reply };
-        Ok((job, answer, forwarded))
+        let (aggregate, command_id) = (forwarded.id.to_string(), forwarded.metadata.command_id.to_string());
+        let back = Back { aggregate, command_id, reply_to: forwarded.reply_to.clone() };
+        if let Some(reason) = self.misrouted(&forwarded.id) {
+            return Err(Box::new(Rejected { back, outcome: Outcome::Misrouted { reason: reason.clone() }, reason }));
+        }
+        let (command, hash) = match forwarded.command::<A>() {
+            Ok(command) => command,
+            Err(Unreadable::Invalid(reason)) => {
+                return Err(Box::new(Rejected { back, outcome: Outcome::Invalid { reason: reason.clone() }, reason }));
+            }
+            Err(Unreadable::NotKnown(reason)) => {
+                let reason = match &self.route.release {
+                    Some(release) => format!("this process is of release {release}; {reason}"),
+                    None => reason,
+                };
+                let outcome = Outcome::NotKnown { reason: reason.clone(), node: self.node.to_string() };
+                return Err(Box::new(Rejected { back, outcome, reason }));
+            }
+        };
+        let (caller, answer) = Caller::in_lane(lane.place(stored.offset), held);
+        let Forwarded { id, metadata, expires_at_ms: stated_ms, .. } = forwarded;
+        let expires_at_ms = self.window.expires_at_ms(stored.record.timestamp_ms, stated_ms, self.clock.now_ms());
+        Ok((Job { id, command, hash, metadata, expires_at_ms, caller }, answer, back))
     }
 
     fn misrouted(&self, id: &AggregateKey) -> Option<String> {
@@ -265,6 +381,23 @@ impl<A: Handle + Apply> Dispatcher<A> {
     }
 }
 
+/// A command as the owner takes it, its answer, and the way back.
+type Taken<A> = (Job<A>, oneshot::Receiver<Reply>, Back);
+
+/// What is needed of a command to answer it.
+struct Back {
+    aggregate: String,
+    command_id: String,
+    reply_to: Option<ReplyTo>,
+}
+
+/// A command that is not handed to the owner, and what it is answered.
+struct Rejected {
+    back: Back,
+    reason: String,
+    outcome: Outcome,
+}
+
 struct Replier {
     group: Arc<dyn Group>,
     clock: Arc<dyn Clock>,
@@ -273,37 +406,60 @@ struct Replier {
 }
 
 impl Replier {
-    async fn send(&self, to: Option<&ReplyTo>, aggregate: &str, command_id: &str, outcome: Outcome) {
-        let Some(to) = to.filter(|to| to.partition < self.partitions) else { return };
-        let record = Answered::new(aggregate, command_id, &to.request, outcome).encode(self.clock.now_ms());
-        if let Err(error) = self.group.send(&self.topic, to.partition, record).await {
-            let topic = &self.topic;
+    async fn send(&self, back: &Back, outcome: Outcome) {
+        let Some(to) = back.reply_to.as_ref().filter(|to| to.partition < self.partitions) else { return };
+        let answered = Answered::new(&back.aggregate, &back.command_id, &to.request, outcome);
+        if let Err(error) = self.group.send(&self.topic, to.partition, answered.encode(self.clock.now_ms())).await {
+            let (topic, command_id) = (&self.topic, &back.command_id);
             tracing::warn!(%topic, command_id, error = &error as &dyn std::error::Error, "an answer could not be sent");
         }
     }
 }
 
 /// Which commands are done with, in the order of their offsets.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Progress {
     under_way: VecDeque<(u64, bool)>,
     /// The offset after the last record read.
     next: Option<u64>,
     committed: Option<u64>,
+    /// Answers to commands that were passed over, in the order of their offsets.
+    untold: VecDeque<(u64, Telling)>,
+    /// Those that are being told.
+    telling: FuturesUnordered<Telling>,
+    /// The last record that was counted as no command.
+    rejected: Option<u64>,
+    /// Something was answered without being decided that is not behind what is committed.
+    passed_over: bool,
 }
 
 impl Progress {
     fn restart(&mut self, from: u64) {
         self.under_way.clear();
         self.next = Some(from);
+        self.untold.retain(|(offset, _)| *offset < from); // what is taken again is answered again
     }
 
     fn began(&mut self, offset: u64) {
         self.under_way.push_back((offset, false));
+        self.next = Some(offset + 1);
     }
 
     fn passed(&mut self, next: u64) {
         self.next = Some(next);
+    }
+
+    /// Tells whether the command is done with.
+    fn note(&mut self, answer: Answer) -> bool {
+        let Answer { offset, done, untold } = answer;
+        if let Some(untold) = untold {
+            let place = self.untold.partition_point(|(before, _)| *before < offset);
+            self.untold.insert(place, (offset, untold));
+        }
+        if done {
+            self.done(offset);
+        }
+        done
     }
 
     fn done(&mut self, offset: u64) {
@@ -313,6 +469,17 @@ impl Progress {
         while self.under_way.front().is_some_and(|(_, done)| *done) {
             self.under_way.pop_front();
         }
+    }
+
+    fn untold(&self) -> usize {
+        self.untold.len() + self.telling.len()
+    }
+
+    /// The group took this offset; these answers may be told now.
+    fn committed(&mut self, offset: u64) {
+        self.committed = Some(offset);
+        let told = self.untold.partition_point(|(place, _)| *place < offset);
+        self.telling.extend(self.untold.drain(..told).map(|(_, telling)| telling));
     }
 
     fn first_undone(&self) -> Option<u64> {

@@ -10,14 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::aggregate::Aggregate;
-use crate::codec::{self, Codec};
+use crate::codec::{self, Codec, Json};
 use crate::envelope::CommandHash;
-use crate::error::{DecodeError, NotDone};
+use crate::error::{DecodeError, InvalidCommand, NEWER_ANSWER, NotDone};
 use crate::ids::{Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Version};
+use crate::limits;
 use crate::log::Record;
-use crate::record::Answer;
+use crate::record::{Answer, HEADERS_MAX};
 use crate::round::{Metadata, Reply};
 use crate::state::Known;
+use crate::text::short;
 
 /// The format of a reply; a process that knows only an older one does not read it.
 const REPLY_FORMAT: u32 = 1;
@@ -38,6 +40,8 @@ mod header {
     pub(super) const EXPIRES_AT: &str = "ce_expirestime";
     pub(super) const REPLY_TO: &str = "ce_replypartition";
     pub(super) const REQUEST: &str = "ce_request";
+    pub(super) const RELEASE: &str = "ce_release";
+    pub(super) const SHAPE: &str = "ce_shape";
 }
 
 /// Where an answer goes.
@@ -60,6 +64,9 @@ pub(crate) struct Forwarded {
     /// Milliseconds since 1970, after which nobody decides it any more.
     pub(crate) expires_at_ms: i64,
     pub(crate) reply_to: Option<ReplyTo>,
+    /// The sender's release, for people; and what tells the shape that the command's type has there.
+    pub(crate) release: Option<Arc<str>>,
+    pub(crate) shape: Option<Arc<str>>,
 }
 
 impl Forwarded {
@@ -95,6 +102,12 @@ impl Forwarded {
             push(header::REPLY_TO, &reply_to.partition.to_string());
             push(header::REQUEST, &reply_to.request);
         }
+        if let Some(release) = &self.release {
+            push(header::RELEASE, release);
+        }
+        if let Some(shape) = &self.shape {
+            push(header::SHAPE, shape);
+        }
         Record {
             key: Bytes::copy_from_slice(self.id.as_str().as_bytes()),
             value: Some(self.payload.clone()),
@@ -106,14 +119,17 @@ impl Forwarded {
     /// Reads a record of anybody. Without a time to expire, it does so `lifetime_ms` after its timestamp.
     pub(crate) fn decode<A: Aggregate>(record: &Record, lifetime_ms: i64) -> Result<Self, Malformed> {
         Self::decode_parts::<A>(record, lifetime_ms).map_err(|reason| Malformed {
-            reason,
-            key: String::from_utf8_lossy(&record.key).into_owned(),
-            command_id: optional(record, header::ID).ok().flatten().map(str::to_owned),
+            reason: short(&reason).into_owned(),
+            key: short(&String::from_utf8_lossy(&record.key)).into_owned(),
+            command_id: optional(record, header::ID).ok().flatten().map(|id| short(id).into_owned()),
             reply_to: reply_to(record).ok().flatten(),
         })
     }
 
     fn decode_parts<A: Aggregate>(record: &Record, lifetime_ms: i64) -> Result<Self, String> {
+        if record.headers.len() > HEADERS_MAX {
+            return Err(format!("it has more than {HEADERS_MAX} headers"));
+        }
         let key = std::str::from_utf8(&record.key).map_err(|_| "its key, the aggregate id, is not UTF-8")?;
         let id = AggregateKey::new(key).map_err(text)?;
         if key.starts_with('!') {
@@ -135,7 +151,7 @@ impl Forwarded {
             Some(id) => CorrelationId::new(id).map_err(text)?,
             None => CorrelationId::new(command_id.as_str()).map_err(text)?,
         };
-        let metadata = Metadata {
+        let metadata = limits::metadata(Metadata {
             correlation_id,
             causation_id: optional(record, header::CAUSATION_ID)?.map(CausationId::new).transpose().map_err(text)?,
             actor: optional(record, header::ACTOR)?.map(Actor::new).transpose().map_err(text)?,
@@ -143,20 +159,57 @@ impl Forwarded {
             expected: optional(record, header::EXPECTED_VERSION)?.map_or(Ok(ExpectedVersion::Any), parse_expected)?,
             traceparent: optional(record, header::TRACEPARENT)?.map(Arc::from),
             command_id,
-        };
+        });
         let expires_at_ms = match optional(record, header::EXPIRES_AT)? {
             Some(value) => parse_time(header::EXPIRES_AT, value)?.timestamp_millis(),
             None => record.timestamp_ms.saturating_add(lifetime_ms),
         };
-        Ok(Self { id, name: name.into(), payload, metadata, expires_at_ms, reply_to: reply_to(record)? })
+        let (metadata, reply_to) = (metadata.map_err(text)?, reply_to(record)?);
+        let told = |name| -> Result<Option<Arc<str>>, String> {
+            let told = optional(record, name)?;
+            told.map_or(Ok(()), |told| limits::passed_on(name, told))?;
+            Ok(told.map(Arc::from))
+        };
+        let (release, shape) = (told(header::RELEASE)?, told(header::SHAPE)?);
+        Ok(Self { id, name: name.into(), payload, metadata, expires_at_ms, reply_to, release, shape })
     }
 
-    /// The command, and the hash by which a repeat is known: of the payload as this program would write it, so that
-    /// spaces and the order of fields make no other command.
+    /// The command, and the hash by which a repeat is known: of the command in canonical form, so that spaces and the
+    /// order of fields make no other command.
     pub(crate) fn command<A: Aggregate>(&self) -> Result<(A::Command, CommandHash), Unreadable> {
-        let command = codec::decode_command::<A::Codec, A::Command>(&self.name, &self.payload)?;
-        let (kind, payload) = codec::encode_command::<A::Codec, A::Command>(&command).map_err(Unreadable::Invalid)?;
-        Ok((command, CommandHash::of(kind.name, &payload)))
+        let command = codec::decode_command::<A::Codec, A::Command>(&self.name, &self.payload)
+            .map_err(|error| self.unreadable::<A>(&error))?;
+        let hash = codec::hash_command(&command).map_err(Unreadable::Invalid)?;
+        // A field within a tagged or flattened type is passed over by serde where it is not known. What a bus sends is
+        // canonical: where it is written in another way here, something of it got lost, or is another default.
+        let is_json = A::Codec::CONTENT_TYPE == Json::CONTENT_TYPE;
+        if is_json && self.is_of_another_shape::<A>() && CommandHash::of(&self.name, &self.payload) != hash {
+            let reason = format!("{}, and this one can't read all of it", self.another_shape());
+            return Err(Unreadable::NotKnown(reason));
+        }
+        Ok((command, hash))
+    }
+
+    fn is_of_another_shape<A: Aggregate>(&self) -> bool {
+        let here = codec::command_fingerprint::<A::Command>(&self.name);
+        self.shape.as_deref().is_some_and(|there| here.is_some_and(|here| here != there))
+    }
+
+    fn another_shape(&self) -> String {
+        let release = self.release.as_deref().map_or_else(String::new, |release| format!(", {release}"));
+        format!("the sender's release{release} has another shape of it")
+    }
+
+    /// Whether another release may read what this one can't: where the sender's says that the type has another shape
+    /// there, or where this one knows no such type or field. A command of another shape that can be read whole is read.
+    fn unreadable<A: Aggregate>(&self, error: &DecodeError) -> Unreadable {
+        let reason = error.to_string();
+        if self.is_of_another_shape::<A>() {
+            return Unreadable::NotKnown(format!("{}: {reason}", self.another_shape()));
+        }
+        // A sender that tells no shape may have been written for a later release.
+        let is_newer = self.shape.is_none() && matches!(error, DecodeError::UnknownField { .. });
+        if is_newer || error.is_unknown_type() { Unreadable::NotKnown(reason) } else { Unreadable::Invalid(reason) }
     }
 }
 
@@ -167,13 +220,6 @@ pub(crate) enum Unreadable {
     NotKnown(String),
     /// No release does.
     Invalid(String),
-}
-
-impl From<DecodeError> for Unreadable {
-    fn from(error: DecodeError) -> Self {
-        let reason = error.to_string();
-        if error.is_unknown_type() { Self::NotKnown(reason) } else { Self::Invalid(reason) }
-    }
 }
 
 /// A record on a commands topic that is no command of the aggregate type.
@@ -190,7 +236,9 @@ fn reply_to(record: &Record) -> Result<Option<ReplyTo>, String> {
     let partition = partition
         .parse()
         .map_err(|_| format!("its header {} is {partition:?}: write a partition's number", header::REPLY_TO))?;
-    Ok(Some(ReplyTo { partition, request: optional(record, header::REQUEST)?.unwrap_or_default().to_owned() }))
+    let request = optional(record, header::REQUEST)?.unwrap_or_default();
+    limits::passed_on(header::REQUEST, request)?;
+    Ok(Some(ReplyTo { partition, request: request.to_owned() }))
 }
 
 fn optional<'a>(record: &'a Record, name: &str) -> Result<Option<&'a str>, String> {
@@ -207,8 +255,10 @@ fn parse_time(name: &str, value: &str) -> Result<DateTime<Utc>, String> {
     Ok(time.map_err(|error| format!("its header {name} is {value:?}, not a time as in RFC 3339: {error}"))?.to_utc())
 }
 
+/// A time in milliseconds since 1970 as text; one that can't be written is the last that can.
 fn time_text_ms(ms: i64) -> String {
-    DateTime::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC).to_rfc3339_opts(SecondsFormat::Millis, true)
+    let time = DateTime::from_timestamp_millis(ms.clamp(0, limits::TIME_MAX_MS)).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn expected_text(expected: ExpectedVersion) -> Cow<'static, str> {
@@ -265,9 +315,9 @@ pub(crate) enum Outcome {
     Misrouted { reason: String },
     /// Deciding it panicked; nothing was done.
     Panicked { reason: String },
-    /// The aggregate's stored events can't be read; nothing was done.
+    /// The aggregate is parked: nothing was done so far. Send again, with the same id, once it is not.
     Parked { reason: String },
-    /// It was not decided in time; nothing was done.
+    /// This owner did not decide it in time. Another may have.
     Expired,
     /// Nothing was done, and trying again may help.
     NotDone { reason: String },
@@ -307,19 +357,19 @@ impl Answered {
 }
 
 impl Outcome {
-    pub(crate) fn of(reply: &Reply, partition: u32) -> Self {
+    /// What the owner of this partition, on this node, told.
+    pub(crate) fn of(reply: &Reply, partition: u32, node: &str) -> Self {
         match reply {
-            Reply::Answer { known, duplicate } => Self::of_known(known, partition, *duplicate),
+            Reply::Answer { known, duplicate } => Self::of_known(known, partition, *duplicate, node),
             Reply::NotDone(NotDone::Expired) => Self::Expired,
             Reply::NotDone(why) => Self::NotDone { reason: why.to_string() },
             Reply::CommandIdReused => Self::CommandIdReused,
-            Reply::Invalid(why) => Self::Invalid { reason: why.to_string() },
-            Reply::Panicked(reason) => Self::Panicked { reason: reason.clone() },
+            Reply::NotKnown(reason) => Self::NotKnown { reason: reason.clone(), node: node.into() },
             Reply::Parked(reason) => Self::Parked { reason: reason.clone() },
         }
     }
 
-    fn of_known(known: &Known, partition: u32, duplicate: bool) -> Self {
+    fn of_known(known: &Known, partition: u32, duplicate: bool, node: &str) -> Self {
         let recorded_at = DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default();
         let at = Place { partition, offset: known.offset, recorded_at, duplicate };
         let version = known.version();
@@ -331,6 +381,128 @@ impl Outcome {
                 Err(error) => Self::Invalid { reason: format!("its refusal is not JSON: {error}") },
             },
             Some(Answer::Conflict(expected)) => Self::Conflict { expected, version, at },
+            Some(Answer::Panicked(reason)) => Self::Panicked { reason },
+            Some(Answer::Invalid(unfit)) => Self::Invalid { reason: InvalidCommand::from(unfit).to_string() },
+            Some(Answer::Other(_)) => Self::NotKnown { reason: NEWER_ANSWER.into(), node: node.into() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doc::Account;
+
+    fn text(random: &mut fastrand::Rng) -> String {
+        let letters: Vec<char> = "aZ09-_./@!%\"\\ žß漢🏦".chars().collect();
+        let first = *random.choice(&['a', '0', 'ž']).unwrap();
+        let rest = (0..random.usize(..39)).map(|_| *random.choice(&letters).unwrap());
+        std::iter::once(first).chain(rest).collect()
+    }
+
+    fn random_expected(random: &mut fastrand::Rng) -> ExpectedVersion {
+        match random.u8(..4) {
+            0 => ExpectedVersion::Any,
+            1 => ExpectedVersion::NoStream,
+            2 => ExpectedVersion::StreamExists,
+            _ => ExpectedVersion::Exactly(Version::new(random.u64(..))),
+        }
+    }
+
+    fn random_command(random: &mut fastrand::Rng) -> Forwarded {
+        let time = |random: &mut fastrand::Rng| {
+            // From the year 0 to 9999.
+            let seconds = random.i64(-62_167_219_200..253_402_300_800);
+            DateTime::from_timestamp_nanos(0) + chrono::TimeDelta::new(seconds, random.u32(..1_000_000_000)).unwrap()
+        };
+        let metadata = limits::metadata(Metadata {
+            command_id: CommandId::new(text(random)).unwrap(),
+            correlation_id: CorrelationId::new(text(random)).unwrap(),
+            causation_id: random.bool().then(|| CausationId::new(text(random)).unwrap()),
+            actor: random.bool().then(|| Actor::new(text(random)).unwrap()),
+            occurred_at: random.bool().then(|| time(random)),
+            expected: random_expected(random),
+            traceparent: random.bool().then(|| text(random).into()),
+        });
+        Forwarded {
+            id: AggregateKey::new(text(random)).unwrap(),
+            name: "deposit".into(),
+            payload: (0..random.usize(..100)).map(|_| random.u8(..)).collect(),
+            metadata: metadata.unwrap(),
+            expires_at_ms: random.i64(0..=limits::TIME_MAX_MS),
+            reply_to: random.bool().then(|| ReplyTo { partition: random.u32(..), request: text(random) }),
+            release: random.bool().then(|| text(random).into()),
+            shape: random.bool().then(|| text(random).into()),
+        }
+    }
+
+    #[test]
+    fn a_command_is_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..5_000 {
+            let command = random_command(&mut random);
+            let record = command.encode::<Account>("here", random.i64(0..=limits::TIME_MAX_MS));
+            assert_eq!(Forwarded::decode::<Account>(&record, 1), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_time_to_expire_that_can_not_be_written_is_the_last_that_can() {
+        let mut random = fastrand::Rng::with_seed(8);
+        for (given, read) in [(i64::MAX, limits::TIME_MAX_MS), (limits::TIME_MAX_MS + 1, limits::TIME_MAX_MS), (-1, 0)]
+        {
+            let command = Forwarded { expires_at_ms: given, ..random_command(&mut random) };
+            let record = command.encode::<Account>("here", 0);
+            assert_eq!(Forwarded::decode::<Account>(&record, 1), Ok(Forwarded { expires_at_ms: read, ..command }));
+        }
+    }
+
+    #[test]
+    fn what_is_only_passed_on_has_a_length() {
+        let mut random = fastrand::Rng::with_seed(9);
+        let command = random_command(&mut random);
+        let reason = |name: &'static str, value: String| {
+            let mut record = command.encode::<Account>("here", 0);
+            record.headers.retain(|(known, _)| known != name && known != header::REPLY_TO);
+            record.headers.push((header::REPLY_TO.into(), "0".into()));
+            record.headers.push((name.into(), value.into()));
+            Forwarded::decode::<Account>(&record, 1).map_err(|malformed| malformed.reason)
+        };
+        for name in [header::REQUEST, header::TRACEPARENT, header::RELEASE, header::SHAPE] {
+            assert!(reason(name, "x".repeat(limits::TEXT_MAX_BYTES)).is_ok(), "{name}");
+            for wrong in ["x".repeat(limits::TEXT_MAX_BYTES + 1), "a\nb".into()] {
+                let reason = reason(name, wrong).unwrap_err();
+                assert!(reason.contains(name), "{name}: {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_is_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(10);
+        for _ in 0..2_000 {
+            let at = Place {
+                partition: random.u32(..),
+                offset: random.u64(..),
+                recorded_at: DateTime::from_timestamp_millis(random.i64(0..=limits::TIME_MAX_MS)).unwrap(),
+                duplicate: random.bool(),
+            };
+            let (version, reason) = (random.u64(..), text(&mut random));
+            let outcome = match random.u8(..10) {
+                0 => Outcome::Accepted { version, events: random.u32(..), at },
+                1 => Outcome::Refused { error: serde_json::value::to_raw_value(&reason).unwrap(), version, at },
+                2 => Outcome::Conflict { expected: random_expected(&mut random), version, at },
+                3 => Outcome::CommandIdReused,
+                4 => Outcome::Invalid { reason },
+                5 => Outcome::Misrouted { reason },
+                6 => Outcome::Panicked { reason },
+                7 => Outcome::Parked { reason },
+                8 => Outcome::Expired,
+                _ => Outcome::NotDone { reason },
+            };
+            let reply = Answered::new(&text(&mut random), &text(&mut random), &text(&mut random), outcome);
+            let read = Answered::decode(&reply.encode(0)).expect("a reply");
+            assert_eq!(format!("{read:?}"), format!("{reply:?}"));
         }
     }
 }

@@ -75,6 +75,18 @@ impl MemoryGroup {
         shares.balance();
     }
 
+    /// Forgets every committed offset, as a group does that nobody was in for long.
+    pub fn forget_offsets(&self, group: &str) {
+        if let Some(shares) = self.lock().groups.get_mut(group) {
+            shares.committed.clear();
+        }
+    }
+
+    /// The offset that was last committed for a partition.
+    pub fn offset(&self, group: &str, partition: u32) -> Option<u64> {
+        self.lock().groups.get(group)?.committed.get(&partition).copied()
+    }
+
     /// Lets whoever asks for a committed offset wait for as long as this is `true`.
     pub fn silence(&self, silent: bool) {
         self.silent.send_replace(silent);

@@ -108,6 +108,13 @@ impl MemoryLog {
         MemoryPartition { log: self.clone(), topic: topic.into(), partition }
     }
 
+    /// Deletes a topic and makes it anew, empty: as whoever takes it for damaged does.
+    pub fn make_anew(&self, topic: &str) {
+        self.lock().remove(topic);
+        self.make(topic);
+        self.changed.notify_waiters();
+    }
+
     fn make(&self, topic: &str) {
         let partitions = || (0..self.partitions).map(|_| Partition::default()).collect();
         self.lock().entry(topic.into()).or_insert_with(partitions);
@@ -254,6 +261,11 @@ impl MemoryPartition {
             });
             landed.sum()
         })
+    }
+
+    /// How many records [`Fault::Delayed`] and [`Fault::Hang`] hold back.
+    pub fn held(&self) -> usize {
+        self.change(|partition| partition.held.iter().map(|held| held.records.len()).sum())
     }
 
     /// Takes back every fault that has not happened yet, and lets land what is held back.

@@ -2,15 +2,23 @@
 
 mod answers;
 mod bad_data;
+mod commands;
+mod copies;
 mod damage;
 mod doubt;
 mod group;
 mod guards;
+mod lost_tail;
 mod releases;
 mod restart;
+mod retention;
+mod shapes;
 mod simulation;
 mod snapshots;
+mod tasks;
+mod time;
 mod two_owners;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +64,9 @@ pub(crate) enum Do {
     Long {
         bytes: usize,
     },
+    Say {
+        text: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -86,6 +97,7 @@ impl Handle for Counter {
             Do::Nothing => Ok(vec![]),
             Do::PanicInHandle => panic!("handle gave up"),
             Do::PanicInApply => Ok(vec![Done::Added { n: 1000 }, Done::Panicked]),
+            Do::Say { text } => Ok(vec![Done::Said { text }]),
             Do::Long { bytes } => Ok(vec![Done::Said { text: "x".repeat(bytes) }]),
         }
     }
@@ -237,4 +249,13 @@ fn add(n: u64) -> Do {
 
 fn is_not_in_log(answer: &Answer) -> bool {
     matches!(answer, Err(SendError::NotDone(NotDone::NotInLog)))
+}
+
+/// Waits for a condition, for half a minute at most.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

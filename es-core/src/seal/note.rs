@@ -122,6 +122,7 @@ mod tests {
 
     use super::*;
     use crate::ids::Epoch;
+    use crate::reader::LastRecord;
     use crate::seal::key::tests::{key, other_key};
     use crate::validity::Current;
 
@@ -138,8 +139,14 @@ mod tests {
                     epoch: Epoch { number: 7, writer: 0x0123_4567_89ab_cdef },
                     claim_offset: 1_000,
                     last_sequence: 99,
+                    ..Current::default()
                 },
-                last_event: Some((Uuid::from_bytes([0xe0; 16]).into(), 1_098)),
+                last: Some(LastRecord {
+                    offset: 1_098,
+                    epoch: Epoch { number: 7, writer: 0x0123_4567_89ab_cdef },
+                    sequence: 98,
+                    event_id: Some(Uuid::from_bytes([0xe0; 16]).into()),
+                }),
             },
         }
     }
@@ -152,11 +159,42 @@ mod tests {
         bank.account/3/10101010-1010-1010-1010-101010101010
         1042
         q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=
-        es/1 {"signed_at":"2023-11-14T22:13:20.123Z","reader":{"log_id":"10101010-1010-1010-1010-101010101010","next":1100,"current":{"epoch":{"number":7,"writer":81985529216486895},"claim_offset":1000,"last_sequence":99},"last_event":["e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0",1098]}}
+        es/1 {"signed_at":"2023-11-14T22:13:20.123Z","reader":{"log_id":"10101010-1010-1010-1010-101010101010","next":1100,"current":{"epoch":{"number":7,"writer":81985529216486895},"claim_offset":1000,"last_sequence":99},"last":{"offset":1098,"epoch":{"number":7,"writer":81985529216486895},"sequence":98,"event_id":"e0e0e0e0-e0e0-e0e0-e0e0-e0e0e0e0e0e0"}}}
 
-        — example.com/bank JySvXGCOrV4lqf27bq6Tln1H/XwBVHdO6kBV5NTRakLIT7OZjyNxGwarxk9k5uGyF4lQnhOqhTEBJvsKZe3ulI4EkQA=
+        — example.com/bank JySvXE/moDPcOtoEbKdOuVbOW9yY4vryA+EcNGDAtnPYGiXNdxUqQt6ZoitHHJQffzGK1LQhCNIcu21eR063a/FkbQg=
         "#);
         assert_eq!(Seal::verify(&note, &[key().public()]), Ok((seal(), "example.com/bank".into())));
+    }
+
+    #[test]
+    fn whatever_is_signed_is_read_back_equal() {
+        let mut random = fastrand::Rng::with_seed(12);
+        for _ in 0..200 {
+            let time = random.i64(0..=crate::limits::TIME_MAX_MS);
+            let current = Current {
+                epoch: Epoch { number: random.u64(..), writer: random.u64(..) },
+                claim_offset: random.u64(..),
+                last_sequence: random.u64(..),
+                copy: random.bool().then(|| Uuid::from_u128(random.u128(..))),
+                copied: random.bool(),
+            };
+            let last = random.bool().then(|| LastRecord {
+                offset: random.u64(..),
+                epoch: current.epoch,
+                sequence: random.u64(..),
+                event_id: random.bool().then(|| Uuid::from_u128(random.u128(..)).into()),
+            });
+            let log_id = Uuid::from_u128(random.u128(..));
+            let seal = Seal {
+                origin: format!("bank.account/{}/{log_id}", random.u32(..)),
+                size: random.u64(..),
+                root: std::array::from_fn(|_| random.u8(..)),
+                signed_at: DateTime::from_timestamp_millis(time).unwrap(),
+                reader: Checkpoint { log_id, next: random.u64(..), current, last },
+            };
+            let read = Seal::verify(&seal.sign(&key()), &[key().public()]);
+            assert_eq!(read, Ok((seal, "example.com/bank".into())));
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum NotProven {
     #[error("it is not a proof of format {FORMAT}: {0}")]
     Malformed(String),
     /// The note is not to be trusted.
-    #[error("its note")]
+    #[error("its note is not to be trusted")]
     Note(#[from] NotSealed),
     /// The event is not the one at this place of what was sealed.
     #[error("the event is not number {index} of those that were sealed: it, or the proof, was changed")]

@@ -2,11 +2,13 @@
 //! it, the owners go on; what it did not seal is sealed later, by itself or by whoever owns the partition then.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use futures::future::{join_all, select_all};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -18,10 +20,12 @@ use super::topic::{SealsPartition, Unsound, leaves_record, note_record};
 use super::tree::{Tree, TreeHash, leaf_hash};
 use super::{Sealing, origin, sealed_of};
 use crate::clock::Clock;
-use crate::log::{AppendError, Batch, Log, LogError, LogReader};
+use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader};
 use crate::owner::{Counters, OwnerState};
-use crate::reader::{Checkpoint, EventSource, PartitionReader, verify_checkpoint};
+use crate::random::Random;
+use crate::reader::{Checkpoint, EventSource, PartitionReader, copy_begun, verify_checkpoint};
 use crate::scan::Scan;
+use crate::supervise::Restarts;
 
 /// Leaves that are written at once; with more, a record of them comes before the next note.
 const LEAVES_MAX: usize = 8_192;
@@ -49,6 +53,7 @@ pub(crate) struct Sealer {
     pub(crate) sealing: Sealing,
     pub(crate) owned: Vec<Owned>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -79,6 +84,8 @@ struct Line {
     unwritten: Vec<TreeHash>,
     /// The size of the last note.
     sealed: u64,
+    /// What the tree must be when it has that size, where the log is read from its beginning.
+    expected: Option<TreeHash>,
     /// Makes keys unique.
     writer: u64,
 }
@@ -102,10 +109,23 @@ struct Known {
 impl Sealer {
     pub(crate) async fn run(self) {
         let mut known = Known::default();
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => {}
-            () = self.seal(&mut known) => {}
+        let counters = self.owned.iter().map(|owned| owned.counters.clone()).collect();
+        let mut restarts = Restarts::new("sealing", counters);
+        loop {
+            let sealing = async {
+                tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => {}
+                    () = self.seal(&mut known) => {}
+                }
+            };
+            let Err(panic) = AssertUnwindSafe(sealing).catch_unwind().await else { break };
+            known.lines.clear(); // what was signed stays: nothing is signed that contradicts it
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                () = restarts.after(panic) => {}
+            }
         }
         let _ = timeout(FINISH, self.finish(known.lines)).await; // what is not sealed now is sealed by the next owner
     }
@@ -221,14 +241,24 @@ impl Sealer {
                 (seal.reader, tree)
             }
         };
-        verify_checkpoint(self.log.as_ref(), &self.source, partition, &checkpoint).await?;
+        let copy = copy_begun(self.log.as_ref(), &self.source.topic, partition).await?.map(|copied| copied.copy);
+        // A note that was copied with the events tells where they are in the source. The leaves are the same.
+        let elsewhere = copy.is_some() && checkpoint.current.copy != copy;
+        if !elsewhere {
+            verify_checkpoint(self.log.as_ref(), &self.source, partition, &checkpoint).await?;
+        }
         if let Some((size, root)) = signed
             && (tree.size() < size || tree.size() == size && tree.root() != root)
         {
             return Err(Failed::Shortened { signed: size, found: tree.size() });
         }
+        let (sealed, writer) = (tree.size(), self.random.u64());
+        let (checkpoint, tree, expected) = match elsewhere {
+            true => (Checkpoint::default(), Tree::default(), (sealed > 0).then(|| tree.root())),
+            false => (checkpoint, tree, None),
+        };
         let reader = PartitionReader::resume(self.source.clone(), partition, &checkpoint);
-        Ok(Line { reader, sealed: tree.size(), tree, unwritten: Vec::new(), writer: fastrand::u64(..) })
+        Ok(Line { reader, sealed, expected, tree, unwritten: Vec::new(), writer })
     }
 
     fn seals(&self, partition: u32) -> SealsPartition {
@@ -326,7 +356,7 @@ impl Sealer {
     async fn finish_one(&self, partition: u32, mut line: Line) -> Result<(), Failed> {
         let mut status = self.owned[partition as usize].status.clone();
         let _ = status.wait_for(|status| *status != OwnerState::Serving).await;
-        line.writer = fastrand::u64(..); // an append may have been given up half way
+        line.writer = self.random.u64(); // an append may have been given up half way
         let (log, topic) = (self.log.as_ref(), &self.source.topic);
         let end = log.bounds(topic, partition).await?.end;
         let mut rest = Scan::open(log, topic, partition, line.reader.next()..end).await?;
@@ -361,7 +391,7 @@ impl Sealer {
     fn show(&self, partition: u32, line: &Line) {
         let counters = &self.owned[partition as usize].counters;
         counters.sealed.store(line.sealed, Ordering::Relaxed);
-        counters.unsealed.store(line.tree.size() - line.sealed, Ordering::Relaxed);
+        counters.unsealed.store(line.tree.size().saturating_sub(line.sealed), Ordering::Relaxed);
     }
 }
 
@@ -375,11 +405,30 @@ impl Line {
                     tracing::error!(stream = %envelope.stream, version = %envelope.version, offset = event.offset, "an event is not what its hash says: the log was damaged or changed");
                 }
                 let leaf = leaf_hash(&envelope.hash);
-                self.tree.push(leaf);
-                self.unwritten.push(leaf);
+                self.push(leaf)?;
             }
         }
         self.reader.skip_to(batch.next);
+        Ok(())
+    }
+
+    fn push(&mut self, leaf: TreeHash) -> Result<(), LogError> {
+        self.tree.push(leaf);
+        match self.expected {
+            None => self.unwritten.push(leaf),
+            Some(root) if self.tree.size() == self.sealed => {
+                if self.tree.root() != root {
+                    let (partition, sealed) = (self.reader.partition(), self.sealed);
+                    let message = format!(
+                        "the first {sealed} events of partition {partition} of a copied log are not those that were \
+                         sealed: copy it anew, or verify it"
+                    );
+                    return Err(LogError::new(LogErrorKind::Lost, message));
+                }
+                self.expected = None;
+            }
+            Some(_) => {}
+        }
         Ok(())
     }
 }

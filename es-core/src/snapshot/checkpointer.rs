@@ -3,11 +3,13 @@
 //! from the store.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +24,7 @@ use crate::ids::{AggregateKey, CommandId, Epoch};
 use crate::log::{AppendError, LogError, LogWriter, Record, StoredRecord};
 use crate::state::Known;
 use crate::store::{Store, StoreError, Table, key};
+use crate::supervise::Restarts;
 
 /// Flushes that wait to be taken. One more, and the next checkpoint is made from the store.
 const FLUSHES_MAX: usize = 4;
@@ -186,6 +189,15 @@ struct Task {
 
 impl Task {
     async fn run(mut self) {
+        let mut restarts = Restarts::new("writing snapshots", vec![self.topic.counters.clone()]);
+        while let Err(panic) = AssertUnwindSafe(self.work()).catch_unwind().await {
+            // What it may have on the wire must not replace what is written from now on; what it collected is in the store.
+            (self.epoch.writer, self.since, self.covered, self.collected) = (fastrand::u64(..), None, None, None);
+            restarts.after(panic).await;
+        }
+    }
+
+    async fn work(&mut self) {
         while let Some((claim, flushed)) = self.flushed.recv().await {
             if claim != self.claim {
                 (self.claim, self.epoch, self.since) = (claim, claim, None);
@@ -246,7 +258,7 @@ impl Task {
                 let pause = Duration::from_millis(100 << self.failures.min(16)).min(PAUSE_MAX);
                 self.not_before = Instant::now() + pause;
                 if matches!(error, Failed::Append(_) | Failed::Deadline(_) | Failed::Shortened) {
-                    (self.epoch.writer, self.since) = (fastrand::u64(..), None);
+                    (self.epoch.writer, self.since) = (self.topic.random.u64(), None);
                 }
                 if matches!(error, Failed::Shortened) {
                     (self.covered, self.end, self.extent) =
@@ -267,7 +279,7 @@ impl Task {
         let covered = match self.covered {
             Some(covered) => covered,
             None => {
-                let last = self.topic.last_checkpoint(checkpoint.log_id).await?;
+                let last = self.topic.last_checkpoint(checkpoint.into()).await?;
                 self.extent = last.as_ref().map_or(self.extent, |last| last.extent);
                 last.map_or(Covered { next: 0, last_recorded_ms: 0 }, |last| Covered {
                     next: last.reached.checkpoint.next,
@@ -280,7 +292,7 @@ impl Task {
             return Ok(()); // another process is ahead
         }
         let since = *self.since.get_or_insert(covered.next);
-        let lineage = Lineage::of(&self.topic.schema, checkpoint.log_id);
+        let lineage = Lineage::of(&self.topic.schema, checkpoint);
         let mut writing =
             Writing::open(&self.topic, self.epoch, lineage, collected.to, self.end.max(bounds.end)).await?;
         if collected.from <= covered.next {
@@ -298,7 +310,9 @@ impl Task {
         // Sweeping reads the whole topic: nobody waits for that at an end.
         if !self.ending && self.extent.written >= self.extent.swept.max(SWEEP_MIN) {
             let acknowledged = since..collected.to;
-            let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged).await?;
+            // As the store forgets: neither a clock nor a log that is ahead clears anything.
+            let now_ms = self.topic.clock.now_ms().min(*last_recorded_ms);
+            let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged, now_ms).await?;
             self.extent = Extent { swept, written: 0 };
         }
         self.end = writing.end;
@@ -380,8 +394,7 @@ impl<'a> Writing<'a> {
             }
             tokio::task::yield_now().await;
         }
-        let oldest = self.topic.limits.spans.of(covered.last_recorded_ms);
-        for span in store.id_tables().into_iter().filter(|span| *span >= oldest) {
+        for span in store.id_tables().into_iter().filter(|span| span.end_ms() > covered.last_recorded_ms) {
             let mut after = prefix.to_vec();
             loop {
                 let page = store.page(Table::Ids(span), &prefix, &after, PAGE)?;
@@ -471,6 +484,7 @@ impl Sweeping {
         writing: &mut Writing<'_>,
         store: &dyn Store,
         acknowledged: std::ops::Range<u64>,
+        now_ms: i64,
     ) -> Result<u64, Failed> {
         let topic = writing.topic;
         let bounds = topic.log.bounds(&topic.topic, topic.partition).await?;
@@ -486,7 +500,7 @@ impl Sweeping {
                     checkpoints.remove(key);
                     checkpoints.extend(record.map(|record| (key.clone(), record.lineage)));
                 }
-                if self.is_over(&stored, writing, store, &acknowledged)? && !swept.contains(key) {
+                if self.is_over(&stored, writing, store, &acknowledged, now_ms)? && !swept.contains(key) {
                     if swept.len() < SWEPT_MAX {
                         swept.insert(key.clone());
                     }
@@ -506,10 +520,11 @@ impl Sweeping {
         writing: &Writing<'_>,
         store: &dyn Store,
         acknowledged: &std::ops::Range<u64>,
+        now_ms: i64,
     ) -> Result<bool, Failed> {
         let record = &stored.record;
         let (Some((subject, epoch)), Some(value)) = (parse_key(&record.key), &record.value) else { return Ok(false) };
-        let (spans, now_ms) = (writing.topic.limits.spans, writing.topic.clock.now_ms());
+        let spans = writing.topic.limits.spans;
         let earlier = epoch != writing.epoch && epoch.number <= writing.epoch.number;
         let ours = |lineage: &Bytes| *lineage == writing.lineage.0[..];
         Ok(match subject {

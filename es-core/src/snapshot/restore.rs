@@ -11,12 +11,11 @@ use std::time::Duration;
 use prost::Message;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::SemaphorePermit;
-use uuid::Uuid;
 
 use self::filling::{Filling, Refused};
-use super::{CheckpointRecord, Extent, Lineage, Reached, SnapshotTopic, Subject, Unreadable, parse_key};
+use super::{CheckpointRecord, Extent, Lineage, Origin, Reached, SnapshotTopic, Subject, Unreadable, parse_key};
 use crate::log::{LogError, StoredRecord};
-use crate::reader::first_claim;
+use crate::reader::{copy_begun, first_claim, verify_checkpoint};
 use crate::scan::Scan;
 use crate::state::StoredCheckpoint;
 use crate::store::{Store, StoreError, key};
@@ -54,29 +53,31 @@ impl SnapshotTopic {
 
     async fn try_restore(&self, store: &dyn Store) -> Result<(), Useless> {
         let local = StoredCheckpoint::read(store, self.partition, &self.schema, self.limits.spans)?;
-        let log_id = match local {
+        let origin = match local {
             Some(local) => {
-                let Some(last) = self.last_checkpoint(local.log_id()).await? else { return Ok(()) };
+                let Some(last) = self.last_checkpoint(local.checkpoint().into()).await? else { return Ok(()) };
                 // A record of the log takes no less time to fold than one of the topic to store.
                 let behind = last.reached.checkpoint.next.saturating_sub(local.next());
                 if behind <= last.extent.swept + last.extent.written {
                     return Ok(());
                 }
-                local.log_id()
+                // It knows what the log had, and nobody else may. Where that is gone the log is not to be served.
+                verify_checkpoint(self.log.as_ref(), &self.source, self.partition, local.checkpoint()).await?;
+                local.checkpoint().into()
             }
             None if self.restored.load(Ordering::Relaxed) => {
                 tracing::warn!(topic = %self.topic, partition = self.partition, "what was restored from snapshots was of no use: reading the log instead");
                 return Ok(());
             }
-            None => match self.log_id().await? {
-                Some(log_id) => log_id,
+            None => match self.origin().await? {
+                Some(origin) => origin,
                 None => return Ok(()), // nothing was ever written
             },
         };
         let mut permit = Some(self.permit().await);
         let all = self.scan(self.log.bounds(&self.topic, self.partition).await?).await?;
         store.clear(&key::prefix(self.partition))?;
-        let restored = self.restore(store, log_id, all, &mut permit).await;
+        let restored = self.restore(store, origin, all, &mut permit).await;
         if !matches!(restored, Ok(true)) {
             store.clear(&key::prefix(self.partition))?;
         }
@@ -84,17 +85,20 @@ impl SnapshotTopic {
         Ok(())
     }
 
-    /// The id of the log that has the events, from its first claim.
-    async fn log_id(&self) -> Result<Option<Uuid>, LogError> {
-        let first = first_claim(self.log.as_ref(), &self.source.topic, self.partition).await?;
-        Ok(first.map(|claim| claim.log_id))
+    /// The log that has the events, by its first claim and, where it is a copy, its first record.
+    async fn origin(&self) -> Result<Option<Origin>, LogError> {
+        let (log, topic) = (self.log.as_ref(), &self.source.topic);
+        let Some(first) = first_claim(log, topic, self.partition).await? else { return Ok(None) };
+        let copy = copy_begun(log, topic, self.partition).await?.map(|copied| copied.copy);
+        Ok(Some(Origin { log_id: first.log_id, copy }))
     }
 
     /// The highest checkpoint of our lineage near the end of the topic. Any one of it would do to go on from: all
     /// that changed before it is in the topic, whoever wrote what came later.
-    pub(super) async fn last_checkpoint(&self, log_id: Uuid) -> Result<Option<Last>, Useless> {
-        let found = self.look(log_id, |found| found.best.is_some()).await?;
+    pub(super) async fn last_checkpoint(&self, origin: Origin) -> Result<Option<Last>, Useless> {
+        let found = self.look(origin, |found| found.best.is_some()).await?;
         if found.best.is_none() && found.of_another_log {
+            let log_id = origin.log_id;
             tracing::warn!(topic = %self.topic, partition = self.partition, %log_id, "ignoring snapshots of another log: the events topic was made anew");
         }
         Ok(found.best)
@@ -114,18 +118,18 @@ impl SnapshotTopic {
         if StoredCheckpoint::read(store, self.partition, &self.schema, self.limits.spans)?.is_some() {
             return Ok(false);
         }
-        let Some(log_id) = self.log_id().await? else { return Ok(false) };
-        let found = self.look(log_id, |found| found.best.is_some() || found.of_another_shape).await?;
+        let Some(origin) = self.origin().await? else { return Ok(false) };
+        let found = self.look(origin, |found| found.best.is_some() || found.of_another_shape).await?;
         Ok(found.best.is_none() && found.of_another_shape)
     }
 
     /// Looks for checkpoints from the end of the topic back, until enough is found.
-    async fn look(&self, log_id: Uuid, enough: impl Fn(&Found) -> bool) -> Result<Found, Useless> {
+    async fn look(&self, origin: Origin, enough: impl Fn(&Found) -> bool) -> Result<Found, Useless> {
         let bounds = self.log.bounds(&self.topic, self.partition).await?;
         let mut look = FIRST_LOOK;
         loop {
             let from = bounds.end.saturating_sub(look).max(bounds.start);
-            let mut found = Found::of(Lineage::of(&self.schema, log_id), log_id);
+            let mut found = Found::of(Lineage::of(&self.schema, origin), origin);
             let mut scan = self.scan(from..bounds.end).await?;
             while let Some(records) = scan.next().await? {
                 for stored in records {
@@ -146,11 +150,11 @@ impl SnapshotTopic {
     async fn restore<'a>(
         &'a self,
         store: &dyn Store,
-        log_id: Uuid,
+        origin: Origin,
         mut scan: Scan,
         permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<bool, Useless> {
-        let mut found = Found::of(Lineage::of(&self.schema, log_id), log_id);
+        let mut found = Found::of(Lineage::of(&self.schema, origin), origin);
         let mut filling = Filling::new(self, store, scan.offsets_left());
         loop {
             while let Some(records) = self.next(&mut scan, permit).await? {
@@ -213,7 +217,7 @@ pub(super) struct Last {
 /// Looks for the checkpoint with the highest offset.
 struct Found {
     lineage: Lineage,
-    log_id: Uuid,
+    origin: Origin,
     best: Option<Last>,
     of_another_log: bool,
     /// Of the same log, with states of another shape.
@@ -221,8 +225,8 @@ struct Found {
 }
 
 impl Found {
-    fn of(lineage: Lineage, log_id: Uuid) -> Self {
-        Self { lineage, log_id, best: None, of_another_log: false, of_another_shape: false }
+    fn of(lineage: Lineage, origin: Origin) -> Self {
+        Self { lineage, origin, best: None, of_another_log: false, of_another_shape: false }
     }
 
     fn note(&mut self, stored: &StoredRecord) -> Result<(), Unreadable> {
@@ -234,7 +238,9 @@ impl Found {
             return Ok(());
         };
         let record = CheckpointRecord::decode(value.clone()).map_err(|_| Unreadable("checkpoint"))?;
-        let same_log = record.log_id == self.log_id.as_bytes()[..];
+        let Origin { log_id, copy } = self.origin;
+        let copy = copy.as_ref().map_or(&[][..], |copy| copy.as_bytes());
+        let same_log = record.log_id == log_id.as_bytes()[..] && record.copy == copy;
         self.of_another_log |= !same_log;
         if record.lineage != self.lineage.0[..] {
             self.of_another_shape |= same_log;

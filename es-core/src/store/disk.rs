@@ -5,12 +5,12 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use super::{Store, StoreError, Table, Write};
+use super::{Span, Store, StoreError, Table, Write};
 use crate::error::Cause;
 use crate::guard::panic_text;
 
@@ -23,6 +23,8 @@ const CACHE_BYTES: u64 = if cfg!(test) { 0 } else { 16 << 20 }; // tests damage 
 pub(crate) struct DiskStore {
     db: Database,
     tables: Mutex<BTreeMap<Table, Keyspace>>,
+    /// Written to by whoever removes tables, read by whoever writes to them.
+    removing: RwLock<()>,
     condemned: AtomicBool,
 }
 
@@ -39,7 +41,8 @@ impl DiskStore {
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Self, Cause> {
             let db = options().worker_threads(1).open()?;
             let names = db.list_keyspace_names();
-            let store = Self { db, tables: Mutex::default(), condemned: AtomicBool::new(false) };
+            let store =
+                Self { db, tables: Mutex::default(), removing: RwLock::default(), condemned: AtomicBool::new(false) };
             for table in names.iter().filter_map(|name| parse(name)) {
                 store.keyspace(table)?;
             }
@@ -87,7 +90,7 @@ fn name(table: Table) -> String {
     match table {
         Table::States => "states".into(),
         Table::Checkpoints => "checkpoints".into(),
-        Table::Ids(span) => format!("ids-{span}"),
+        Table::Ids(Span { width_ms, number }) => format!("ids-{width_ms}-{number}"),
     }
 }
 
@@ -95,7 +98,10 @@ fn parse(name: &str) -> Option<Table> {
     match name {
         "states" => Some(Table::States),
         "checkpoints" => Some(Table::Checkpoints),
-        name => Some(Table::Ids(name.strip_prefix("ids-")?.parse().ok()?)),
+        name => {
+            let (width_ms, number) = name.strip_prefix("ids-")?.split_once('-')?;
+            Some(Table::Ids(Span { width_ms: width_ms.parse().ok()?, number: number.parse().ok()? }))
+        }
     }
 }
 
@@ -121,11 +127,12 @@ impl Store for DiskStore {
         })
     }
 
-    fn id_tables(&self) -> Vec<u64> {
+    fn id_tables(&self) -> Vec<Span> {
         self.lock().keys().filter_map(|table| table.span()).collect()
     }
 
     fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let _writing = self.removing.read().unwrap_or_else(PoisonError::into_inner);
         self.trying("writing", || {
             let mut batch = self.db.batch();
             for Write { table, key, value } in writes {
@@ -136,6 +143,7 @@ impl Store for DiskStore {
     }
 
     fn load(&self, table: Table, sorted: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<(), StoreError> {
+        let _writing = self.removing.read().unwrap_or_else(PoisonError::into_inner);
         self.trying("writing", || {
             let keyspace = self.keyspace(table)?;
             let mut ingestion = keyspace.start_ingestion()?; // past journal and memtable
@@ -158,12 +166,11 @@ impl Store for DiskStore {
         })
     }
 
-    fn forget_ids_before(&self, oldest: u64) -> Result<(), StoreError> {
-        let mut tables = self.lock();
-        let old: Vec<Table> =
-            tables.keys().copied().filter(|table| table.span().is_some_and(|span| span < oldest)).collect();
-        for table in old {
-            if let Some(keyspace) = tables.remove(&table) {
+    fn forget_ids(&self, which: &dyn Fn() -> Result<Vec<Span>, StoreError>) -> Result<(), StoreError> {
+        let _removing = self.removing.write().unwrap_or_else(PoisonError::into_inner);
+        for span in which()? {
+            let keyspace = self.lock().remove(&Table::Ids(span));
+            if let Some(keyspace) = keyspace {
                 self.trying("clearing", || Ok(self.db.delete_keyspace(keyspace)?))?;
             }
         }

@@ -9,7 +9,7 @@ use super::disk::DiskStore;
 use super::{MemoryStore, Store, StoreError};
 
 /// The version of what the folder holds; another one is deleted and built anew.
-const FORMAT: &str = "es state store 2\n";
+const FORMAT: &str = "es state store 3\n";
 
 /// The state store of one aggregate type, shared by its partitions' owners.
 pub(crate) struct StateFolder {
@@ -108,7 +108,7 @@ impl Place {
     fn delete_before(&self, number: u64) -> Result<(), StoreError> {
         for (_, path) in self.stores()?.into_iter().filter(|(other, _)| *other < number) {
             if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::debug!(folder = %path.display(), %error, "an old state store stays for now");
+                tracing::debug!(folder = %path.display(), error = &error as &dyn std::error::Error, "an old state store stays for now");
             }
         }
         Ok(())

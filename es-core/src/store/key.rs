@@ -1,5 +1,7 @@
 //! The keys of the local state store.
 
+use serde::{Deserialize, Serialize};
+
 use super::Table;
 
 /// Keys of everything of a partition begin so.
@@ -27,29 +29,45 @@ pub(crate) fn parse_id(key: &[u8]) -> Option<(&str, &str)> {
     std::str::from_utf8(key.get(4..)?).ok()?.split_once('\0')
 }
 
-/// Where a table of a partition says which write to it was the last. No text has this byte.
+/// Where a table of a partition says which write to it was the last; among the checkpoints, the tables that are being
+/// filled. No text has this byte.
 pub(crate) fn mark(partition: u32) -> Vec<u8> {
     [&prefix(partition)[..], &[0xff]].concat()
 }
 
-/// Command ids are kept in tables by time, each half the retention long, so that at most three are looked at.
+/// A stretch of time. Its width is part of it: it is a setting of the process that began the table, and another process
+/// may have another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) width_ms: u64,
+    /// Counted from 1970.
+    pub(crate) number: u64,
+}
+
+impl Span {
+    /// The first millisecond after it.
+    pub(crate) fn end_ms(self) -> i64 {
+        i64::try_from(u128::from(self.width_ms) * (u128::from(self.number) + 1)).unwrap_or(i64::MAX)
+    }
+}
+
+/// How long command ids are remembered. They are kept in tables by time, each half the retention long, so that about
+/// three are looked at, and a few more after the setting was changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spans {
     pub(crate) retention_ms: i64,
 }
 
 impl Spans {
-    pub(crate) fn of(self, time_ms: i64) -> u64 {
-        (time_ms / (self.retention_ms / 2).max(1)).max(0) as u64
-    }
-
-    /// The first whose ids are not all past the retention.
-    pub(crate) fn oldest(self, now_ms: i64) -> u64 {
-        self.of(now_ms.saturating_sub(self.retention_ms))
-    }
-
+    /// The table to which what was recorded then is written.
     pub(crate) fn table(self, time_ms: i64) -> Table {
-        Table::Ids(self.of(time_ms))
+        let width_ms = (self.retention_ms / 2).max(1).cast_unsigned();
+        Table::Ids(Span { width_ms, number: time_ms.max(0).cast_unsigned() / width_ms })
+    }
+
+    /// Whether all that was recorded in this stretch, by whatever setting, is past the retention now.
+    pub(crate) fn is_over(self, span: Span, now_ms: i64) -> bool {
+        !self.holds(span.end_ms() - 1, now_ms)
     }
 
     /// Whether what was recorded then is still remembered.

@@ -471,7 +471,7 @@ async fn dropping_a_writer_does_not_wait(contract: Contract) {
     let begin = Instant::now();
     drop(under_way);
     drop(writer);
-    assert!(begin.elapsed() < Duration::from_secs(1), "dropping the writer took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "dropping the writer took {:?}", begin.elapsed());
 
     let mut fresh = contract.writer(0).await;
     append(&mut *fresh, &["c"]).await;

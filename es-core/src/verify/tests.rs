@@ -1,6 +1,7 @@
 //! Verification on the reference log: what was done to a log, and where that is found.
 
 mod changes;
+mod copies;
 mod erased;
 mod seals;
 

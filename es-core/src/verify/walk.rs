@@ -6,6 +6,7 @@ use super::Verifier;
 use super::chain::{Chain, Part};
 use super::report::{Erased, Finding, Progress, Sealed, Verified, Wrong};
 use super::survey::{Survey, is_about};
+use crate::causes::with_causes;
 use crate::envelope::Envelope;
 use crate::ids::{StreamId, Version};
 use crate::log::{LogError, LogErrorKind, StoredRecord};
@@ -176,7 +177,7 @@ impl<'a> Walk<'a> {
             progress.done += records.len() as u64;
             for stored in records {
                 // Whatever a record is refused for, its bytes say it.
-                match reader.feed(stored).map_err(|error| error.to_string()) {
+                match reader.feed(stored).map_err(|error| with_causes(&error)) {
                     Ok(Fed::Events(events)) => {
                         for event in events {
                             self.event(&event).await?;
@@ -185,7 +186,7 @@ impl<'a> Walk<'a> {
                     Ok(Fed::Erased(erased)) => self.erased(&erased).await?,
                     Ok(Fed::Void(_)) => self.verified.void += 1,
                     Ok(Fed::Foreign(_)) => self.verified.foreign += 1,
-                    Ok(Fed::Nothing | Fed::Answers(_) | Fed::Claim(_)) => {}
+                    Ok(Fed::Nothing | Fed::Answers(_) | Fed::Claim(_) | Fed::Copied(_)) => {}
                     Err(why) => return Ok(Err(why)),
                 }
             }
@@ -512,7 +513,7 @@ impl<'a> Walk<'a> {
 fn readable<T>(read: Result<T, LogError>) -> Result<Result<T, String>, LogError> {
     match read {
         Ok(read) => Ok(Ok(read)),
-        Err(error) if error.kind() == LogErrorKind::Lost => Ok(Err(error.to_string())),
+        Err(error) if error.kind() == LogErrorKind::Lost => Ok(Err(with_causes(&error))),
         Err(error) => Err(error),
     }
 }

@@ -114,7 +114,7 @@ impl Committer {
     /// that fails once may well succeed the next time without having written anything, so there is no next time.
     fn fail(&mut self, appends: Vec<Append>, error: fjall::Error) {
         let dir = self.store.dir().display();
-        tracing::error!(folder = %dir, %error, "writing the log failed, it takes no more records");
+        tracing::error!(folder = %dir, error = &error as &dyn std::error::Error, "writing the log failed, it takes no more records");
         let error = Arc::new(error);
         let outcome = match *error {
             fjall::Error::Poisoned => AppendError::Refused, // found out before anything was written

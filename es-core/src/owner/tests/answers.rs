@@ -3,7 +3,7 @@
 use super::*;
 use crate::{ExpectedVersion, InvalidCommand, Version};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_same_command_gets_the_same_answer_and_has_no_second_effect() {
     let world = World::new();
     let process = world.process().await;
@@ -14,7 +14,7 @@ async fn the_same_command_gets_the_same_answer_and_has_no_second_effect() {
     assert_eq!(world.sum("a").await, 6);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_remembered_though_it_would_be_accepted_now() {
     let world = World::new();
     let process = world.process().await;
@@ -25,7 +25,7 @@ async fn a_refusal_is_remembered_though_it_would_be_accepted_now() {
     assert_eq!(world.sum("a").await, 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_no_op_and_a_conflict_are_remembered_too() {
     let world = World::new();
     let process = world.process().await;
@@ -43,7 +43,78 @@ async fn a_no_op_and_a_conflict_are_remembered_too() {
     assert_eq!(world.sum("a").await, 1);
 }
 
-#[tokio::test]
+/// Shows: what a command is expected to find is no part of what its id stands for. After a conflict it is decided anew with another
+/// expectation, takes effect once, and a copy of what conflicted never does, through a restart too.
+#[tokio::test(start_paused = true)]
+async fn after_a_conflict_a_command_may_expect_another_version() {
+    let world = World::new();
+    let mut process = world.process().await;
+    let id = "a".to_owned();
+    let exactly = |version| ExpectedVersion::Exactly(Version::new(version));
+    process.send("a", "add", add(1)).await.unwrap(); // version 1
+    for restart in [true, true, false] {
+        let sent = |expected| process.bus.send(&id, add(10)).command_id("c").expect(expected);
+        let conflict = |answer: Answer, at: u64, wanted: ExpectedVersion| match answer {
+            Err(SendError::Conflict { actual, expected }) => {
+                assert_eq!((actual.get() >= at, expected), (true, wanted));
+            }
+            other => panic!("{other:?}"),
+        };
+        conflict(sent(ExpectedVersion::NoStream).await, 1, ExpectedVersion::NoStream);
+        conflict(sent(exactly(0)).await, 1, exactly(0));
+        conflict(sent(exactly(3)).await, 1, exactly(3));
+        conflict(sent(exactly(2)).await, 1, exactly(2));
+        if restart {
+            process = world.process().await;
+        }
+    }
+    process.send("a", "more", add(1)).await.unwrap(); // version 2
+    let sent = |expected| process.bus.send(&id, add(10)).command_id("c").expect(expected);
+    // Both were told to conflict, and copies of them may come now.
+    for expected in [exactly(2), exactly(3)] {
+        assert!(matches!(sent(expected).await, Err(SendError::Conflict { .. })), "{expected:?}");
+    }
+    let done = sent(ExpectedVersion::StreamExists).await.unwrap();
+    assert_eq!((done.version.get(), done.duplicate), (3, false));
+    for expected in [exactly(2), exactly(3), ExpectedVersion::NoStream, ExpectedVersion::Any] {
+        let again = sent(expected).await.unwrap();
+        assert_eq!(
+            (again.version.get(), again.duplicate),
+            (3, true),
+            "what took effect is answered whatever is expected"
+        );
+    }
+    let other = process.bus.send(&id, add(11)).command_id("c").expect(exactly(3)).await;
+    assert!(matches!(other, Err(SendError::CommandIdReused)));
+    assert_eq!(world.sum("a").await, 12);
+}
+
+/// Shows: of one command sent several times in one round with other expectations, each is told what is true of it.
+#[tokio::test(start_paused = true)]
+async fn conflicts_within_a_round_are_each_their_own() {
+    let world = World::new();
+    let process = world.process().await;
+    process.send("a", "add", add(1)).await.unwrap();
+    let id = "a".to_owned();
+    let send = |expected| process.bus.send(&id, add(10)).command_id("c").expect(expected).into_future();
+    // All are queued before the owner looks.
+    let (none, one, late) = tokio::join!(
+        send(ExpectedVersion::NoStream),
+        send(ExpectedVersion::Exactly(Version::new(1))),
+        send(ExpectedVersion::Exactly(Version::new(7))),
+    );
+    assert!(matches!(none, Err(SendError::Conflict { expected: ExpectedVersion::NoStream, .. })), "{none:?}");
+    assert_eq!(one.unwrap().version.get(), 2);
+    assert!(late.unwrap().duplicate);
+    assert_eq!(process.bus.status()[0].rounds, 2, "the three were one round");
+    // The events stand before the answers in the log: what took effect is known when it is read back.
+    let again = world.process().await;
+    let repeat = again.bus.send(&id, add(10)).command_id("c").await.unwrap();
+    assert_eq!((repeat.version.get(), repeat.duplicate), (2, true));
+    assert_eq!(world.sum("a").await, 11);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_id_with_another_payload_is_an_error() {
     let world = World::new();
     let process = world.process().await;
@@ -52,7 +123,7 @@ async fn a_command_id_with_another_payload_is_an_error() {
     assert!(process.send("b", "1", add(2)).await.is_ok(), "the scope is the aggregate");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repeat_within_the_round_waits_for_the_first_and_shares_its_answer() {
     let world = World::new();
     let process = world.process().await;
@@ -70,7 +141,7 @@ async fn a_repeat_within_the_round_waits_for_the_first_and_shares_its_answer() {
     assert_eq!(world.sum("a").await, 7);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_retention_a_command_id_is_new() {
     let world = World::new();
     let config = EngineConfig { dedup_retention: Duration::from_secs(60), ..world.config.clone() };
@@ -83,7 +154,7 @@ async fn after_the_retention_a_command_id_is_new() {
     assert_eq!(world.sum("a").await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_panic_fails_its_command_alone_and_appends_nothing() {
     let world = World::new();
     let process = world.process().await;
@@ -111,7 +182,7 @@ async fn a_panic_fails_its_command_alone_and_appends_nothing() {
     assert!(matches!(whole, Err(SendError::Refused(No::TooFew { sum: 111 }))), "half of the events stayed applied");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_does_not_fit_is_refused_with_its_size_and_the_rest_goes_on() {
     let world = World::new();
     let process = world.process().await;
@@ -127,7 +198,7 @@ async fn what_does_not_fit_is_refused_with_its_size_and_the_rest_goes_on() {
     assert_eq!(process.send("a", "4", add(1)).await.unwrap().version.get(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_is_overloaded_and_nothing_was_done() {
     let world = World::new();
     let process = world.process_with(EngineConfig { queue_max: 1, ..world.config.clone() }).await;
@@ -144,7 +215,7 @@ async fn a_full_queue_is_overloaded_and_nothing_was_done() {
     assert_eq!(world.sum("a").await, 11);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn many_refusals_are_told_in_records_that_fit() {
     let world = World::new();
     let process = world.process().await;
@@ -156,7 +227,7 @@ async fn many_refusals_are_told_in_records_that_fit() {
     assert!(largest <= 20_000, "{largest}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn recorded_time_does_not_fall_when_the_clock_does() {
     let world = World::new();
     let process = world.process().await;
@@ -170,7 +241,7 @@ async fn recorded_time_does_not_fall_when_the_clock_does() {
     world.events().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_command_whose_caller_went_away_before_its_turn_is_not_done() {
     let world = World::new();
     let process = world.process().await;
@@ -187,7 +258,7 @@ async fn a_command_whose_caller_went_away_before_its_turn_is_not_done() {
     assert_eq!(world.sum("a").await, 101);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_time_that_cannot_be_written_is_refused() {
     let world = World::new();
     let process = world.process().await;

@@ -8,7 +8,7 @@ fn rubbish() -> crate::log::Record {
     crate::log::Record { key: Bytes::from_static(b"rubbish"), value, headers: vec![], timestamp_ms: 0 }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_report_ends_in_the_true_answer() {
     let world = World::new();
     let process = world.process().await;
@@ -19,7 +19,7 @@ async fn a_lost_report_ends_in_the_true_answer() {
     assert_eq!(world.sum("a").await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_report_of_a_refusal_ends_in_that_refusal() {
     let world = World::new();
     let process = world.process().await;
@@ -27,7 +27,7 @@ async fn a_lost_report_of_a_refusal_ends_in_that_refusal() {
     assert!(matches!(process.send("a", "1", Do::Take { n: 1 }).await, Err(SendError::Refused(_))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_append_is_told_as_not_done_and_can_be_sent_again() {
     let world = World::new();
     let process = world.process().await;
@@ -40,7 +40,7 @@ async fn a_lost_append_is_told_as_not_done_and_can_be_sent_again() {
     assert_eq!(world.sum("a").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn half_a_command_is_not_done_and_never_seen() {
     for landed in 1..3 {
         let world = World::new();
@@ -54,7 +54,7 @@ async fn half_a_command_is_not_done_and_never_seen() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_round_torn_between_commands_answers_each_by_the_log() {
     let world = World::new();
     let process = world.process().await;
@@ -75,7 +75,7 @@ async fn a_round_torn_between_commands_answers_each_by_the_log() {
     assert_eq!((done, world.sum("a").await), (2, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_lands_after_the_next_claim_is_void() {
     let world = World::new();
     let process = world.process().await;
@@ -88,7 +88,7 @@ async fn what_lands_after_the_next_claim_is_void() {
     assert_eq!(world.sum("a").await, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_writers_record_in_between_is_noticed_at_once() {
     let world = World::new();
     let process = world.process().await;
@@ -101,7 +101,7 @@ async fn another_writers_record_in_between_is_noticed_at_once() {
     assert_eq!(world.sum("a").await, 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_whose_proof_has_a_gap_is_settled_by_the_log() {
     let world = World::new();
     let process = world.process().await;
@@ -110,7 +110,7 @@ async fn a_refusal_whose_proof_has_a_gap_is_settled_by_the_log() {
     assert_eq!(process.bus.status()[0].doubts, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_append_past_its_deadline_is_settled() {
     let world = World::new();
     let process = world.process().await;
@@ -121,7 +121,7 @@ async fn an_append_past_its_deadline_is_settled() {
     assert_eq!(world.sum("a").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_cannot_wait_is_told_that_the_outcome_is_unknown() {
     let world = World::new();
     let process = world.process().await;
@@ -136,7 +136,7 @@ async fn who_cannot_wait_is_told_that_the_outcome_is_unknown() {
 
 /// Random faults on every append, many senders, repeats: in the end each command happened once or not at all, as it
 /// was answered. Seeds are fixed; a failing one is named.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn random_faults_lose_and_double_nothing() {
     for seed in 0..30 {
         let world = World::new();
@@ -168,7 +168,7 @@ async fn random_faults_lose_and_double_nothing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_claim_whose_report_is_lost_is_not_taken_for_another_processs() {
     let world = World::new();
     let process = world.process().await;
@@ -179,7 +179,7 @@ async fn a_claim_whose_report_is_lost_is_not_taken_for_another_processs() {
     assert_eq!(world.sum("a").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_claims_that_land_late_and_together_are_known_as_ones_own() {
     let world = World::new();
     let process = world.process().await;

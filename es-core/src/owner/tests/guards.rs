@@ -9,7 +9,7 @@ use crate::group::memory::MemoryGroup;
 use crate::log::Record;
 
 /// A text that panics where it says so.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, crate::Shape)]
 struct Cargo(String);
 
 impl Clone for Cargo {

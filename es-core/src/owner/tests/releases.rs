@@ -1,7 +1,7 @@
 //! Two releases of one aggregate type at once: what the older one does not know is not lost, and nobody is told that it
 //! was not done.
 
-use super::group::{Cluster, eventually, ids};
+use super::group::{Cluster, PARTITIONS, eventually, ids};
 use super::*;
 
 /// [`Counter`] in an earlier release, which had one command alone.
@@ -42,7 +42,7 @@ async fn older(cluster: &Cluster) -> (Engine, Bus<Older>) {
     (engine, bus)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_command_that_the_owner_does_not_know_waits_for_one_that_does() {
     let cluster = Cluster::new();
     let newer = cluster.process("newer").await;
@@ -57,7 +57,7 @@ async fn a_command_that_the_owner_does_not_know_waits_for_one_that_does() {
     assert_eq!(cluster.sum(&id).await, 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_cannot_wait_for_the_newer_release_is_told_that_the_outcome_is_unknown_and_why() {
     let cluster = Cluster::new();
     let newer = cluster.process("newer").await;
@@ -74,4 +74,25 @@ async fn whoever_cannot_wait_for_the_newer_release_is_told_that_the_outcome_is_u
     assert_eq!(reason, r#"node older does not know the command: the type "add" is not known to this program"#);
     // What it does know it decides.
     assert!(matches!(newer.send(&id, "b", Do::Take { n: 1 }).await, Err(SendError::Refused(No::TooFew { sum: 0 }))));
+}
+
+/// The clock jumps while a command is sent again and again: its id may be forgotten by then.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_once_the_clock_is_past_its_deadline() {
+    let cluster = Cluster::new();
+    let newer = cluster.process("newer").await;
+    let (_engine, bus) = older(&cluster).await;
+    cluster.serves(&newer, 2).await;
+    let id = ids(&newer, false).next().unwrap();
+    let sent = || {
+        let of = |partition| cluster.world.log.partition("test.counter.commands", partition).records().len();
+        (0..PARTITIONS).map(of).sum::<usize>()
+    };
+    let sending = newer.sending(&id, "a", add(5));
+    eventually("passed over", || bus.status().iter().map(|status| status.rejected).sum::<u64>() > 0).await;
+    cluster.world.clock.advance(8 * 86_400_000);
+    let before = sent();
+    let answer = sending.await.unwrap();
+    assert!(matches!(answer, Err(SendError::OutcomeUnknown { .. })), "{answer:?}");
+    assert!(sent() <= before + 1, "{before} were sent before, {} are now", sent());
 }

@@ -7,7 +7,7 @@ fn on_disk(world: &World, dir: &tempfile::TempDir) -> EngineConfig {
     EngineConfig { state_dir: Some(dir.path().to_owned()), unwritten_max: 8, ..world.config.clone() }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn states_and_answers_come_back_from_disk_or_log() {
     for keep in [true, false] {
         let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
@@ -35,7 +35,7 @@ async fn states_and_answers_come_back_from_disk_or_log() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_process_that_ends_without_a_word_leaves_a_store_that_can_be_gone_on_from() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     for round in 0..6u64 {
@@ -56,7 +56,7 @@ async fn a_process_that_ends_without_a_word_leaves_a_store_that_can_be_gone_on_f
     process.engine.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_processes_do_not_share_a_state_folder() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let _first = world.process_with(on_disk(&world, &dir)).await;
@@ -66,7 +66,7 @@ async fn two_processes_do_not_share_a_state_folder() {
     assert!(cause.contains("another process uses"), "{cause}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_log_that_lost_its_tail_is_noticed() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let process = world.process_with(on_disk(&world, &dir)).await;
@@ -82,7 +82,7 @@ async fn a_log_that_lost_its_tail_is_noticed() {
     assert!(matches!(&state, OwnerState::Failed { reason } if reason.contains("lost its tail")), "{state:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_log_made_anew_is_noticed_even_if_it_is_longer() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let process = world.process_with(on_disk(&world, &dir)).await;
@@ -99,7 +99,7 @@ async fn a_log_made_anew_is_noticed_even_if_it_is_longer() {
     assert!(process.bus.ready().await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_damaged_store_is_built_anew() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let process = world.process_with(on_disk(&world, &dir)).await;
@@ -120,7 +120,7 @@ async fn a_damaged_store_is_built_anew() {
     process.engine.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_queued_at_shutdown_is_told_that_nothing_was_done() {
     let world = World::new();
     let process = world.process().await;
@@ -160,7 +160,7 @@ impl Apply for Newer {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn states_of_another_shape_are_built_anew_from_events() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let process = world.process_with(on_disk(&world, &dir)).await;
@@ -176,7 +176,7 @@ async fn states_of_another_shape_are_built_anew_from_events() {
     engine.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_owner_that_runs_notices_a_lost_tail_at_its_next_doubt() {
     let world = World::new();
     let process = world.process().await;
@@ -192,28 +192,81 @@ async fn an_owner_that_runs_notices_a_lost_tail_at_its_next_doubt() {
     assert_eq!(claims, 1, "another claim would void what others hold for valid");
 }
 
-#[tokio::test]
-async fn another_number_of_partitions_is_refused() {
+#[tokio::test(start_paused = true)]
+async fn partitions_that_were_added_are_passed_over_while_they_are_empty() {
     let world = World::new();
-    world.process().await.engine.shutdown().await;
-    let wider = MemoryLog::new(2);
-    for stored in world.partition().records() {
-        wider.partition(TOPIC, 0).append_foreign(stored.record);
+    let process = world.process().await;
+    process.send("a", "1", add(1)).await.unwrap();
+    process.engine.shutdown().await;
+    let wider = || {
+        let wider = MemoryLog::new(3);
+        for stored in world.partition().records() {
+            wider.partition(TOPIC, 0).append_foreign(stored.record);
+        }
+        wider
+    };
+    let start = async |log: MemoryLog| {
+        let engine = Engine::new(Arc::new(log), world.config.clone());
+        engine.start::<Counter>().await.map(|bus| Process { engine, bus })
+    };
+
+    let log = wider();
+    let process = start(log.clone()).await.unwrap();
+    process.bus.ready().await.unwrap();
+    assert_eq!(process.bus.status().len(), 1, "the number of partitions is that of the first claim");
+    assert!(process.send("a", "1", add(1)).await.unwrap().duplicate, "each aggregate is where it was");
+    for id in ["b", "c", "d", "e", "f"] {
+        process.send(id, id, add(1)).await.unwrap();
     }
-    let engine = Engine::new(Arc::new(wider), world.config.clone());
-    let error = engine.start::<Counter>().await.unwrap_err();
+    assert_eq!([1, 2].map(|added| log.partition(TOPIC, added).records().len()), [0, 0]);
+
+    let written = wider();
+    written.partition(TOPIC, 2).append_foreign(world.partition().records()[0].record.clone());
+    let error = start(written).await.map(drop).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("has 2 partitions and was claimed with 1"), "{cause}");
+    assert!(cause.contains("has 3 partitions and not the 1 that its events were written with"), "{cause}");
+    assert!(cause.contains("2 were added on the broker") && cause.contains("partition 2"), "{cause}");
+}
+
+/// An alarm that a restart silences is none.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_stops_an_owner_stops_it_at_every_start() {
+    let (world, other, dir) = (World::new(), World::new(), tempfile::tempdir().unwrap());
+    for _ in 0..3 {
+        other.process().await.engine.shutdown().await;
+    }
+    other.process().await.send("a", "1", add(1)).await.unwrap();
+    let of_a_lost_claim = other.partition().records().pop().unwrap().record;
+    let process = world.process_with(on_disk(&world, &dir)).await;
+    process.send("a", "1", add(1)).await.unwrap();
+    process.engine.shutdown().await;
+    drop(process);
+    world.partition().append_foreign(of_a_lost_claim);
+    for start in 0..3 {
+        let process = world.starting(on_disk(&world, &dir)).await;
+        let failed = || {
+            let state = process.bus.status().remove(0).state;
+            assert_ne!(state, OwnerState::Serving, "at start {start}");
+            matches!(state, OwnerState::Failed { .. })
+        };
+        eventually("it does not serve", failed).await;
+        process.engine.shutdown().await;
+    }
 }
 
 /// Partitions share the tables of command ids.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clock_far_ahead_on_one_partition_makes_no_other_forget() {
     let world = World { log: MemoryLog::new(2), ..World::new() };
     let partition = |id: &&str| crate::partition_of(&crate::AggregateKey::new(*id).unwrap(), 2);
     let [here, there] =
         [0, 1].map(|wanted| ["a", "b", "c", "d", "e"].into_iter().find(|id| partition(id) == wanted).unwrap());
-    let config = EngineConfig { dedup_retention: Duration::from_secs(60), unwritten_max: 1, ..world.config.clone() };
+    let config = EngineConfig {
+        dedup_retention: Duration::from_secs(60),
+        accept_time_until: chrono::DateTime::from_timestamp_millis(1_700_000_000_000 + 2 * 86_400_000),
+        unwritten_max: 1,
+        ..world.config.clone()
+    };
     let kept = Arc::new(crate::store::StateFolder::in_memory());
     let start = async |clock: Arc<ManualClock>| {
         let engine = Engine::new(Arc::new(world.log.clone()), EngineConfig { clock, ..config.clone() });

@@ -68,7 +68,7 @@ impl Process {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_process_without_local_state_gives_the_same_answers() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -94,6 +94,29 @@ async fn a_process_without_local_state_gives_the_same_answers() {
     assert!(matches!(refused, Err(SendError::Refused(No::TooFew { sum: 196 }))), "{refused:?}");
     assert_eq!(process.send("c1", "next", add(1)).await.unwrap().version.get(), 8);
     world.events().await;
+}
+
+/// A command id may have several answers: a conflict, and what was decided later without that precondition.
+#[tokio::test(start_paused = true)]
+async fn of_two_answers_to_one_id_the_last_is_restored() {
+    let world = World::new();
+    let process = world.hasty_process().await;
+    let expected = crate::ExpectedVersion::Exactly(crate::Version::new(3));
+    let conflict = process.bus.send(&"a".to_owned(), add(1)).command_id("k").expect(expected).await;
+    assert!(conflict.unwrap_err().is_conflict());
+    for n in 0..40 {
+        process.send("b", &format!("{n}"), add(1)).await.unwrap();
+    }
+    process.checkpoints(1).await;
+    assert!(!process.send("a", "k", add(1)).await.unwrap().duplicate);
+    for n in 40..80 {
+        process.send("b", &format!("{n}"), add(1)).await.unwrap();
+    }
+    process.engine.shutdown().await;
+    assert_eq!(world.covered(), world.log.bounds(TOPIC, 0).await.unwrap().end);
+    let process = world.hasty_process().await;
+    assert!(process.status().restored > 0);
+    assert!(process.send("a", "k", add(1)).await.unwrap().duplicate, "it took effect twice");
 }
 
 /// Counts the readers of snapshots that are open.
@@ -152,7 +175,7 @@ impl Log for Watched {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_process_restores_a_few_partitions_at_once() {
     const PARTITIONS: u32 = 16;
     let mut world = World::new();
@@ -171,7 +194,7 @@ async fn a_process_restores_a_few_partitions_at_once() {
     assert!((2..=6).contains(&most), "{most} of {PARTITIONS} at once");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_replayed_is_in_the_next_checkpoint_too() {
     let world = World::new();
     let process = world.process().await; // never flushes
@@ -189,7 +212,7 @@ async fn what_was_replayed_is_in_the_next_checkpoint_too() {
     assert!(process.send("replayed", "1", add(5)).await.unwrap().duplicate);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_superseded_owners_late_snapshots_replace_nothing() {
     let world = World::new();
     let old = world.hasty_process().await;
@@ -211,7 +234,7 @@ async fn a_superseded_owners_late_snapshots_replace_nothing() {
     assert_eq!(process.send("a", "next", add(1)).await.unwrap().version.get(), 21);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_an_owners_own_failed_append_brings_late_replaces_nothing() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -237,7 +260,7 @@ async fn what_an_owners_own_failed_append_brings_late_replaces_nothing() {
     assert_eq!(world.hasty_process().await.sum("a", "sum").await, 20);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_snapshots_topic_that_takes_nothing_does_not_stop_the_owner_and_is_made_up_for() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -257,7 +280,7 @@ async fn a_snapshots_topic_that_takes_nothing_does_not_stop_the_owner_and_is_mad
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn flushes_that_come_too_fast_for_the_topic_are_read_from_the_store_later() {
     let world = World::new();
     let config = EngineConfig { snapshot_every: 40, append_deadline: Duration::from_secs(20), ..world.hasty() };
@@ -284,7 +307,7 @@ async fn flushes_that_come_too_fast_for_the_topic_are_read_from_the_store_later(
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_local_store_ahead_of_the_topic_is_caught_up_with() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let on_disk = EngineConfig { state_dir: Some(dir.path().to_owned()), ..world.hasty() };
@@ -308,7 +331,7 @@ async fn a_local_store_ahead_of_the_topic_is_caught_up_with() {
     assert!(process.send("early", "refused", Do::Take { n: 11 }).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_local_store_is_given_up_only_where_the_topic_is_much_newer() {
     let (world, dir) = (World::new(), tempfile::tempdir().unwrap());
     let on_disk = EngineConfig { state_dir: Some(dir.path().to_owned()), ..world.hasty() };
@@ -331,7 +354,7 @@ async fn a_local_store_is_given_up_only_where_the_topic_is_much_newer() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn snapshots_of_another_log_are_ignored() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -354,7 +377,7 @@ async fn snapshots_of_another_log_are_ignored() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn states_of_another_shape_are_folded_anew_and_those_of_the_old_shape_stay_for_a_way_back() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -376,7 +399,7 @@ async fn states_of_another_shape_are_folded_anew_and_those_of_the_old_shape_stay
     assert_eq!(process.sum("a", "sum").await, 23);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn snapshots_of_the_old_shape_are_cleared_after_the_checkpoint_that_counts_on_them() {
     let world = World::new();
     let config = EngineConfig { dedup_retention: Duration::from_secs(60), ..world.hasty() };
@@ -409,7 +432,7 @@ async fn snapshots_of_the_old_shape_are_cleared_after_the_checkpoint_that_counts
     assert_eq!(left_by_another_shape(600).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn keys_of_earlier_claims_are_cleared_once_a_newer_snapshot_is_there() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -435,7 +458,7 @@ async fn keys_of_earlier_claims_are_cleared_once_a_newer_snapshot_is_there() {
     assert_eq!((process.sum("busy", "sum").await, process.sum("quiet", "sum").await), (106, 6));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn command_ids_past_the_retention_are_cleared() {
     let world = World::new();
     let config = EngineConfig { dedup_retention: Duration::from_secs(60), ..world.hasty() };
@@ -459,7 +482,7 @@ async fn command_ids_past_the_retention_are_cleared() {
     assert!(!process.send("a", "old 1", add(1)).await.unwrap().duplicate);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_checkpoint_goes_past_the_event_that_an_aggregate_is_parked_for() {
     let world = World::new();
     let event = |id, version, kind, previous| bad_data::envelope(id, version, kind, "{\"n\":1}", previous);
@@ -481,7 +504,7 @@ async fn no_checkpoint_goes_past_the_event_that_an_aggregate_is_parked_for() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_state_too_large_for_a_record_keeps_checkpoints_back_and_harms_nobody() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -500,7 +523,7 @@ async fn a_state_too_large_for_a_record_keeps_checkpoints_back_and_harms_nobody(
     assert!(process.send("large", "1", Do::Long { bytes: 15_000 }).await.unwrap().duplicate);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_topic_made_anew_under_a_running_owner_gets_every_state_again() {
     let world = World::new();
     let process = world.hasty_process().await;
@@ -522,7 +545,7 @@ async fn a_topic_made_anew_under_a_running_owner_gets_every_state_again() {
 /// Owners in turn, some killed, some stopped, some left to go on until they notice; what they write to the snapshots
 /// topic is lost, torn, or lands when others have long gone on; and compaction. Every new owner, who has nothing but
 /// the topic and the log, must know every state and every answer.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_takes_over_knows_every_state_and_answer() {
     let runs = std::env::var("SNAPSHOT_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(25);
     let (mut restored, mut checkpoints) = (0, 0);

@@ -1,9 +1,10 @@
 //! Two processes that both believe to own the partition: the newest claim decides.
 
 use super::*;
-use crate::OwnerState;
+use crate::record::{Decoded, decode};
+use crate::{EventId, OwnerState, SeededRandom};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_superseded_owner_gets_nothing_accepted_and_says_who_took_over() {
     let world = World::new();
     let old = world.process().await;
@@ -21,7 +22,7 @@ async fn a_superseded_owner_gets_nothing_accepted_and_says_who_took_over() {
     new.send("a", "5", Do::Take { n: 11 }).await.expect("the new owner serves undisturbed");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_superseded_owner_refuses_nothing_from_old_state() {
     let world = World::new();
     let old = world.process().await;
@@ -31,7 +32,7 @@ async fn a_superseded_owner_refuses_nothing_from_old_state() {
     assert!(new.send("a", "2", Do::Take { n: 5 }).await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_new_owner_knows_the_old_ones_answers() {
     let world = World::new();
     let old = world.process().await;
@@ -43,7 +44,7 @@ async fn the_new_owner_knows_the_old_ones_answers() {
     assert!(matches!(new.send("a", "2", Do::Take { n: 5 }).await, Err(SendError::Refused(No::TooFew { sum: 1 }))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn records_that_land_after_the_take_over_are_void() {
     let world = World::new();
     let old = world.process().await;
@@ -57,7 +58,7 @@ async fn records_that_land_after_the_take_over_are_void() {
     assert_eq!(world.sum("a").await, 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_command_that_landed_before_the_take_over_is_answered_as_done_by_the_superseded_owner() {
     let world = World::new();
     let old = world.process().await;
@@ -78,7 +79,7 @@ async fn a_command_that_landed_before_the_take_over_is_answered_as_done_by_the_s
     assert_eq!(world.sum("a").await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn of_two_that_start_at_once_exactly_one_serves() {
     for _ in 0..20 {
         let world = World::new();
@@ -94,7 +95,7 @@ async fn of_two_that_start_at_once_exactly_one_serves() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_claim_that_lands_behind_another_of_its_number_has_lost() {
     let world = World::new();
     world.fault(Fault::Hang); // the slow one's claim
@@ -109,7 +110,7 @@ async fn a_claim_that_lands_behind_another_of_its_number_has_lost() {
     assert_eq!(world.sum("a").await, 101);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_superseded_owner_says_of_nothing_that_it_failed() {
     for failing in [Do::PanicInHandle, Do::Long { bytes: 30_000 }] {
         let world = World::new();
@@ -122,19 +123,20 @@ async fn a_superseded_owner_says_of_nothing_that_it_failed() {
     }
 }
 
-#[tokio::test]
-async fn what_fails_is_told_with_its_round_and_not_remembered() {
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_told_with_its_round_and_remembered() {
     let world = World::new();
     let process = world.process().await;
     for _ in 0..2 {
         let answer = process.send("a", "1", Do::PanicInHandle).await;
         assert!(matches!(answer, Err(SendError::Panicked(_))), "{answer:?}");
     }
-    assert_eq!(process.bus.status()[0].records, 2, "an answers record without an answer each");
-    assert_eq!(process.send("a", "1", add(1)).await.unwrap().version.get(), 1);
+    assert_eq!(process.bus.status()[0].records, 1, "one answers record");
+    assert!(matches!(process.send("a", "1", add(1)).await, Err(SendError::CommandIdReused)));
+    assert_eq!(process.send("a", "2", add(1)).await.unwrap().version.get(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_command_id_that_the_new_owner_took_for_another_payload_is_an_error_to_the_old_owners_caller() {
     let world = World::new();
     let old = world.process().await;
@@ -146,4 +148,70 @@ async fn a_command_id_that_the_new_owner_took_for_another_payload_is_an_error_to
     // The old owner settles by the log, which knows the id, but not of this command.
     assert!(matches!(sending.await.unwrap(), Err(SendError::CommandIdReused)));
     assert_eq!(world.sum("a").await, 10);
+}
+
+/// Copies of one virtual machine have the same memory and the same clock. Where their random bits are the same all the
+/// same, the place of the claim tells whose it is.
+#[tokio::test]
+async fn an_owner_does_not_take_another_ones_claim_for_its_own_though_all_its_bits_are_the_same() {
+    let world = World::new();
+    let copy = || EngineConfig {
+        random: Arc::new(SeededRandom::new(7)),
+        append_deadline: Duration::from_secs(30),
+        ..world.config.clone()
+    };
+    world.fault(Fault::Hang); // the first one's claim is on its way when the second one claims
+    let one = world.starting(copy()).await;
+    eventually("a claim under way", || world.partition().held() == 1).await;
+    let two = world.process_with(copy()).await;
+    two.send("a", "1", add(1)).await.unwrap();
+    assert_eq!(world.partition().release(), 1);
+    let (claims, epochs) = claims(&world);
+    assert_eq!((claims, epochs), (2, 1), "both drew the same");
+    assert!(one.bus.ready().await.is_err(), "it lost");
+    let answer = one.send("a", "2", add(10)).await;
+    assert!(matches!(answer, Err(SendError::NotDone(_))), "{answer:?}");
+    two.send("a", "3", add(100)).await.expect("the one whose claim came first serves undisturbed");
+    assert_eq!(world.sum("a").await, 101);
+}
+
+/// Whatever a process draws by chance it draws from the operating system: a thread's generator, seeded alike, decides
+/// nothing that must be unique.
+#[tokio::test]
+async fn two_processes_whose_generators_are_seeded_alike_draw_other_claims_logs_and_ids() {
+    let draws = async || {
+        fastrand::seed(7);
+        let world = World {
+            config: EngineConfig { random: EngineConfig::default().random, ..World::new().config },
+            ..World::new()
+        };
+        let process = world.process().await;
+        process.send("a", "1", Do::Add { n: 1, times: 2 }).await.unwrap();
+        process.bus.send(&"a".to_owned(), add(1)).await.unwrap();
+        process.engine.shutdown().await;
+        let of = |stored: crate::log::StoredRecord| match decode(&stored.record) {
+            Decoded::Claim(claim) => vec![format!("{:x}", claim.epoch.writer), claim.log_id.to_string()],
+            Decoded::Event(_, event) => vec![event.event_id.to_string(), event.command_id.to_string()],
+            other => panic!("{other:?}"),
+        };
+        let mut drawn: Vec<String> = world.partition().records().into_iter().flat_map(of).collect();
+        drawn.extend([EventId::fresh(1).to_string(), CommandId::random().to_string(), EngineConfig::default().node]);
+        drawn.retain(|text| text != "1"); // the id that was given
+        drawn
+    };
+    let (one, two) = (draws().await, draws().await);
+    assert_eq!((one.len(), two.len()), (9, 9), "{one:?}");
+    let same: Vec<_> = one.iter().filter(|text| two.contains(text)).collect();
+    assert!(same.is_empty(), "drawn twice: {same:?}");
+}
+
+/// The claims in the log, and how many different epochs they have.
+fn claims(world: &World) -> (usize, usize) {
+    let epoch = |stored: crate::log::StoredRecord| match decode(&stored.record) {
+        Decoded::Claim(claim) => Some(claim.epoch),
+        _ => None,
+    };
+    let epochs: Vec<_> = world.partition().records().into_iter().filter_map(epoch).collect();
+    let distinct: std::collections::HashSet<_> = epochs.iter().collect();
+    (epochs.len(), distinct.len())
 }

@@ -9,7 +9,7 @@ use super::{aside, wire};
 use crate::ids::Epoch;
 use crate::log::{Record, StoredRecord};
 use crate::snapshot::{Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
-use crate::state::StoredCheckpoint;
+use crate::state::{StoredCheckpoint, filling};
 use crate::store::{Store, StoreError, Table, Write, key};
 
 /// What is collected before it is sorted and loaded. What is loaded at once the store need not merge: 250,000 small
@@ -46,7 +46,8 @@ struct Collected {
 pub(super) struct Filling<'a> {
     topic: &'a SnapshotTopic,
     store: &'a dyn Store,
-    now_ms: i64,
+    /// When the newest of the ids so far was recorded.
+    newest_ms: i64,
     keys: Keys,
     collected: BTreeMap<Table, Vec<Collected>>,
     bytes: usize,
@@ -65,7 +66,7 @@ impl<'a> Filling<'a> {
         Self {
             topic,
             store,
-            now_ms: topic.clock.now_ms(),
+            newest_ms: 0,
             keys: Keys { prefix: key::prefix(topic.partition), piece: BytesMut::new() },
             collected: BTreeMap::new(),
             bytes: 0,
@@ -115,12 +116,13 @@ impl<'a> Filling<'a> {
     }
 
     fn take_id(&mut self, entry: Option<wire::Id<'_>>, value: &Bytes) -> Result<(), Refused> {
-        let wire::Id { aggregate, command, known, recorded_at_ms } =
+        let wire::Id { aggregate, command, known, recorded_at_ms, offset } =
             entry.ok_or(Refused::Record(Unreadable("command id")))?;
         let spans = self.topic.limits.spans;
-        if spans.holds(recorded_at_ms, self.now_ms) {
+        self.newest_ms = self.newest_ms.max(recorded_at_ms);
+        if spans.holds(recorded_at_ms, self.newest_ms) {
             let (key, value) = (self.keys.id(aggregate, command), value.slice_ref(known));
-            self.collect(spans.table(recorded_at_ms), Collected { key, value, ..Collected::default() });
+            self.collect(spans.table(recorded_at_ms), Collected { key, value, version: offset, in_turn: false });
         }
         Ok(())
     }
@@ -133,11 +135,22 @@ impl<'a> Filling<'a> {
 
     fn load(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
-        self.tables.extend(self.collected.keys());
+        self.say_what_is_filled()?;
         for (table, collected) in std::mem::take(&mut self.collected) {
             self.load_table(table, collected, None)?;
         }
         Ok(())
+    }
+
+    /// Before anything is loaded, so that nobody takes the tables away.
+    fn say_what_is_filled(&mut self) -> Result<(), StoreError> {
+        let before = self.tables.len();
+        self.tables.extend(self.collected.keys());
+        if self.tables.len() == before {
+            Ok(())
+        } else {
+            self.store.write(vec![filling(self.topic.partition, &self.tables)?])
+        }
     }
 
     /// Loads one entry for each key, and one more behind them.
@@ -186,8 +199,8 @@ impl<'a> Filling<'a> {
 
     /// The checkpoint last: without it a store counts as empty.
     pub(super) fn finish(mut self, reached: Reached) -> Result<u64, StoreError> {
+        self.say_what_is_filled()?;
         let mut collected = std::mem::take(&mut self.collected);
-        self.tables.extend(collected.keys());
         let stored = StoredCheckpoint::restored(&self.topic.schema, reached, self.tables.clone());
         let writes = stored.writes(self.topic.partition)?;
         let (checkpoint, marks): (Vec<_>, Vec<_>) =
@@ -197,7 +210,8 @@ impl<'a> Filling<'a> {
             let rest = collected.remove(&table).unwrap_or_default();
             self.load_table(table, rest, Some((key.into(), value)))?;
         }
-        self.store.write(checkpoint)?;
+        let filled = filling(self.topic.partition, &HashSet::new())?;
+        self.store.write(checkpoint.into_iter().chain([filled]).collect())?;
         Ok(self.written)
     }
 }

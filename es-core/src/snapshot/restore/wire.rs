@@ -16,6 +16,8 @@ pub(super) struct Id<'a> {
     /// A [`Known`](crate::state::Known).
     pub(super) known: &'a [u8],
     pub(super) recorded_at_ms: i64,
+    /// Where its record is: an id that was sent again may have several answers, and the last one counts.
+    pub(super) offset: u64,
 }
 
 pub(super) fn snapshot(message: &[u8]) -> Option<Head<'_>> {
@@ -49,7 +51,7 @@ pub(super) fn ids(message: &[u8]) -> impl Iterator<Item = Option<Id<'_>>> {
 }
 
 fn id(message: &[u8]) -> Option<Id<'_>> {
-    let mut id = Id { aggregate: "", command: "", known: &[], recorded_at_ms: 0 };
+    let mut id = Id { aggregate: "", command: "", known: &[], recorded_at_ms: 0, offset: 0 };
     for field in Fields(message) {
         match field? {
             (1, Field::Bytes(aggregate)) => id.aggregate = str::from_utf8(aggregate).ok()?,
@@ -59,9 +61,13 @@ fn id(message: &[u8]) -> Option<Id<'_>> {
         }
     }
     for field in Fields(id.known) {
-        if let (1, Field::Number(time)) = field? {
-            id.recorded_at_ms = time.cast_signed();
-            break; // the rest is looked at when it is needed
+        match field? {
+            (1, Field::Number(time)) => id.recorded_at_ms = time.cast_signed(),
+            (3, Field::Number(offset)) => {
+                id.offset = offset;
+                break; // the rest is looked at when it is needed
+            }
+            _ => {}
         }
     }
     Some(id)
@@ -157,13 +163,13 @@ mod tests {
 
     #[test]
     fn what_is_needed_is_found_in_what_is_written() {
-        let schema = Schema { fingerprint: "f".into(), snapshot_version: 1 };
+        let schema = Schema { fingerprint: "f".into(), snapshot_version: 1, release: 0 };
         let lineage_of_it = Lineage::of(&schema, uuid::Uuid::nil());
         let written = Snapshot::new(lineage_of_it, 300, 70_000, &[1; 32], b"{}".to_vec()).encoded();
         let head = snapshot(&written).unwrap();
         assert_eq!((head.lineage, head.version), (&lineage_of_it.0[..], 300));
 
-        let known = Known::accepted(1_700_000_000_123, CommandHash([9; 16]), 70_000, Version::new(300), 1);
+        let known = Known::accepted(1_700_000_000_123, CommandHash([9; 17]), 70_000, Version::new(300), 1);
         let entry = |command: &str| IdEntry {
             aggregate: "Žižka".into(),
             command: command.into(),
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_no_message_is_noticed_and_never_a_panic() {
-        let known = Known::accepted(5, CommandHash([9; 16]), 7, Version::new(3), 1);
+        let known = Known::accepted(5, CommandHash([9; 17]), 7, Version::new(3), 1);
         let entry = IdEntry { aggregate: "a".into(), command: "c".into(), known: known.encode_to_vec().into() };
         let lineage_bytes = Bytes::copy_from_slice(&LINEAGE);
         let whole = Ids { format: FORMAT, lineage: lineage_bytes, ids: vec![entry], newest_ms: 1 }.encode_to_vec();

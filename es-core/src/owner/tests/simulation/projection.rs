@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use super::domain::newer;
 use super::*;
 use crate::verify_checkpoint;
 
-/// Of each aggregate: the number of its events, and its sum.
+/// Of each tank: the number of its events, and its level.
 pub(super) type Rows = BTreeMap<String, (u64, u64)>;
 
 /// Reads to the end of the run: until no client is at work, and nothing came for a while.
 pub(super) async fn run(sim: Arc<Sim>, partition: u32, mut rng: fastrand::Rng) -> Rows {
-    let source = EventSource::of::<Counter>("test", PARTITIONS);
+    let source = EventSource::of::<newer::Tank>("test", PARTITIONS);
     let (mut stored, mut checkpoint) = (Rows::new(), Checkpoint::default());
     loop {
         let (mut rows, mut reader) = (stored.clone(), PartitionReader::resume(source.clone(), partition, &checkpoint));
-        sim.log.partition(TOPIC, partition); // makes the topic, where no process was faster
+        sim.log.partition(EVENTS, partition); // makes the topic, where no process was faster
         verify_checkpoint(&sim.log, &source, partition, &checkpoint).await.expect("a whole log");
-        let mut tail = sim.log.reader(TOPIC, &[(partition, checkpoint.next)]).await.expect("a whole log");
+        let mut tail = sim.log.reader(EVENTS, &[(partition, checkpoint.next)]).await.expect("a whole log");
         loop {
             let batch = match tokio::time::timeout(Duration::from_secs(5), tail.next()).await {
                 Ok(batch) => batch,
@@ -37,17 +38,14 @@ pub(super) async fn run(sim: Arc<Sim>, partition: u32, mut rng: fastrand::Rng) -
                 break; // a crash: what is not committed is gone
             }
             (stored, checkpoint) = (rows.clone(), reader.checkpoint());
-            tail = sim.log.reader(TOPIC, &[(partition, reader.next())]).await.expect("a whole log");
+            tail = sim.log.reader(EVENTS, &[(partition, reader.next())]).await.expect("a whole log");
         }
     }
 }
 
 fn fold(rows: &mut Rows, event: &Recorded) {
-    let (events, sum) = rows.entry(event.envelope.stream.id.to_string()).or_default();
+    let (events, level) = rows.entry(event.envelope.stream.id.to_string()).or_default();
     *events += 1;
-    match event.envelope.event::<Counter>().expect("readable") {
-        Done::Added { n } => *sum += n,
-        Done::Taken { n } => *sum -= n,
-        other => panic!("{other:?}"),
-    }
+    let event = event.envelope.event::<newer::Tank>().expect("readable");
+    *level = truth::level_after(*level, &event).expect("it was decided on this level");
 }
