@@ -11,10 +11,10 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, Next, code_of, failed, is_missing, next};
+use crate::error::{Call, Class, ClientError, Next, class, code_of, failed, is_missing, next};
 
 /// How long a thread that serves a client waits for it before it looks whether it should stop.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -65,13 +65,13 @@ impl Journal {
     }
 
     /// Why something failed: where an error says only that no broker answered in time, the last failure says more.
-    pub(crate) fn explain(&self, message: impl Into<String>, error: KafkaError) -> LogError {
-        let vague = code_of(&error).is_some_and(|code| next(code) == Next::Retry);
+    pub(crate) fn explain(&self, call: Call, message: impl Into<String>, error: KafkaError) -> LogError {
+        let vague = code_of(&error).is_some_and(|code| next(call, code) == Next::Wait);
         match self.last() {
             Some((code, reason)) if vague => {
-                LogError::new(next(code).kind(), message).with_source(ClientError::new(reason))
+                LogError::new(next(call, code).kind(), message).with_source(ClientError::new(reason))
             }
-            _ => failed(message, error),
+            _ => failed(call, message, error),
         }
     }
 
@@ -153,7 +153,7 @@ impl Asking {
         let consumer: BaseConsumer<Journal> = config
             .for_asking()
             .create_with_context(Journal::default())
-            .map_err(|error| failed("creating a Kafka client", error))?;
+            .map_err(|error| failed(Call::Start, "creating a Kafka client", error))?;
         let consumer = Arc::new(consumer);
         await_broker(&consumer, config)?;
         let stopped = Arc::new(AtomicBool::new(false));
@@ -164,8 +164,9 @@ impl Asking {
     /// What the cluster says of one topic, or of all.
     pub(crate) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, LogError> {
         self.retrying(
+            Call::Start,
             |patience| self.consumer.fetch_metadata(topic, patience),
-            |code| next(code) == Next::Retry,
+            passes,
             || match topic {
                 Some(topic) => format!("asking Kafka at {} about topic {topic}", self.brokers),
                 None => format!("asking Kafka at {} about its topics", self.brokers),
@@ -180,43 +181,53 @@ impl Asking {
         let Ok(number) = i32::try_from(partition) else {
             return Err(LogError::new(LogErrorKind::Settings, format!("{}: there is no such partition", what())));
         };
-        let again = |code| next(code) == Next::Retry || (known && is_missing(code));
+        let call = if known { Call::Work } else { Call::Start };
+        let again = |error: &KafkaError| passes(error) || (known && is_missing(error));
         let ask = |patience| {
             let bounds = self.consumer.fetch_watermarks(topic, number, patience);
-            if known && bounds.as_ref().is_err_and(|error| code_of(error).is_some_and(is_missing)) {
+            if known && bounds.as_ref().is_err_and(is_missing) {
                 // librdkafka keeps what it heard of a topic from a broker that did not know it yet, until it is told anew.
                 let _ = self.consumer.fetch_metadata(Some(topic), patience);
             }
             bounds
         };
-        let (low, high) = self.retrying(ask, again, what)?;
+        let (low, high) = self.retrying(call, ask, again, what)?;
         match (u64::try_from(low), u64::try_from(high)) {
             (Ok(low), Ok(high)) => Ok(low..high),
             _ => Err(LogError::new(LogErrorKind::Unavailable, format!("{} gave {low} and {high}", what()))),
         }
     }
 
-    /// Refuses a topic or partition that is not there.
-    pub(crate) fn require(&self, topic: &str, partitions: &[u32]) -> Result<(), LogError> {
+    /// The number of partitions of a topic; none, where no broker that was asked knows it.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Option<u32>, LogError> {
         let metadata = self.metadata(Some(topic))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let count = found.map_or(0, |found| found.partitions().len());
-        let refused = |what: String| Err(LogError::new(LogErrorKind::Settings, what));
-        if count == 0 {
-            return refused(format!("topic {topic} is not there at {}: prepare it first", self.brokers));
+        Ok(self.found(&metadata, topic)?.map(|found| count(found.partitions().len())))
+    }
+
+    /// The topic as the metadata has it, none where it is not there.
+    ///
+    /// # Errors
+    /// Where the broker tells nothing of it, which is not the same as that it is not there.
+    pub(crate) fn found<'a>(&self, metadata: &'a Metadata, topic: &str) -> Result<Option<&'a MetadataTopic>, LogError> {
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        let Some(code) = found.error().map(RDKafkaErrorCode::from) else { return Ok(Some(found)) };
+        let error = KafkaError::MetadataFetch(code);
+        match class(code) {
+            Class::Missing => Ok(None),
+            Class::Passing => Ok(Some(found)),
+            _ => Err(failed(Call::Start, format!("asking Kafka at {} about topic {topic}", self.brokers), error)),
         }
-        match partitions.iter().find(|&&partition| partition as usize >= count) {
-            Some(partition) => {
-                refused(format!("topic {topic} has {count} partitions, and none with number {partition}"))
-            }
-            None => Ok(()),
-        }
+    }
+
+    pub(crate) fn brokers(&self) -> &str {
+        &self.brokers
     }
 
     fn retrying<T>(
         &self,
+        call: Call,
         ask: impl Fn(Duration) -> Result<T, KafkaError>,
-        again: impl Fn(RDKafkaErrorCode) -> bool,
+        again: impl Fn(&KafkaError) -> bool,
         what: impl Fn() -> String,
     ) -> Result<T, LogError> {
         let deadline = Instant::now() + self.timeout;
@@ -228,12 +239,21 @@ impl Asking {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if !code_of(&error).is_some_and(&again) || Instant::now() >= deadline {
-                return Err(journal.explain(what(), error));
+            if !again(&error) || Instant::now() >= deadline {
+                return Err(journal.explain(call, what(), error));
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+pub(crate) fn count(partitions: usize) -> u32 {
+    u32::try_from(partitions).expect("Kafka counts partitions in 31 bits")
+}
+
+/// Whether to ask again.
+fn passes(error: &KafkaError) -> bool {
+    code_of(error).is_some_and(|code| next(Call::Work, code) == Next::Wait)
 }
 
 impl Drop for Asking {
@@ -256,7 +276,7 @@ fn await_broker(consumer: &BaseConsumer<Journal>, config: &KafkaConfig) -> Resul
         for _ in 0..100 {
             let _ = consumer.poll(Duration::ZERO); // one log line or failure each, for the journal
         }
-        let refused = consumer.context().last().is_some_and(|(code, _)| next(code) == Next::Settings);
+        let refused = consumer.context().last().is_some_and(|(code, _)| next(Call::Start, code) == Next::Settings);
         if refused || Instant::now() >= deadline {
             let (brokers, waited) = (config.brokers(), config.deadline());
             let message = if refused {
@@ -267,7 +287,7 @@ fn await_broker(consumer: &BaseConsumer<Journal>, config: &KafkaConfig) -> Resul
                      that TLS and login are what it wants"
                 )
             };
-            return Err(consumer.context().explain(message, error));
+            return Err(consumer.context().explain(Call::Start, message, error));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -292,7 +312,19 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
     use super::*;
+
+    const TOPIC: &str = "records";
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        cluster
+    }
 
     #[test]
     fn a_failure_that_goes_on_is_logged_once_in_a_growing_while() {
@@ -314,12 +346,46 @@ mod tests {
         let journal = Journal::default();
         let cause = |error: &LogError| std::error::Error::source(error).expect("a cause").to_string();
         let vague = || KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
-        assert!(cause(&journal.explain("asking", vague())).contains("Timed out"));
+        assert!(cause(&journal.explain(Call::Start, "asking", vague())).contains("Timed out"));
         journal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "wrong password");
         journal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        let error = journal.explain("asking", vague());
+        let error = journal.explain(Call::Start, "asking", vague());
         assert_eq!((error.kind(), cause(&error).as_str()), (LogErrorKind::Settings, "wrong password"));
+        let error = journal.explain(Call::Work, "asking", vague());
+        assert_eq!((error.kind(), cause(&error).as_str()), (LogErrorKind::Unavailable, "wrong password"));
         let clear = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic);
-        assert!(!cause(&journal.explain("asking", clear)).contains("password"));
+        assert!(!cause(&journal.explain(Call::Start, "asking", clear)).contains("password"));
+    }
+
+    /// What a broker denies a process at work it may give back: nothing that was asked is final.
+    #[test]
+    fn a_right_that_comes_back_is_used_again() {
+        let cluster = cluster();
+        let config = KafkaConfig::new(cluster.bootstrap_servers()).timeout(Duration::from_secs(1));
+        let asking = Asking::connect(&config).unwrap();
+        let bounds = |known| asking.bounds(Place { topic: TOPIC, partition: 0, known });
+        // One for each end, which librdkafka asks for at once.
+        let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2];
+        for (known, kind) in [(false, LogErrorKind::Settings), (true, LogErrorKind::Unavailable)] {
+            cluster.request_errors(RDKafkaApiKey::ListOffsets, &denied);
+            assert_eq!(bounds(known).unwrap_err().kind(), kind, "known: {known}");
+        }
+        assert_eq!(bounds(true).unwrap(), 0..0);
+    }
+
+    /// A topic whose existence a broker does not tell is not taken for missing: it would be made anew.
+    #[test]
+    fn a_topic_that_may_not_be_seen_is_not_taken_for_missing() {
+        let cluster = cluster();
+        let config = KafkaConfig::new(cluster.bootstrap_servers()).timeout(Duration::from_secs(1));
+        let asking = Asking::connect(&config).unwrap();
+        assert_eq!(asking.partitions(TOPIC).unwrap(), Some(1));
+        cluster.topic_error("gone", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        assert_eq!(asking.partitions("gone").unwrap(), None);
+        cluster.topic_error(TOPIC, RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
+        let error = asking.partitions(TOPIC).unwrap_err();
+        assert_eq!(error.kind(), LogErrorKind::Settings);
+        let cause = std::error::Error::source(&error).expect("a cause").to_string();
+        assert!(error.to_string().contains(TOPIC) && cause.contains("authorization"), "{error}: {cause}");
     }
 }

@@ -18,6 +18,8 @@ const BATCH_HEAD_BYTES: usize = 61;
 /// Room for what a record takes beside key, value and headers: its own lengths, and those of 98 headers.
 const RECORD_HEAD_BYTES: usize = 1_024;
 const HEADERS: usize = 98;
+/// The group's protocol, in which the newer of two members with one name is let in and the older fenced.
+const GROUP_PROTOCOL: &str = "classic";
 /// The most bytes that the lengths of a header's name and value take.
 const HEADER_HEAD_BYTES: usize = 10;
 
@@ -256,6 +258,7 @@ impl KafkaConfig {
         let fixed = [
             ("group.id", group),
             ("group.instance.id", node),
+            ("group.protocol", GROUP_PROTOCOL),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
@@ -377,6 +380,12 @@ const RULES: &[Rule] = &[
         why: "brokers remember five batches of an idempotent producer",
     },
     Rule { name: "group.id", allowed: &[], why: "readers are in no group, and that of the processes has its own name" },
+    Rule {
+        name: "group.protocol",
+        allowed: &[GROUP_PROTOCOL],
+        why: "under the newer protocol a process that comes back is fenced by its own earlier self until the broker misses \
+              that, and the session timeout is the broker's",
+    },
     Rule { name: "transactional.id", allowed: &[], why: "events are appended without transactions" },
     Rule {
         name: "delivery.report.only.error",
@@ -437,6 +446,7 @@ mod tests {
             ("allow.auto.create.topics", "true", "settings that keep every event"),
             ("bootstrap.servers", "other:9092", "KafkaConfig::new"),
             ("group.id", "bank", "readers are in no group"),
+            ("group.protocol", "consumer", "fenced by its own earlier self"),
         ];
         for (name, value, reason) in table {
             let message = refusal(KafkaConfig::new("localhost:9092").property(name, value));
@@ -476,6 +486,14 @@ mod tests {
         let reading = config.for_reading(1);
         assert_eq!(reading.get("fetch.max.bytes"), Some("1000000"));
         assert_eq!(reading.get("auto.offset.reset"), Some("error"));
+    }
+
+    #[test]
+    fn a_group_is_joined_by_the_protocol_that_its_rules_are_written_for() {
+        let config = KafkaConfig::new("localhost:9092");
+        assert_eq!(config.for_group("bank.account.owners", "node-1").get("group.protocol"), Some("classic"));
+        refusal(config.clone().property("group.protocol", "consumer"));
+        config.property("group.protocol", "classic").check().unwrap();
     }
 
     #[test]

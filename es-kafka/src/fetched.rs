@@ -20,6 +20,7 @@ use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use es_core::record::HEADERS_MAX;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     rd_kafka_consume_callback_queue, rd_kafka_consume_start_queue, rd_kafka_consume_stop, rd_kafka_header_get_all,
@@ -257,7 +258,8 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Calls `each` with name and value of every header, in order.
+    /// Calls `each` with name and value of every header, in order; of more than a record of ours may have, with as many
+    /// as show that.
     pub(crate) fn each_header(&self, mut each: impl FnMut(&CStr, &[u8])) {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive; librdkafka parses the headers and keeps owning them.
@@ -265,7 +267,7 @@ impl Message<'_> {
         if found != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return;
         }
-        for index in 0.. {
+        for index in 0..=HEADERS_MAX {
             let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0);
             // SAFETY: the headers live as long as their message.
             let found = unsafe { rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
@@ -391,6 +393,32 @@ mod tests {
         assert!(!fetched.each(Duration::ZERO, |fetch| panic!("{fetch:?}")));
     }
 
+    /// A header of two bytes takes fifty in memory: a record of a megabyte could take hundreds.
+    #[test]
+    fn no_more_headers_are_taken_than_show_that_a_record_is_not_ours() {
+        let cluster = cluster();
+        let headers = |count| {
+            let header = || Header { key: "", value: Some("") };
+            (0..count).fold(OwnedHeaders::new(), |headers, _| headers.insert(header()))
+        };
+        let record = |count| BaseRecord::to(TOPIC).partition(0).key(&b""[..]).payload(&b""[..]).headers(headers(count));
+        write(&cluster, [record(HEADERS_MAX), record(HEADERS_MAX + 1), record(5_000)]);
+        let mut fetched = read(&cluster, TOPIC);
+        let mut seen = Vec::new();
+        until(|| {
+            fetched.each(Duration::from_millis(200), |fetch| {
+                if let Fetch::Record(message) = fetch {
+                    let mut count = 0;
+                    message.each_header(|_, _| count += 1);
+                    seen.push(count);
+                }
+                ControlFlow::Continue(())
+            });
+            (seen.len() == 3).then_some(())
+        });
+        assert_eq!(seen, [HEADERS_MAX, HEADERS_MAX + 1, HEADERS_MAX + 1]);
+    }
+
     #[test]
     fn what_a_break_or_a_panic_leaves_comes_with_the_next_call() {
         let cluster = cluster();
@@ -429,7 +457,7 @@ mod tests {
             });
             failure
         });
-        assert!(crate::error::is_missing(code), "{code}");
+        assert_eq!(crate::error::class(code), crate::error::Class::Missing, "{code}");
         assert!(reason.contains("gone"), "{reason}");
     }
 

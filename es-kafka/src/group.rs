@@ -13,7 +13,7 @@ use es_core::group::{Change, Group, GroupSpec, Member};
 use es_core::log::{AppendError, LogError, LogErrorKind, Record};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::client::{Journal, blocking, lock, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{code_of, failed};
+use crate::error::{Call, Class, class, code_of, failed};
 use crate::writer::{CONNECTING, headers};
 
 /// How long the thread of a member waits for something to happen.
@@ -41,11 +41,13 @@ pub struct KafkaGroup {
     config: Arc<KafkaConfig>,
     /// Made when it is first needed, and anew after an error that it does not survive.
     producer: Mutex<Option<FutureProducer<Journal>>>,
+    /// Of records that may not have arrived, of which their senders hear nothing but that.
+    undelivered: Journal,
 }
 
 impl KafkaGroup {
     pub(crate) fn new(config: Arc<KafkaConfig>) -> Self {
-        Self { config, producer: Mutex::default() }
+        Self { config, producer: Mutex::default(), undelivered: Journal::default() }
     }
 
     fn producer(&self) -> Result<FutureProducer<Journal>, LogError> {
@@ -57,7 +59,7 @@ impl KafkaGroup {
             .config
             .for_sending()
             .create_with_context(Journal::default())
-            .map_err(|error| failed("creating a Kafka client", error))?;
+            .map_err(|error| failed(Call::Work, "creating a Kafka client", error))?;
         *kept = Some(made.clone());
         Ok(made)
     }
@@ -92,15 +94,18 @@ impl Group for KafkaGroup {
             .timestamp(record.timestamp_ms)
             .headers(headers(&record));
         message.payload = record.value.as_deref();
-        match producer.send(message, Duration::ZERO).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => {
-                use RDKafkaErrorCode::{MessageSizeTooLarge, QueueFull, UnknownPartition, UnknownTopic};
-                let refused =
-                    matches!(code_of(&error), Some(MessageSizeTooLarge | QueueFull | UnknownPartition | UnknownTopic));
-                let error = failed(format!("sending to {topic}/{partition}"), error);
-                Err(if refused { AppendError::Refused(error) } else { AppendError::Unknown(error) })
-            }
+        let what = || format!("sending to {topic}/{partition}");
+        let unknown = |error: KafkaError| {
+            self.undelivered.note(&error, &format!("{}: {error}", what()));
+            AppendError::Unknown(failed(Call::Report, what(), error))
+        };
+        // What the client did not take was never sent. Of what it took a report says nothing for certain.
+        let taken = producer.send_result(message);
+        let report = taken.map_err(|(error, _)| AppendError::Refused(failed(Call::Work, what(), error)))?;
+        match report.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(unknown(error)),
+            Err(_) => Err(unknown(KafkaError::Canceled)),
         }
     }
 }
@@ -139,8 +144,10 @@ impl KafkaMember {
     fn join(config: &KafkaConfig, spec: GroupSpec) -> Result<Self, LogError> {
         let client = config.for_group(&spec.name, &spec.node);
         let (sender, changes) = mpsc::unbounded_channel();
-        let consumer = consumer(&client, &spec.name, &spec.node, sender.clone())?;
-        consumer.subscribe(&[&spec.topic]).map_err(|error| failed(joining(&spec.name, &spec.node), error))?;
+        let consumer = consumer(&client, sender.clone())
+            .map_err(|error| failed(Call::Start, joining(&spec.name, &spec.node), error))?;
+        let what = || joining(&spec.name, &spec.node);
+        consumer.subscribe(&[&spec.topic]).map_err(|error| failed(Call::Start, what(), error))?;
         let seat = Arc::new(Seat {
             group: spec.name.clone(),
             topic: spec.topic.clone(),
@@ -165,7 +172,7 @@ impl KafkaMember {
         for (partition, offset) in places {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
             list.add_partition_offset(&self.spec.topic, number, offset)
-                .map_err(|error| failed(format!("naming {}/{partition}", self.spec.topic), error))?;
+                .map_err(|error| failed(Call::Work, format!("naming {}/{partition}", self.spec.topic), error))?;
         }
         Ok(list)
     }
@@ -199,7 +206,9 @@ impl Member for KafkaMember {
         let list = self.list(deferred.into_iter().map(|partition| (partition, Offset::Invalid)))?;
         let group = self.spec.name.clone();
         blocking(move || {
-            consumer.incremental_unassign(&list).map_err(|error| failed(format!("giving back to group {group}"), error))
+            consumer
+                .incremental_unassign(&list)
+                .map_err(|error| failed(Call::Work, format!("giving back to group {group}"), error))
         })
         .await
     }
@@ -208,9 +217,9 @@ impl Member for KafkaMember {
         let list = self.list([(partition, Offset::Invalid)].into_iter())?;
         let (consumer, topic, patience) = (self.consumer(), self.spec.topic.clone(), self.patience);
         blocking(move || {
-            let found = consumer
-                .committed_offsets(list, patience)
-                .map_err(|error| failed(format!("asking for the committed offset of {topic}/{partition}"), error))?;
+            let found = consumer.committed_offsets(list, patience).map_err(|error| {
+                failed(Call::Work, format!("asking for the committed offset of {topic}/{partition}"), error)
+            })?;
             Ok(match found.elements().first().map(|element| element.offset()) {
                 Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
                 _ => None,
@@ -232,7 +241,7 @@ impl Member for KafkaMember {
         let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => Ok(true),
             Err(error) if is_no_longer_a_member(&error) => Ok(false),
-            Err(error) => Err(failed(what, error)),
+            Err(error) => Err(failed(Call::Work, what, error)),
         });
         tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
             let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
@@ -281,10 +290,8 @@ fn joining(group: &str, node: &str) -> String {
 
 fn consumer(
     client: &ClientConfig,
-    group: &str,
-    node: &str,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
-) -> Result<Arc<BaseConsumer<Rebalances>>, LogError> {
+) -> Result<Arc<BaseConsumer<Rebalances>>, KafkaError> {
     let context = Rebalances {
         journal: Journal::default(),
         changes,
@@ -293,7 +300,7 @@ fn consumer(
         leaving: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
     };
-    client.create_with_context(context).map(Arc::new).map_err(|error| failed(joining(group, node), error))
+    client.create_with_context(context).map(Arc::new)
 }
 
 impl Seat {
@@ -306,7 +313,8 @@ impl Seat {
         while !self.stopped.load(Ordering::Relaxed) {
             let consumer = self.consumer();
             if let Some(Err(error)) = consumer.poll(POLL) {
-                tracing::debug!(error = &error as &dyn std::error::Error, "taking part in a group");
+                // What concerns the group alone comes here only: that the user may not join it, that its settings differ.
+                consumer.context().journal.note(&error, &format!("{}: {error}", joining(&self.group, &self.node)));
             }
             let Some((_, reason)) = consumer.client().fatal_error() else { continue };
             if let Err(error) = self.take_again(consumer, &reason) {
@@ -325,7 +333,7 @@ impl Seat {
         // Not what the consumer has now: librdkafka takes everything from one that it knows to be fenced without a word.
         let lost = std::mem::take(&mut *lock(&fenced.context().told)).into_iter().collect();
         let _ = self.changes.send(Ok(Change::Lost(lost)));
-        let next = consumer(&self.client, &self.group, &self.node, self.changes.clone())?;
+        let Some(next) = self.next_consumer() else { return Ok(()) };
         *lock(&self.consumer) = Arc::clone(&next);
         drop(fenced); // that nothing of it takes part any more
         if self.stays_taken(&next) {
@@ -341,6 +349,20 @@ impl Seat {
             tracing::warn!(group = %self.group, error = &error as &dyn std::error::Error, "joining the group anew");
         }
         Ok(())
+    }
+
+    /// A consumer to take the place with; none where that is not wanted any more.
+    fn next_consumer(&self) -> Option<Arc<BaseConsumer<Rebalances>>> {
+        while !self.stopped.load(Ordering::Relaxed) {
+            match consumer(&self.client, self.changes.clone()) {
+                Ok(consumer) => return Some(consumer),
+                Err(error) => {
+                    tracing::warn!(group = %self.group, error = &error as &dyn std::error::Error, "making a consumer");
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+        None
     }
 
     /// Whether there is a member under this process's name for longer than one that is gone would be missed.
@@ -384,11 +406,7 @@ fn partitions(list: &TopicPartitionList) -> Vec<u32> {
 
 /// Whether the group has gone on without the member that asks.
 fn is_no_longer_a_member(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{AssignmentLost, FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId};
-    matches!(
-        code_of(error),
-        Some(AssignmentLost | FencedInstanceId | IllegalGeneration | RebalanceInProgress | UnknownMemberId)
-    )
+    code_of(error).is_some_and(|code| class(code) == Class::Outside)
 }
 
 /// Hands on what the group says.
@@ -429,7 +447,7 @@ impl ConsumerContext for Rebalances {
             let assigned = consumer.incremental_assign(list).and_then(|()| consumer.pause(list));
             match assigned {
                 Ok(()) => self.tell(Ok(Change::Assigned(partitions))),
-                Err(error) => self.tell(Err(failed(format!("taking partitions {partitions:?}"), error))),
+                Err(error) => self.tell(Err(failed(Call::Work, format!("taking partitions {partitions:?}"), error))),
             }
             return;
         }
@@ -461,5 +479,65 @@ impl ClientContext for Rebalances {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.journal.error(error, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::RDKafkaApiKey;
+
+    use super::*;
+
+    const TOPIC: &str = "commands";
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        cluster
+    }
+
+    fn group(config: KafkaConfig) -> KafkaGroup {
+        KafkaGroup::new(Arc::new(config.timeout(Duration::from_secs(1))))
+    }
+
+    fn record(bytes: usize) -> Record {
+        let value = Some(vec![0; bytes].into());
+        Record { key: "a".into(), value, headers: Vec::new(), timestamp_ms: 1 }
+    }
+
+    /// What was sent once may be in the topic, whatever the last report about it says: a topic that a broker does not know
+    /// any more was there a moment ago, and so was a right.
+    #[tokio::test]
+    async fn no_report_says_that_a_record_was_not_sent() {
+        let cluster = cluster();
+        let group =
+            group(KafkaConfig::new(cluster.bootstrap_servers()).property("topic.metadata.propagation.max.ms", "1"));
+        group.send(TOPIC, 0, record(1)).await.unwrap();
+        let denied = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED];
+        cluster.request_errors(RDKafkaApiKey::Produce, &denied);
+        let unknown = |outcome: Result<(), AppendError>| match outcome {
+            Err(AppendError::Unknown(error)) => assert_eq!(error.kind(), LogErrorKind::Unavailable),
+            outcome => panic!("{outcome:?}"),
+        };
+        unknown(group.send(TOPIC, 0, record(1)).await);
+
+        cluster.topic_error("gone", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        unknown(group.send("gone", 0, record(1)).await);
+        group.send(TOPIC, 0, record(1)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_client_does_not_take_was_not_sent() {
+        let cluster = cluster();
+        let group = group(KafkaConfig::new(cluster.bootstrap_servers()).property("queue.buffering.max.messages", "1"));
+        let outcome = group.send(TOPIC, 0, record(2_000_000)).await;
+        assert!(matches!(outcome, Err(AppendError::Refused(_))), "{outcome:?}");
+        cluster.broker_down(1).unwrap();
+        // The second comes while the first waits for its broker.
+        let (waiting, second) = tokio::join!(biased; group.send(TOPIC, 0, record(1)), group.send(TOPIC, 0, record(1)));
+        assert!(matches!(second, Err(AppendError::Refused(_))), "the queue is full: {second:?}");
+        assert!(matches!(waiting, Err(AppendError::Unknown(_))), "{waiting:?}");
     }
 }

@@ -21,8 +21,8 @@ pub struct KafkaLog {
     config: Arc<KafkaConfig>,
     asking: Arc<Asking>,
     lookups: Arc<Lookups>,
-    /// The number of partitions of each topic prepared so far.
-    prepared: Arc<Mutex<HashMap<String, u32>>>,
+    /// The number of partitions of each topic seen so far.
+    seen: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl KafkaLog {
@@ -40,7 +40,7 @@ impl KafkaLog {
         let settings = Arc::clone(&config);
         let asking = blocking(move || Asking::connect(&settings)).await?;
         let lookups = Lookups::new(Arc::clone(&config));
-        Ok(Self { config, asking: Arc::new(asking), lookups: Arc::new(lookups), prepared: Arc::default() })
+        Ok(Self { config, asking: Arc::new(asking), lookups: Arc::new(lookups), seen: Arc::default() })
     }
 
     /// Kafka's consumer groups, for processes that share partitions: see [`es_core::Engine::shared`].
@@ -49,16 +49,28 @@ impl KafkaLog {
     }
 
     fn knows(&self, topic: &str, partition: u32) -> bool {
-        lock(&self.prepared).get(topic).is_some_and(|&count| partition < count)
+        lock(&self.seen).get(topic).is_some_and(|&count| partition < count)
     }
 
-    /// Refuses partitions that are not there. Those of a prepared topic are, though a broker may not know of it yet.
-    async fn require(&self, topic: &str, partitions: Vec<u32>) -> Result<(), LogError> {
+    /// Refuses partitions that are not there. Those that were seen are, though a broker may not know of them yet, or not any
+    /// more: what it says of them passes.
+    async fn require(&self, topic: &str, partitions: &[u32]) -> Result<(), LogError> {
         if partitions.iter().all(|&partition| self.knows(topic, partition)) {
             return Ok(());
         }
-        let (asking, topic) = (Arc::clone(&self.asking), topic.to_owned());
-        blocking(move || asking.require(&topic, &partitions)).await
+        let (asking, name) = (Arc::clone(&self.asking), topic.to_owned());
+        let found = blocking(move || asking.partitions(&name)).await?.filter(|&count| count > 0);
+        let refused = |message: String| Err(LogError::new(LogErrorKind::Settings, message));
+        let Some(count) = found else {
+            return refused(format!("topic {topic} is not there at {}: prepare it first", self.asking.brokers()));
+        };
+        lock(&self.seen).entry(topic.to_owned()).or_insert(count);
+        match partitions.iter().find(|&&partition| partition >= count) {
+            Some(partition) => {
+                refused(format!("topic {topic} has {count} partitions, and none with number {partition}"))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -67,27 +79,34 @@ impl Log for KafkaLog {
     async fn prepare(&self, topic: &TopicSpec) -> Result<u32, LogError> {
         let (config, asking, spec) = (Arc::clone(&self.config), Arc::clone(&self.asking), topic.clone());
         let found = blocking(move || topic::prepare(&asking, &config, &spec)).await?;
-        let known = *lock(&self.prepared).entry(topic.name.clone()).or_insert(found);
+        let known = *lock(&self.seen).entry(topic.name.clone()).or_insert(found);
         if known != found {
-            let message = format!(
-                "topic {} has {found} partitions and had {known} before: aggregates can't move, so make it anew with \
-                 {known} partitions from a backup",
-                topic.name
-            );
+            let name = &topic.name;
+            let message = if found > known {
+                format!(
+                    "topic {name} has {found} partitions and had {known} before: some were added on the broker; start this \
+                     process anew, it goes on with {known} while the others are empty"
+                )
+            } else {
+                format!(
+                    "topic {name} has {found} partitions and had {known} before: it was made anew; restore it with {known}, \
+                     since aggregates can't move"
+                )
+            };
             return Err(LogError::new(LogErrorKind::Settings, message));
         }
         Ok(found)
     }
 
     async fn writer(&self, topic: &str, partition: u32) -> Result<Box<dyn LogWriter>, LogError> {
-        self.require(topic, vec![partition]).await?;
+        self.require(topic, &[partition]).await?;
         let (config, topic) = (Arc::clone(&self.config), topic.to_owned());
         let writer = blocking(move || KafkaWriter::open(&config, &topic, partition)).await?;
         Ok(Box::new(writer))
     }
 
     async fn reader(&self, topic: &str, from: &[(u32, u64)]) -> Result<Box<dyn LogReader>, LogError> {
-        self.require(topic, from.iter().map(|&(partition, _)| partition).collect()).await?;
+        self.require(topic, &from.iter().map(|&(partition, _)| partition).collect::<Vec<_>>()).await?;
         let (config, asking) = (Arc::clone(&self.config), Arc::clone(&self.asking));
         let (topic, from) = (topic.to_owned(), from.to_vec());
         let reader = blocking(move || KafkaReader::open(&asking, &config, &topic, &from)).await?;
@@ -100,7 +119,7 @@ impl Log for KafkaLog {
         partition: u32,
         offsets: Range<u64>,
     ) -> Result<Option<StoredRecord>, LogError> {
-        self.require(topic, vec![partition]).await?;
+        self.require(topic, &[partition]).await?;
         match self.lookups.first(topic, partition, offsets.clone()).await {
             Ok(found) => Ok(found),
             Err(Unknown) => self.reader(topic, &[(partition, offsets.start)]).await?.first_before(offsets.end).await,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::client::{POLL, lock, spawn};
 use crate::config::KafkaConfig;
-use crate::error::failed;
+use crate::error::{Call, failed};
 use crate::fetched::{Fetch, Fetched};
 use crate::reader::Copier;
 
@@ -98,8 +98,8 @@ impl Looking {
         // A record is wanted, not what comes after it; and a broker that waits for more of one partition would keep the next
         // round waiting.
         client.set("fetch.message.max.bytes", "16384").set("queued.min.messages", "1").set("fetch.wait.max.ms", "10");
-        let fetched =
-            Fetched::new(&client).map_err(|error| failed("creating a Kafka client for single records", error))?;
+        let fetched = Fetched::new(&client)
+            .map_err(|error| failed(Call::Work, "creating a Kafka client for single records", error))?;
         Ok(Self { fetched, copier: Copier::default() })
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::client::{Asking, POLL, Place, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, Next, code_of, failed, next_while_reading};
+use crate::error::{Call, Class, ClientError, Next, class, code_of, failed, next};
 use crate::fetched::{Fetch, Fetched, Message};
 use crate::header::Names;
 
@@ -23,6 +23,8 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCH_BYTES: usize = 1_000_000;
 /// Batches that wait for a slow caller, beside the one that the thread holds.
 const BATCHES: usize = 2;
+/// How often a record that can't be read is fetched again: what broke on its way is whole then.
+const DAMAGED_MAX: u32 = 3;
 /// A piece of memory that records share: it is given back when the last of them is.
 const PIECE_BYTES: usize = 32 << 10;
 
@@ -45,8 +47,9 @@ impl KafkaReader {
         if from.iter().any(|&(_, offset)| i64::try_from(offset).is_err()) {
             return Err(LogError::new(LogErrorKind::Lost, format!("{}: there is no such offset", what())));
         }
-        let mut fetched = Fetched::new(&config.for_reading(from.len())).map_err(|error| failed(what(), error))?;
-        fetched.start(topic, from.iter().copied()).map_err(|error| failed(what(), error))?;
+        let mut fetched =
+            Fetched::new(&config.for_reading(from.len())).map_err(|error| failed(Call::Work, what(), error))?;
+        fetched.start(topic, from.iter().copied()).map_err(|error| failed(Call::Work, what(), error))?;
         let (sender, batches) = mpsc::channel(BATCHES);
         let topic: Arc<str> = topic.into();
         let fetching = Fetching {
@@ -54,6 +57,7 @@ impl KafkaReader {
             asking: Arc::clone(asking),
             topic: Arc::clone(&topic),
             collected: Collected { positions: from.iter().copied().collect(), ..Collected::default() },
+            damaged: Damaged::default(),
             batches: sender,
         };
         spawn("es-kafka-read", || fetching.run())?;
@@ -80,6 +84,7 @@ struct Fetching {
     asking: Arc<Asking>,
     topic: Arc<str>,
     collected: Collected,
+    damaged: Damaged,
     batches: mpsc::Sender<Result<Batch, LogError>>,
 }
 
@@ -128,6 +133,10 @@ impl Fetching {
 
     /// Ends with what the caller must know.
     fn tell(&mut self, error: KafkaError) -> Result<(), Ended> {
+        let broken = code_of(&error).is_some_and(|code| class(code) == Class::Damaged);
+        if broken && self.damaged.again(&self.collected.positions) && self.start_again() {
+            return Ok(());
+        }
         let Some(failure) = self.failure(error) else { return Ok(()) };
         self.collected.complete();
         self.hand_over()?;
@@ -135,12 +144,18 @@ impl Fetching {
         Err(Ended)
     }
 
+    /// From where the last record was taken. Behind a damaged record librdkafka goes on with the next.
+    fn start_again(&mut self) -> bool {
+        let positions = self.collected.positions.iter().map(|(&partition, &offset)| (partition, offset));
+        self.fetched.start(&self.topic, positions).is_ok()
+    }
+
     /// What the caller must know; nothing, if librdkafka rides it out.
     fn failure(&self, error: KafkaError) -> Option<LogError> {
         let code = code_of(&error).unwrap_or(RDKafkaErrorCode::Unknown);
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        let step = next_while_reading(code);
-        if step == Next::Retry && !fatal {
+        let step = next(Call::Work, code);
+        if step == Next::Wait && !fatal {
             return None;
         }
         let cause = self.fetched.journal().take_reason().map_or_else(|| ClientError::from(error), ClientError::new);
@@ -171,6 +186,24 @@ fn places(from: impl Iterator<Item = (u32, u64)>) -> String {
     let places: Vec<String> =
         from.map(|(partition, offset)| format!("partition {partition} offset {offset}")).collect();
     places.join(", ")
+}
+
+/// Counts how often records could not be read at the same place.
+#[derive(Debug, Default)]
+struct Damaged {
+    at: BTreeMap<u32, u64>,
+    times: u32,
+}
+
+impl Damaged {
+    /// Whether to fetch once more from these positions.
+    fn again(&mut self, positions: &BTreeMap<u32, u64>) -> bool {
+        if self.at != *positions {
+            *self = Self { at: positions.clone(), times: 0 };
+        }
+        self.times += 1;
+        self.times <= DAMAGED_MAX
+    }
 }
 
 /// What was fetched and is not handed over yet.
@@ -296,6 +329,15 @@ mod tests {
         assert_eq!(complete(&mut collected), []);
         collected.add(1, record(7, 10));
         assert_eq!(complete(&mut collected), [(1, 2, 8)]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_fetched_again_and_given_up_where_it_stays_so() {
+        let mut damaged = Damaged::default();
+        let (first, later) = (BTreeMap::from([(0, 7), (1, 2)]), BTreeMap::from([(0, 8), (1, 2)]));
+        let mut tried = |positions, times: u32| (0..times).map(|_| damaged.again(positions)).collect::<Vec<_>>();
+        assert_eq!(tried(&first, 2), [true, true]);
+        assert_eq!(tried(&later, DAMAGED_MAX + 2), [true, true, true, false, false]);
     }
 
     #[test]

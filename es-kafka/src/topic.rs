@@ -9,9 +9,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use tokio::runtime::Handle;
 
-use crate::client::{Asking, Journal, Place, spawn};
+use crate::client::{Asking, Journal, Place, count, spawn};
 use crate::config::KafkaConfig;
-use crate::error::failed;
+use crate::error::{Call, failed};
 
 /// A reader must have this long to see a record before compaction may take its predecessor away.
 const COMPACTION_LAG_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -23,6 +23,11 @@ const SNAPSHOTS: [(&str, &str); 3] =
 const MESSAGE_MAX_BYTES: usize = 1_048_588;
 const PARTITIONS: u32 = 8;
 const REPLICAS: usize = 3;
+/// A segment of a new commands topic takes records for at most so long, and a quarter of the time for which ids are
+/// remembered.
+const SEGMENT_MS: u64 = 6 * 60 * 60 * 1000;
+/// What brokers take to look for segments to delete, and how far their clocks may be from those of owners.
+const SLACK_MS: u64 = 60 * 60 * 1000;
 /// Nobody waits that long for an answer.
 const REPLIES_KEPT_MS: u64 = 60 * 60 * 1000;
 
@@ -33,8 +38,10 @@ pub(crate) fn prepare(asking: &Asking, config: &KafkaConfig, topic: &TopicSpec) 
         TopicKind::Events | TopicKind::Snapshots | TopicKind::Seals => {
             make_and_verify(&admin, asking, config, &topic.name, topic.kind)
         }
-        TopicKind::Commands { retention_ms } => passing(&admin, asking, config, &topic.name, retention_ms),
-        TopicKind::Replies => passing(&admin, asking, config, &topic.name, REPLIES_KEPT_MS),
+        TopicKind::Commands { kept_ms, remembered_ms } => {
+            passing(&admin, asking, config, &topic.name, Some(InTime { kept_ms, remembered_ms }))
+        }
+        TopicKind::Replies => passing(&admin, asking, config, &topic.name, None),
         kind => {
             let message = format!("topic {} is of the kind {kind:?}, which is not known here", topic.name);
             Err(LogError::new(LogErrorKind::Settings, message))
@@ -65,17 +72,21 @@ fn make_and_verify(
     Ok(found.partitions)
 }
 
-/// A topic of what is on its way, commands or replies: nothing is kept there for longer than `retention_ms`.
+/// A topic of what is on its way: commands, whose ids are remembered for a time, or replies.
 fn passing(
     admin: &Admin,
     asking: &Asking,
     config: &KafkaConfig,
     topic: &str,
-    retention_ms: u64,
+    in_time: Option<InTime>,
 ) -> Result<u32, LogError> {
-    let new = |replicas, batch_bytes| new_passing_settings(replicas, batch_bytes, retention_ms);
+    let (kept_ms, segment_ms) = match in_time {
+        Some(in_time) => (in_time.kept_ms, in_time.segment_ms()),
+        None => (REPLIES_KEPT_MS, REPLIES_KEPT_MS),
+    };
+    let new = |replicas, batch_bytes| new_passing_settings(replicas, batch_bytes, kept_ms, segment_ms);
     let found = find_or_make(admin, asking, config, topic, new)?;
-    verify_passing(topic, &admin.settings(topic)?, retention_ms)?;
+    verify_passing(topic, &admin.settings(topic)?, in_time)?;
     Ok(found.partitions)
 }
 
@@ -87,7 +98,7 @@ fn find_or_make(
     settings: impl Fn(usize, usize) -> NewSettings,
 ) -> Result<Shape, LogError> {
     let metadata = asking.metadata(Some(topic))?;
-    match Shape::of(&metadata, topic) {
+    match Shape::of(asking, &metadata, topic)? {
         Some(shape) => Ok(shape),
         None => {
             admin.create(topic, config, metadata.brokers().len(), settings)?;
@@ -106,15 +117,15 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(metadata: &Metadata, topic: &str) -> Option<Self> {
-        let topic = metadata.topics().iter().find(|found| found.name() == topic)?;
+    fn of(asking: &Asking, metadata: &Metadata, topic: &str) -> Result<Option<Self>, LogError> {
+        let Some(topic) = asking.found(metadata, topic)? else { return Ok(None) };
         let partitions = topic.partitions();
-        let replicas = partitions.iter().map(|partition| partition.replicas().len()).min()?;
-        Some(Self {
-            partitions: u32::try_from(partitions.len()).expect("Kafka counts partitions in 31 bits"),
+        let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
+        Ok(replicas.map(|replicas| Self {
+            partitions: count(partitions.len()),
             replicas,
             led: partitions.iter().all(|partition| partition.leader() >= 0),
-        })
+        }))
     }
 }
 
@@ -122,7 +133,7 @@ impl Shape {
 fn await_leaders(asking: &Asking, topic: &str, patience: Duration) -> Result<Shape, LogError> {
     let deadline = Instant::now() + patience;
     loop {
-        match Shape::of(&asking.metadata(Some(topic))?, topic) {
+        match Shape::of(asking, &asking.metadata(Some(topic))?, topic)? {
             Some(shape) if shape.led => return Ok(shape),
             _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             _ => {
@@ -145,7 +156,7 @@ impl Admin {
         let client = config
             .for_admin()
             .create_with_context(Journal::default())
-            .map_err(|error| failed("creating a Kafka client", error))?;
+            .map_err(|error| failed(Call::Start, "creating a Kafka client", error))?;
         let patience = config.deadline();
         let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
         Ok(Self { client, options, patience, runtime: Handle::current() })
@@ -172,7 +183,7 @@ impl Admin {
             new = new.set(name, value);
         }
         let results = self.runtime.block_on(self.client.create_topics([&new], &self.options));
-        let outcome = results.map_err(|error| failed(what(), error))?.into_iter().next();
+        let outcome = results.map_err(|error| failed(Call::Start, what(), error))?.into_iter().next();
         match outcome {
             // Somebody was faster: what they made is verified like any other.
             Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
@@ -186,7 +197,7 @@ impl Admin {
                 }
                 Ok(())
             }
-            Some(Err((_, code))) => Err(failed(what(), KafkaError::AdminOp(code))),
+            Some(Err((_, code))) => Err(failed(Call::Start, what(), KafkaError::AdminOp(code))),
             None => Err(LogError::new(LogErrorKind::Unavailable, format!("{}: no answer", what()))),
         }
     }
@@ -199,9 +210,9 @@ impl Admin {
         loop {
             let asked = [ResourceSpecifier::Topic(topic)];
             let results = self.runtime.block_on(self.client.describe_configs(&asked, &self.options));
-            let found = results.map_err(|error| failed(what(), error))?.into_iter().next();
+            let found = results.map_err(|error| failed(Call::Start, what(), error))?.into_iter().next();
             let entries = match found {
-                Some(found) => found.map_err(|code| failed(what(), KafkaError::AdminOp(code)))?.entries,
+                Some(found) => found.map_err(|code| failed(Call::Start, what(), KafkaError::AdminOp(code)))?.entries,
                 None => Vec::new(),
             };
             if !entries.is_empty() {
@@ -218,29 +229,74 @@ impl Admin {
 type Settings = HashMap<String, String>;
 type NewSettings = Vec<(&'static str, String)>;
 
-fn new_passing_settings(replicas: usize, batch_bytes: usize, retention_ms: u64) -> NewSettings {
+/// A command that is on its topic for longer than its id is remembered would take effect twice: once when it is decided,
+/// and again when the group's offsets are lost and its owner reads the topic from its start.
+#[derive(Debug, Clone, Copy)]
+struct InTime {
+    /// How long a new topic keeps a segment after the last record that came to it.
+    kept_ms: u64,
+    remembered_ms: u64,
+}
+
+impl InTime {
+    /// How long records are added to the same segment of a new topic.
+    fn segment_ms(self) -> u64 {
+        SEGMENT_MS.min(self.remembered_ms / 4)
+    }
+
+    fn slack_ms(self) -> u64 {
+        SLACK_MS.min(self.remembered_ms / 8)
+    }
+
+    /// The longest time for which a command may be on a topic with these settings; `None` where nothing bounds it.
+    fn longest_ms(self, settings: &Settings) -> Option<u64> {
+        let number = |name: &str| settings.get(name)?.trim().parse::<u64>().ok();
+        // With the senders' times a segment may begin with a record of the future, and end with another.
+        let ahead_ms = match setting(settings, "message.timestamp.type") {
+            "LogAppendTime" => 0,
+            _ => number("message.timestamp.after.max.ms")?.checked_mul(2)?,
+        };
+        let kept_ms = number("retention.ms")?.checked_add(number("segment.ms")?)?;
+        kept_ms.checked_add(ahead_ms)?.checked_add(self.slack_ms())
+    }
+}
+
+fn setting<'a>(settings: &'a Settings, name: &str) -> &'a str {
+    settings.get(name).map_or("", |value| value.trim())
+}
+
+/// The settings of a new topic of commands or replies. Brokers set the times of its records, so that no sender's clock
+/// decides when they are deleted.
+fn new_passing_settings(replicas: usize, batch_bytes: usize, kept_ms: u64, segment_ms: u64) -> NewSettings {
     vec![
         ("cleanup.policy", "delete".into()),
-        ("retention.ms", retention_ms.to_string()),
-        ("segment.ms", retention_ms.to_string()),
+        ("retention.ms", kept_ms.to_string()),
+        ("segment.ms", segment_ms.to_string()),
         ("min.insync.replicas", if replicas >= REPLICAS { "2" } else { "1" }.into()),
-        ("message.timestamp.type", "CreateTime".into()),
+        ("message.timestamp.type", "LogAppendTime".into()),
         ("max.message.bytes", batch_bytes.max(MESSAGE_MAX_BYTES).to_string()),
     ]
 }
 
-/// Refuses a topic whose records could come after their command ids were forgotten: they would take effect twice.
-fn verify_passing(topic: &str, settings: &Settings, retention_ms: u64) -> Result<(), LogError> {
-    let setting = |name: &str| settings.get(name).map_or("", |value| value.trim());
+/// Refuses a topic whose records are not deleted in time.
+fn verify_passing(topic: &str, settings: &Settings, in_time: Option<InTime>) -> Result<(), LogError> {
     let mut wrong = Vec::new();
-    if setting("cleanup.policy") != "delete" {
-        wrong.push(format!("cleanup.policy is {:?}: set it to delete", setting("cleanup.policy")));
+    let cleanup = setting(settings, "cleanup.policy");
+    if cleanup != "delete" {
+        wrong.push(format!("cleanup.policy is {cleanup:?}: set it to delete"));
     }
-    let kept = setting("retention.ms").parse::<i64>().ok().and_then(|kept| u64::try_from(kept).ok());
-    if kept.is_none_or(|kept| kept > retention_ms) {
-        let found = setting("retention.ms");
+    let longest_ms = in_time.map(|in_time| (in_time, in_time.longest_ms(settings)));
+    if let Some((in_time, longest_ms)) = longest_ms
+        && longest_ms.is_none_or(|longest_ms| longest_ms > in_time.remembered_ms)
+    {
+        let names = ["retention.ms", "segment.ms", "message.timestamp.type", "message.timestamp.after.max.ms"];
+        let found = names.map(|name| format!("{name} {:?}", setting(settings, name))).join(", ");
+        let longest = longest_ms.map_or("for ever".into(), |longest_ms| format!("for {longest_ms} ms"));
+        let (ids_ms, kept_ms, segment_ms) = (in_time.remembered_ms, in_time.kept_ms, in_time.segment_ms());
         wrong.push(format!(
-            "retention.ms is {found:?}, so a command could come after its id was forgotten: set it to {retention_ms} or less"
+            "a command could stay on it {longest} and its id is remembered for {ids_ms} ms, so it could take effect twice \
+             ({found}): set retention.ms to {kept_ms}, segment.ms to {segment_ms} and message.timestamp.type to \
+             LogAppendTime"
         ));
     }
     if wrong.is_empty() {
@@ -320,8 +376,13 @@ fn verify(topic: &str, kind: TopicKind, shape: &Shape, settings: &Settings, want
         && partitions != shape.partitions
     {
         let found = shape.partitions;
+        let added = if found > partitions {
+            "; where some were added on the broker, leave the number out: they are passed over while they are empty"
+        } else {
+            ""
+        };
         wrong.push(format!(
-            "it has {found} partitions, asked for are {partitions}: ask for {found}, since aggregates can't move"
+            "it has {found} partitions, asked for are {partitions}: ask for {found}, since aggregates can't move{added}"
         ));
     }
     if wrong.is_empty() {
@@ -410,19 +471,42 @@ mod tests {
     }
 
     #[test]
-    fn commands_must_be_deleted_before_their_ids_are_forgotten() {
-        let made = |changes: &[(&str, &str)]| -> Settings {
-            let given = changes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-            let new = new_passing_settings(3, 1_000, 5_000).into_iter().map(|(name, value)| (name.to_owned(), value));
-            new.chain(given).collect()
+    fn a_command_never_stays_for_longer_than_its_id_is_remembered() {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        let of = |ms: u64| InTime { kept_ms: DAY_MS.min(ms / 2), remembered_ms: ms };
+        let made = |in_time: InTime, changes: &[(&str, &str)]| -> Settings {
+            let new = new_passing_settings(3, 1_000, in_time.kept_ms, in_time.segment_ms());
+            let given = changes.iter().map(|&(name, value)| (name, value.to_owned()));
+            new.into_iter().chain(given).map(|(name, value)| (name.to_owned(), value)).collect()
         };
-        verify_passing("t", &made(&[]), 5_000).unwrap();
-        for retention in ["5001", "-1", ""] {
-            let message = verify_passing("t", &made(&[("retention.ms", retention)]), 5_000).unwrap_err().to_string();
-            assert!(message.contains("set it to 5000 or less"), "{message}");
+        for ms in [1_000, 60_000, DAY_MS, 2 * DAY_MS, 7 * DAY_MS, 365 * DAY_MS, u64::MAX] {
+            verify_passing("t", &made(of(ms), &[]), Some(of(ms))).unwrap();
         }
-        let message = verify_passing("t", &made(&[("cleanup.policy", "compact")]), 5_000).unwrap_err().to_string();
-        assert!(message.contains("set it to delete"), "{message}");
+
+        let week = of(7 * DAY_MS);
+        let create_time = ("message.timestamp.type", "CreateTime");
+        let table: &[(&[(&str, &str)], &str)] = &[
+            (&[("retention.ms", "-1")], "for ever"),
+            (&[("retention.ms", "")], "for ever"),
+            (&[("retention.ms", "604800000")], "for 630000000 ms"),
+            // Kafka's own default: the segment of a quiet topic is a week old before it is complete.
+            (&[("segment.ms", "604800000")], "for 694800000 ms"),
+            (&[create_time], "for ever"),
+            (&[create_time, ("message.timestamp.after.max.ms", "9223372036854775807")], "for ever"),
+            (&[create_time, ("message.timestamp.after.max.ms", "259200000")], "for 630000000 ms"),
+        ];
+        for (changes, expected) in table {
+            let error = verify_passing("t", &made(week, changes), Some(week)).unwrap_err();
+            let message = error.to_string();
+            assert_eq!(error.kind(), LogErrorKind::Settings);
+            assert!(message.contains(expected) && message.contains("set retention.ms to 86400000"), "{message}");
+            assert!(changes.iter().all(|(name, value)| message.contains(&format!("{name} {value:?}"))), "{message}");
+        }
+        let hour_ahead = [create_time, ("message.timestamp.after.max.ms", "3600000")];
+        verify_passing("t", &made(week, &hour_ahead), Some(week)).unwrap();
+        let message = verify_passing("t", &made(week, &[("cleanup.policy", "compact")]), Some(week)).unwrap_err();
+        assert!(message.to_string().contains("set it to delete"), "{message}");
+        verify_passing("t", &made(week, &[("retention.ms", "604800000")]), None).unwrap();
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::client::{Journal, POLL, lock, spawn};
 use crate::config::KafkaConfig;
-use crate::error::{ClientError, code_of, failed, next};
+use crate::error::{Call, ClientError, code_of, failed, next};
 
 /// Questions about a topic after which a new producer usually has its id. It asks for one whenever an answer comes and a
 /// broker is connected, else on a timer of half a second. The first answer teaches the brokers' own addresses, the second
@@ -54,14 +54,16 @@ impl KafkaWriter {
     /// Blocks.
     pub(crate) fn open(config: &KafkaConfig, topic: &str, partition: u32) -> Result<Self, LogError> {
         let what = || format!("opening {topic}/{partition} for writing");
-        let producer: BaseProducer<Reports> =
-            config.for_writing().create_with_context(Reports::default()).map_err(|error| failed(what(), error))?;
+        let producer: BaseProducer<Reports> = config
+            .for_writing()
+            .create_with_context(Reports::default())
+            .map_err(|error| failed(Call::Work, what(), error))?;
         let producer = Arc::new(producer);
         // Connects now, so that the first append need not; and on a busy machine the serving thread asks on.
         for _ in 0..CONNECTING {
             if let Err(error) = producer.client().fetch_metadata(Some(topic), config.deadline()) {
                 producer.poll(Duration::from_millis(20)); // brings the causes to the journal
-                return Err(producer.context().journal.explain(what(), error));
+                return Err(producer.context().journal.explain(Call::Work, what(), error));
             }
         }
         let stopped = Arc::new(AtomicBool::new(false));
@@ -128,7 +130,7 @@ impl KafkaWriter {
     }
 
     fn unknown(&self, cause: ClientError, code: Option<RDKafkaErrorCode>) -> AppendError {
-        let kind = code.map_or(LogErrorKind::Unavailable, |code| next(code).kind());
+        let kind = code.map_or(LogErrorKind::Unavailable, |code| next(Call::Report, code).kind());
         let message = format!("appending to {}/{}", self.topic, self.partition);
         AppendError::Unknown(LogError::new(kind, message).with_source(cause))
     }
