@@ -32,8 +32,9 @@ CREATE TABLE {prefix}_es_checkpoints (
     epoch_writer TEXT NOT NULL,
     claim_offset BIGINT NOT NULL,
     last_sequence BIGINT NOT NULL,
-    last_event_id TEXT,
-    last_event_offset BIGINT,
+    last_record TEXT,
+    copy_id TEXT,
+    copied BIGINT NOT NULL DEFAULT 0,
     events BIGINT NOT NULL,
     void BIGINT NOT NULL,
     quarantined BIGINT NOT NULL,
@@ -41,10 +42,10 @@ CREATE TABLE {prefix}_es_checkpoints (
     PRIMARY KEY (projection, build, topic, topic_partition)
 );
 INSERT INTO {prefix}_es_checkpoints (projection, build, topic, topic_partition, fence, holder, log_id, next_offset,
-        epoch_number, epoch_writer, claim_offset, last_sequence, last_event_id, last_event_offset, events, void,
+        epoch_number, epoch_writer, claim_offset, last_sequence, last_record, copy_id, copied, events, void,
         quarantined, moved_at)
     SELECT projection, 1, topic, topic_partition, fence, holder, log_id, next_offset, epoch_number, epoch_writer,
-        claim_offset, last_sequence, last_event_id, last_event_offset, events, void, quarantined, moved_at
+        claim_offset, last_sequence, last_record, copy_id, copied, events, void, quarantined, moved_at
     FROM {prefix}_es_checkpoints_2;
 DROP TABLE {prefix}_es_checkpoints_2;
 

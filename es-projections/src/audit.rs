@@ -15,6 +15,8 @@
 //! | `previous_hash`, `hash` | the chain |
 //! | `topic`, `topic_partition`, `topic_offset` | where it is in the log |
 //!
+//! Commands that were refused, and changed nothing, are in `<namespace>_audit_refused`: [`RefusedQuery`] asks for them.
+//!
 //! # Indexes
 //! Writing them is most of what the trail costs, so they are few, and each serves several filters:
 //!
@@ -41,6 +43,12 @@
 //! random ids make them the dearest to write. So ask for
 //! `correlation_id = 'x' AND correlation_id <> command_id OR command_id = 'x'`, as [`Query`] does.
 //!
+//! # States
+//! `<namespace>_audit_states` holds, for the aggregate types that the trail [keeps](AuditTrail::keeping) states of, the state behind each
+//! 500 versions of an aggregate, as JSON, with the hash of that version. It serves [`Past`] and no one else. It is part of the read model:
+//! it is built anew with it, and `verify` compares it with what the log gives. States that an earlier release has kept in another form
+//! are neither used nor compared; with each 500 versions more of an aggregate some of them are kept anew.
+//!
 //! # Paging while events come
 //! A cursor is a place in the order: pages neither repeat nor leave out what was there when the first was asked for. What is
 //! added later is found if its place is behind the cursor. Partitions are read side by side, so what another one recorded
@@ -51,6 +59,8 @@ mod explain;
 mod export;
 mod past;
 mod query;
+mod refused;
+mod states;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,27 +69,51 @@ use async_trait::async_trait;
 use es_core::{EventSource, Recorded};
 
 use crate::error::ProjectionError;
-use crate::projection::Projection;
+use crate::projection::{Projection, RefusedCommand};
 use crate::sql::{Kind, OnDuplicate, Table, Tx};
 pub use entry::Entry;
 pub(crate) use entry::to_row;
 pub use explain::explain;
+pub use export::csv::cell as csv_cell;
 pub use export::{ExportFormat, Exported, ExportedFile, ExportedPartition, Manifest, check_export, export};
 pub use past::{At, Change, History, Past, StateAt, Step};
 pub use query::{LIMIT_MAX, Order, Page, PayloadField, Query};
+pub use refused::{Refused, RefusedPage, RefusedQuery};
+pub use states::PastState;
+use states::{Keeper, Keepers};
 
 /// The projection that keeps the audit trail.
 #[derive(Debug, Clone)]
 pub struct AuditTrail {
     table: Table,
     topics: HashMap<Arc<str>, Arc<str>>,
+    states: Table,
+    keepers: Keepers,
 }
 
 impl AuditTrail {
     /// The audit trail of these sources, the ones that its worker reads.
     pub fn new(sources: &[EventSource]) -> Self {
         let topics = sources.iter().map(|source| (source.category.clone(), source.topic.clone()));
-        Self { table: table(), topics: topics.collect() }
+        Self { table: table(), topics: topics.collect(), states: states::table(), keepers: Keepers::new() }
+    }
+
+    /// Keeps the states of an aggregate type behind each 500 versions, in a table beside the trail's. So a version of an aggregate
+    /// with very many is told as quickly as one with few. Aggregates with less have none, and cost nothing.
+    #[must_use]
+    pub fn keeping<S: PastState>(mut self) -> Self {
+        let keeper = Keeper::of::<S>();
+        self.keepers.insert(keeper.category, keeper);
+        self
+    }
+
+    async fn keep_states(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        for event in events.iter().filter(|event| event.envelope.version.get().is_multiple_of(states::EVERY)) {
+            let Some(keeper) = self.keepers.get(&*event.envelope.stream.category) else { continue };
+            let rows = keeper.keep(tx, event).await?;
+            tx.upsert(&self.states, rows).await?;
+        }
+        Ok(())
     }
 }
 
@@ -91,11 +125,32 @@ impl Projection for AuditTrail {
 
     /// Raised when the indexes change too: only a table that is made anew gets them.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn tables(&self) -> Vec<Table> {
-        vec![self.table.clone()]
+        vec![self.table.clone(), refused::table(), self.states.clone()]
+    }
+
+    fn form_column(&self, table: &str) -> Option<&'static str> {
+        (table == self.states.name()).then_some("form")
+    }
+
+    fn wants_refused(&self) -> bool {
+        true
+    }
+
+    async fn refused(&self, tx: &mut Tx, commands: &[RefusedCommand]) -> Result<(), ProjectionError> {
+        let mut rows = Vec::with_capacity(commands.len());
+        for command in commands {
+            let topic = self.topics.get(&command.category);
+            let unknown = || format!("the audit trail was made without the source of {}", command.category);
+            rows.extend(refused::to_row(command, topic.ok_or_else(unknown)?));
+        }
+        if !rows.is_empty() {
+            tx.insert(&refused::table(), rows, OnDuplicate::Keep).await?;
+        }
+        Ok(())
     }
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
@@ -108,7 +163,7 @@ impl Projection for AuditTrail {
         }
         // Versions are 1, 2, 3 … without duplicate: a second event of the same version is damage, and is told.
         tx.insert(&self.table, rows, OnDuplicate::Fail).await?;
-        Ok(())
+        self.keep_states(tx, events).await
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::cut;
 use crate::error::Error;
 use crate::projection::Projection;
-use crate::sql::{Database, Row, Table, Tx, Value, check_name, quoted};
+use crate::sql::{Change, Database, Named, Row, Table, Tx, Value, check_name, quoted};
 
 const PROJECTION_NAME_MAX: usize = 40;
 /// More would make the names of tables too long.
@@ -38,7 +38,7 @@ pub(crate) enum State {
     Live,
     /// It is to become that.
     Building,
-    /// It was that.
+    /// It was that: its tables are those of the one that replaced it.
     Replaced,
     /// It is as of some time or place, or a copy that is compared with the live one.
     Frozen,
@@ -70,10 +70,6 @@ impl Build {
     /// The values that its rows in the framework's tables begin with.
     pub(crate) fn key(&self) -> [Value; 2] {
         [self.projection.clone().into(), self.number.into()]
-    }
-
-    pub(crate) fn tables(&self) -> &[String] {
-        &self.tables
     }
 
     pub(crate) fn is_of(&self, projection: &dyn Projection) -> bool {
@@ -117,6 +113,7 @@ pub(crate) async fn live(database: &Database, projection: &dyn Projection) -> Re
     let build = match found.iter().find(|build| build.state == State::Live) {
         Some(build) => {
             check(database, projection, build)?;
+            check_tables(&mut tx, build).await?;
             build.clone()
         }
         None => add(&mut tx, projection, &found, State::Live, None).await?,
@@ -231,6 +228,7 @@ async fn begin(database: &Database, projection: &dyn Projection) -> Result<Tx, E
 /// Makes the build's tables where they are missing, and commits.
 async fn finish(mut tx: Tx, projection: &dyn Projection, build: &Build) -> Result<(), Error> {
     tx.see(build);
+    tx.take_time().await?;
     for table in &projection.tables() {
         tx.create(table).await?;
     }
@@ -241,16 +239,20 @@ async fn finish(mut tx: Tx, projection: &dyn Projection, build: &Build) -> Resul
 }
 
 async fn setup(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
+    tx.take_time().await?;
     let done = projection.setup(tx).await;
-    match tx.passed_over() {
-        Some(error) if error.is_retryable() => return Err(error),
-        _ => {}
+    // Whatever it makes of the error: what may pass is tried again, and what has to be mended is told.
+    match (done, tx.passed_over()) {
+        (_, Some(error)) if error.is_retryable() => Err(error),
+        (Err(source), Some(Error::Sql { database, .. })) => {
+            Err(Error::Sql { doing: format!("the setup of projection {}", projection.name()), database, source })
+        }
+        (Err(source), _) => {
+            Err(Error::Projection { projection: projection.name().into(), events: "its setup".into(), source })
+        }
+        (Ok(()), Some(error)) => Err(error),
+        (Ok(()), None) => Ok(()),
     }
-    done.map_err(|source| Error::Projection {
-        projection: projection.name().into(),
-        events: "its setup".into(),
-        source,
-    })
 }
 
 async fn refuse_shared_tables(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
@@ -295,6 +297,7 @@ async fn add(
         tables: projection.tables().iter().map(|table| table.name().to_owned()).collect(),
         shape: shape(projection),
     };
+    refuse_foreign_tables(tx, &build).await?;
     let columns = "(projection, build, version, state, label, as_of, tables, shape, created_at)";
     let insert = format!("INSERT INTO {} {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tx.table_name("es_builds"));
     let row = [
@@ -308,6 +311,40 @@ async fn add(
     ];
     tx.execute(&insert, &[&build.key()[..], &row].concat()).await?;
     Ok(build)
+}
+
+/// Refuses to make tables where something else has their names: it is not the framework's.
+async fn refuse_foreign_tables(tx: &mut Tx, build: &Build) -> Result<(), Error> {
+    for table in &build.tables {
+        let name = format!("{}_{table}{}", tx.namespace(), build.suffix());
+        refuse_foreign_table(tx, &build.projection, &name).await?;
+    }
+    Ok(())
+}
+
+async fn refuse_foreign_table(tx: &mut Tx, projection: &Arc<str>, name: &str) -> Result<(), Error> {
+    match tx.find(name).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "{name} is in the database already, and no read model's: rename or remove it, or give the table of projection \
+             {projection} another name"
+        ))),
+    }
+}
+
+/// A read model whose table was removed by hand is not begun anew in silence, in the middle of the log.
+async fn check_tables(tx: &mut Tx, build: &Build) -> Result<(), Error> {
+    for table in &build.tables {
+        let table = format!("{}_{table}", tx.namespace());
+        if tx.find(&table).await? != Some(Named::Table) {
+            let name = &build.projection;
+            return Err(Error::invalid(format!(
+                "table {table} of projection {name} is not there any more: remove the rest with \
+                 `Database::remove_projection({name:?})`, and it is built anew"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn check(database: &Database, projection: &dyn Projection, build: &Build) -> Result<(), Error> {
@@ -324,42 +361,117 @@ fn check(database: &Database, projection: &dyn Projection, build: &Build) -> Res
     }
     if build.shape != shape(projection) {
         return Err(Error::OtherVersion(format!(
-            "{read_model} has other columns than this program declares, and both say version {version}: raise \
+            "{read_model} has other columns or indexes than this program declares, and both say version {version}: raise \
              `Projection::version`, and {remedy}"
         )));
     }
     Ok(())
 }
 
-/// Shuts everybody out of the tables of both builds, and fails soon where somebody is there: whoever reads a table keeps its
-/// name, and whoever comes after waits behind the one that wants to change it.
-pub(crate) async fn lock(tx: &mut Tx, from: &Build, to: &Build) -> Result<(), Error> {
-    let named = |build: &Build| {
-        let name = |table: &String| format!("{}_{table}{}", tx.namespace(), build.suffix());
-        build.tables.iter().map(name).collect::<Vec<_>>()
+/// What becomes of the live tables when another build is made the read model: they stay, and take over its rows.
+fn changes(tx: &Tx, projection: &dyn Projection, from: &Build, to: &Build) -> Result<Vec<Change>, Error> {
+    let were = from.shape.lines().map(|shape| {
+        let damaged =
+            || Error::invalid(format!("the tables of projection {} are {shape:?}, which is no shape", from.projection));
+        Table::of_shape(shape).ok_or_else(damaged)
+    });
+    let mut were = were.collect::<Result<Vec<_>, _>>()?;
+    let change = |from: Option<Table>, to_be: Option<Table>| {
+        let name = from.as_ref().or(to_be.as_ref()).map(|table| table.name().to_owned()).unwrap_or_default();
+        let in_database = |suffix: &str| format!("{}_{name}{suffix}", tx.namespace());
+        Change { name: in_database(""), from, to: to_be, built: in_database(&to.suffix()) }
     };
-    let tables = [named(from), named(to)].concat();
-    tx.lock_tables(&tables).await
+    let staying = projection.tables().into_iter().map(|table| {
+        let was = were.iter().position(|was| was.name() == table.name()).map(|place| were.swap_remove(place));
+        change(was, Some(table))
+    });
+    let mut changes: Vec<_> = staying.collect();
+    changes.extend(were.into_iter().map(|gone| change(Some(gone), None)));
+    Ok(changes)
 }
 
-/// Makes one build the read model in place of another. The checkpoints of both are locked by the caller.
+/// Tells what would keep a build from becoming the read model, and changes nothing. False when another one is live meanwhile.
+pub(crate) async fn try_switch(
+    mut tx: Tx,
+    projection: &dyn Projection,
+    from: &Build,
+    to: &Build,
+) -> Result<bool, Error> {
+    tx.lock_schema().await?;
+    if !stands(&mut tx, from).await? {
+        return tx.rollback().await.map(|()| false);
+    }
+    tx.take_time().await?;
+    for change in &changes(&tx, projection, from, to)? {
+        if change.from.is_none() {
+            refuse_foreign_table(&mut tx, &projection.name().into(), &change.name).await?;
+        }
+        tx.try_change(change).await.map_err(|error| stands_in_the_way(projection, change, error))?;
+    }
+    tx.rollback().await.map(|()| true)
+}
+
+fn stands_in_the_way(projection: &dyn Projection, change: &Change, error: Error) -> Error {
+    match error {
+        Error::Invalid(reason) => {
+            let (name, table) = (projection.name(), &change.name);
+            Error::Invalid(format!(
+                "read model {name} can't be rebuilt as this program declares it: table {table} would become another, and \
+                 something that is not the framework's stands in the way ({reason}): remove that, rebuild, and make it anew"
+            ))
+        }
+        other => other,
+    }
+}
+
+/// Has the planner learn how much was built, while nothing else is held. Where it can't, the switch is slower, and that is all.
+pub(crate) async fn analyze(database: &Database, build: &Build) {
+    for table in &build.tables {
+        let analyzed = async {
+            let mut tx = database.begin().await?;
+            tx.take_time().await?;
+            tx.analyze(&format!("{}_{table}{}", tx.namespace(), build.suffix())).await?;
+            tx.commit().await
+        };
+        if let Err(error) = analyzed.await {
+            tracing::debug!(table, error = &error as &dyn std::error::Error, "counting what was built failed");
+        }
+    }
+}
+
+/// Does what can be done before the live one stands still.
+pub(crate) async fn prepare_switch(
+    mut tx: Tx,
+    projection: &dyn Projection,
+    from: &Build,
+    to: &Build,
+) -> Result<(), Error> {
+    tx.take_time().await?;
+    tx.lock_schema().await?;
+    if !stands(&mut tx, to).await? || !stands(&mut tx, from).await? {
+        return tx.rollback().await; // it was removed or replaced meanwhile: the switch tells
+    }
+    for change in &changes(&tx, projection, from, to)? {
+        tx.prepare_change(change).await.map_err(|error| stands_in_the_way(projection, change, error))?;
+    }
+    tx.commit().await
+}
+
+/// Makes one build the read model in place of another: the live tables take over its rows, and its own are dropped. The
+/// checkpoints of both are locked by the caller.
 pub(crate) async fn switch(tx: &mut Tx, projection: &dyn Projection, from: &Build, to: &Build) -> Result<(), Error> {
-    let namespace = tx.namespace().to_owned();
-    let rename = |table: &str, from: &str, to: &str| {
-        let name = |suffix: &str| quoted(&format!("{namespace}_{table}{suffix}"));
-        format!("ALTER TABLE {} RENAME TO {}", name(from), name(to))
-    };
-    for table in from.tables() {
-        tx.execute(&rename(table, "", &format!("_b{}", from.number)), &[]).await?;
+    for change in &changes(tx, projection, from, to)? {
+        tx.change(change).await.map_err(|error| stands_in_the_way(projection, change, error))?;
     }
-    for table in to.tables() {
-        tx.execute(&rename(table, &to.suffix(), ""), &[]).await?;
+    tx.wait_for_vacuum().await?;
+    drop_tables(tx, to).await?;
+    tx.wait_briefly_for_locks().await?;
+    // What was replaced has no tables any more; what it left out is told still.
+    let update =
+        format!("UPDATE {} SET state = ?, tables = ? WHERE projection = ? AND build = ?", tx.table_name("es_builds"));
+    for (build, state, tables) in [(from, State::Replaced, String::new()), (to, State::Live, to.tables.join(" "))] {
+        tx.execute(&update, &[&[state.as_str().into(), tables.into()][..], &build.key()].concat()).await?;
     }
-    let update = format!("UPDATE {} SET state = ? WHERE projection = ? AND build = ?", tx.table_name("es_builds"));
-    for (build, state) in [(from, State::Replaced), (to, State::Live)] {
-        tx.execute(&update, &[&[state.as_str().into()][..], &build.key()].concat()).await?;
-    }
-    // Views follow a table that is renamed, and are wanted on the one that has its name now.
     setup(tx, projection).await
 }
 
@@ -379,15 +491,32 @@ pub(crate) async fn look_for_live(database: &Database, projection: &str) -> Resu
     database.fetch(&sql, &[projection.into()]).await?.first().map(Build::read).transpose()
 }
 
+/// Something that changes as long as somebody builds a read model beside the one that serves: what it has read, and its beats.
+pub(crate) async fn signs_of_building(database: &Database, projection: &str) -> Result<Vec<Option<i64>>, Error> {
+    let (builds, checkpoints) = (database.table_name("es_builds"), database.table_name("es_checkpoints"));
+    let workers = database.table_name("es_workers");
+    let sql = format!(
+        "SELECT (SELECT sum(c.next_offset) FROM {checkpoints} AS c JOIN {builds} AS b ON b.projection = c.projection \
+         AND b.build = c.build WHERE b.projection = ? AND b.state = 'building') AS read_to, \
+         (SELECT sum(w.beat) FROM {workers} AS w WHERE w.projection = ? AND w.shares = 0) AS beats"
+    );
+    let rows = database.fetch(&sql, &[projection.into(), projection.into()]).await?;
+    rows.iter().flat_map(|row| [row.get("read_to"), row.get("beats")]).collect()
+}
+
 async fn drop_build(tx: &mut Tx, build: &Build) -> Result<(), Error> {
     // First the checkpoints: a running worker holds its own while it writes, and can't move it any more.
-    for table in ["es_checkpoints", "es_workers", "es_parked", "es_waiting", "es_skipped", "es_builds"] {
+    for table in ["es_checkpoints", "es_workers", "es_parked", "es_waiting", "es_skipped", "es_absent", "es_builds"] {
         let delete = format!("DELETE FROM {} WHERE projection = ? AND build = ?", tx.table_name(table));
         tx.execute(&delete, &build.key()).await?;
     }
     if let Some(label) = &build.label {
         cut::forget(tx, &cut::own(&build.projection, label)).await?;
     }
+    drop_tables(tx, build).await
+}
+
+async fn drop_tables(tx: &mut Tx, build: &Build) -> Result<(), Error> {
     for table in &build.tables {
         let table = quoted(&format!("{}_{table}{}", tx.namespace(), build.suffix()));
         tx.execute(&format!("DROP TABLE IF EXISTS {table}"), &[]).await?;
@@ -405,7 +534,7 @@ impl Database {
         self.remove_builds(name, |_| true).await
     }
 
-    /// Drops what a rebuild replaced, and what one began that was not finished. False when there is nothing of it.
+    /// Forgets what a rebuild replaced, and drops what one began that was not finished. False when there is nothing of it.
     ///
     /// # Errors
     /// As for [`Database::remove_projection`].
@@ -414,7 +543,7 @@ impl Database {
     }
 
     async fn remove_builds(&self, projection: &str, which: impl Fn(&Build) -> bool) -> Result<bool, Error> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_durably().await?;
         tx.lock_schema().await?;
         let mut builds = of_projection(&mut tx, projection).await?;
         builds.retain(which);

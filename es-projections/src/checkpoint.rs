@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use es_core::validity::Current;
-use es_core::{Checkpoint, Epoch, EventId};
-use uuid::Uuid;
+use es_core::{Checkpoint, Epoch};
 
 use crate::builds::{self, Build};
 use crate::error::Error;
@@ -95,7 +94,7 @@ impl Ledger {
         const ATTEMPTS: usize = 5;
         let mut attempt = 1;
         loop {
-            let mut tx = self.database.begin().await?;
+            let mut tx = self.database.begin_durably().await?; // as in `take`
             match self.make_and_take(&mut tx).await {
                 Ok((fences, saved)) => {
                     tx.commit().await?;
@@ -158,10 +157,9 @@ impl Ledger {
     /// Takes those of the places that stand as they were seen: free, or held by this other worker, of which nothing was
     /// heard since.
     pub(crate) async fn take(&mut self, seen: &Standing, places: &[usize], gone: Option<&Member>) -> Result<(), Error> {
-        let mut tx = self.database.begin().await?;
-        tx.wait_briefly_for_locks().await?;
         // A fence that went back with the server's last transactions would look like another worker's.
-        tx.commit_durably().await?;
+        let mut tx = self.database.begin_durably().await?;
+        tx.wait_briefly_for_locks().await?;
         let (table, workers) = (tx.table_name("es_checkpoints"), tx.table_name("es_workers"));
         let held_by = match gone {
             None => "holder IS NULL".to_owned(),
@@ -264,7 +262,8 @@ impl Ledger {
         tx.commit().await
     }
 
-    /// Shuts out every worker of the build, and tells whether it is the same still and has come as far as these checkpoints.
+    /// Shuts out every worker of the build, and tells whether it is the same still and has come as far as these checkpoints. The
+    /// transaction is one that commits durably.
     pub(crate) async fn close_at(&self, tx: &mut Tx, least: &[Saved]) -> Result<bool, Error> {
         if !builds::stands(tx, &self.build).await? {
             return Ok(false);
@@ -281,8 +280,6 @@ impl Ledger {
             "UPDATE {table} SET fence = fence + 1, holder = ? \
              WHERE projection = ? AND build = ? AND topic = ? AND topic_partition = ? RETURNING {COLUMNS}"
         );
-        // As in `take`.
-        tx.commit_durably().await?;
         let mut taken = (Vec::with_capacity(self.places.len()), Vec::with_capacity(self.places.len()));
         for place in 0..self.places.len() {
             let holder = [self.member.name.clone().into()];
@@ -333,7 +330,7 @@ impl Ledger {
 
     /// Tells how many were moved.
     async fn advance_some(&self, tx: &mut Tx, moves: &[Move]) -> Result<u64, Error> {
-        const WIDTH: usize = 18;
+        const WIDTH: usize = 19;
         let table = tx.table_name("es_checkpoints");
         let tuple = format!("({})", ["?"; WIDTH].join(","));
         let tuples = vec![tuple; moves.len()].join(",");
@@ -341,9 +338,9 @@ impl Ledger {
         // Columns of a VALUES list have these names on both databases.
         let sql = format!(
             "UPDATE {table} AS c SET log_id = m.column7, next_offset = m.column8, epoch_number = m.column9, \
-             epoch_writer = m.column10, claim_offset = m.column11, last_sequence = m.column12, last_event_id = m.column13, \
-             last_event_offset = CAST(m.column14 AS BIGINT), events = events + m.column15, void = void + m.column16, \
-             quarantined = quarantined + m.column17, moved_at = m.column18 \
+             epoch_writer = m.column10, claim_offset = m.column11, last_sequence = m.column12, last_record = m.column13, \
+             events = events + m.column14, void = void + m.column15, quarantined = quarantined + m.column16, \
+             moved_at = m.column17, copy_id = m.column18, copied = m.column19 \
              FROM (VALUES {tuples}) AS m WHERE c.projection = m.column1 AND c.build = m.column2 AND c.topic = m.column3 \
              AND c.topic_partition = m.column4 AND c.fence = m.column5 AND c.next_offset = m.column6 AND c.holder = ?"
         );
@@ -355,10 +352,11 @@ impl Ledger {
             args.extend([self.fences[step.place].unwrap_or(-1).into(), integer(step.from)]);
             args.extend([log_id_value(&step.to), integer(step.to.next), integer(current.epoch.number)]);
             args.extend([writer_value(&step.to), integer(current.claim_offset), integer(current.last_sequence)]);
-            args.push(step.to.last_event.map(|(id, _)| id.to_string()).into());
-            args.push(step.to.last_event.map_or(Value::Null, |(_, offset)| integer(offset)));
+            args.push(last_record_value(&step.to).into());
             args.extend([integer(step.events as u64), integer(step.void), integer(step.quarantined as u64)]);
             args.push(Utc::now().into());
+            args.push(current.copy.map(|id| id.to_string()).into());
+            args.push(integer(u64::from(current.copied)));
         }
         args.push(self.member.name.clone().into());
         tx.execute(&sql, &args).await
@@ -444,25 +442,22 @@ fn fenced(build: &Build, place: &Place) -> Error {
 }
 
 const COLUMNS: &str = "fence, log_id, next_offset, epoch_number, epoch_writer, claim_offset, last_sequence, \
-    last_event_id, last_event_offset, events, void, quarantined";
+    last_record, copy_id, copied, events, void, quarantined";
 
 fn read(row: &Row) -> Result<Saved, Error> {
     let number = |column| row.get::<i64>(column).map(|number| number as u64);
     let damaged = |column: &str| Error::invalid(format!("column {column:?} of a checkpoint row is damaged"));
     let writer = u64::from_str_radix(&row.get::<String>("epoch_writer")?, 16).map_err(|_| damaged("epoch_writer"))?;
-    let id: Option<Uuid> = row.get("last_event_id")?;
-    let offset: Option<i64> = row.get("last_event_offset")?;
+    let last: Option<String> = row.get("last_record")?;
+    let last = last.map(|text| serde_json::from_str(&text)).transpose().map_err(|_| damaged("last_record"))?;
     let current = Current {
         epoch: Epoch { number: number("epoch_number")?, writer },
         claim_offset: number("claim_offset")?,
         last_sequence: number("last_sequence")?,
+        copy: row.get("copy_id")?,
+        copied: number("copied")? != 0,
     };
-    let checkpoint = Checkpoint {
-        log_id: row.get("log_id")?,
-        next: number("next_offset")?,
-        current,
-        last_event: id.zip(offset).map(|(id, offset)| (EventId::from(id), offset as u64)),
-    };
+    let checkpoint = Checkpoint { log_id: row.get("log_id")?, next: number("next_offset")?, current, last };
     let (events, void, quarantined) = (number("events")?, number("void")?, number("quarantined")?);
     Ok(Saved { checkpoint, events, void, quarantined })
 }
@@ -474,6 +469,11 @@ fn integer(number: u64) -> Value {
 
 fn log_id_value(checkpoint: &Checkpoint) -> Value {
     checkpoint.log_id.to_string().into()
+}
+
+/// The last record that counted, as JSON.
+fn last_record_value(checkpoint: &Checkpoint) -> Option<String> {
+    checkpoint.last.map(|last| serde_json::to_string(&last).expect("it holds numbers and text only"))
 }
 
 fn writer_value(checkpoint: &Checkpoint) -> Value {
@@ -509,7 +509,7 @@ mod tests {
 
     async fn joined(database: &Database, name: &str) -> Ledger {
         let build = builds::live(database, &Nothing).await.unwrap();
-        let member = Member { name: name.into(), beat: 0, shares: true };
+        let member = Member { name: name.into(), beat: 0, shares: true, stands_in: false };
         let mut ledger = Ledger::new(database.clone(), build, (0..4).map(place).collect(), member);
         ledger.join().await.unwrap();
         ledger

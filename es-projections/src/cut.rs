@@ -21,7 +21,7 @@ pub(crate) async fn forget(tx: &mut Tx, name: &str) -> Result<(), Error> {
 
 /// Saves a cut. One that is there stays: a name stands for one place for ever.
 pub(crate) async fn save(database: &Database, name: &str, places: &[Place], offsets: &[u64]) -> Result<(), Error> {
-    let mut tx = database.begin().await?;
+    let mut tx = database.begin_durably().await?;
     let table = tx.table_name("es_cuts");
     let insert = format!(
         "INSERT INTO {table} (name, topic, topic_partition, next_offset, saved_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"

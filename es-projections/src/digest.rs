@@ -28,7 +28,7 @@ pub(crate) async fn of(database: &Database, tables: &[Table]) -> Result<Digest, 
         while let Some(rows) = pages.next(&mut side).await? {
             rows.iter().for_each(|row| sum.add(&row_hash(row)));
         }
-        hash.update(table.shape().as_bytes());
+        hash.update(table.columns_text().as_bytes());
         hash.update(sum.hashes);
     }
     Ok(Digest(hash.finalize().into()))
@@ -54,7 +54,7 @@ impl Sum {
 
     /// The digest of the table that has these rows.
     pub(crate) fn digest(&self, table: &Table) -> Digest {
-        Digest(Sha256::new().chain_update(table.shape()).chain_update(self.hashes).finalize().into())
+        Digest(Sha256::new().chain_update(table.columns_text()).chain_update(self.hashes).finalize().into())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::log::LogError;
-use es_core::{Cause, Position};
+use es_core::{Cause, EventId, Position, Version};
 
 /// What a projection may return: any error, so that `?` works on all of them.
 pub type ProjectionError = Cause;
@@ -26,7 +26,18 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// Fix the statement or the data: the database refused it.
+    /// Fix the data: the database refuses these rows, and would take others.
+    #[error("{doing} on {database} failed: the database refuses the rows")]
+    Data {
+        /// What was tried.
+        doing: String,
+        /// The database's URL without its password.
+        database: Arc<str>,
+        /// What the driver said.
+        #[source]
+        source: Cause,
+    },
+    /// Fix the statement, the tables or the rights to them: the database refused it, whatever the rows are.
     #[error("{doing} on {database} failed")]
     Sql {
         /// What was tried.
@@ -107,6 +118,22 @@ pub enum Error {
         /// Why its first waiting event can't be folded in.
         reason: String,
     },
+    /// Look again: what was asked for a parked aggregate was meant for another event than the one that it waits behind now.
+    #[error(
+        "nothing was done: {stream} waits in read model {projection} behind version {version}, event {event_id}, and no longer behind event {seen}"
+    )]
+    OtherEvent {
+        /// The read model.
+        projection: Arc<str>,
+        /// The aggregate's stream.
+        stream: String,
+        /// The event that was seen.
+        seen: EventId,
+        /// The version that it waits behind now.
+        version: Version,
+        /// The event of that version.
+        event_id: EventId,
+    },
     /// Start a worker of the read model, or wait longer: none has done what it was asked.
     #[error("no worker of read model {projection} has seen to {stream} within {within:?}: it is asked still")]
     NoAnswer {
@@ -136,12 +163,6 @@ pub enum Error {
     },
 }
 
-/// An error with its causes, in a line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
 impl Error {
     /// Whether trying the same again later may help.
     pub fn is_retryable(&self) -> bool {
@@ -166,6 +187,21 @@ impl Error {
         match self {
             Self::Log { source, .. } => source.kind() == es_core::log::LogErrorKind::Lost,
             Self::Stopped { source: Some(source), .. } => source.is_lost(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is the database's failure and not that of the rows: other rows, or other events, would meet it, too.
+    pub(crate) fn is_the_databases(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Sql { .. })
+    }
+
+    /// Whether a worker that has run ends by it. The database never ends one: whatever it says may be mended while the worker tries
+    /// again. What remains is a worker that was shut out, a log that is not the one that was read, and a task of its own that broke down.
+    pub(crate) fn ends_a_worker(&self) -> bool {
+        match self {
+            Self::Fenced { .. } | Self::OtherVersion(_) | Self::Projection { .. } => true,
+            Self::Log { source, .. } => !source.is_retryable(),
             _ => false,
         }
     }

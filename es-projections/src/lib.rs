@@ -78,6 +78,7 @@ mod left_out;
 mod members;
 mod migrations;
 mod model;
+mod moment;
 mod parked;
 mod projection;
 mod sql;
@@ -91,8 +92,9 @@ pub use left_out::Skipped;
 #[doc(hidden)]
 pub use model::derived;
 pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
+pub use moment::Moment;
 pub use parked::{Parked, Resumed};
-pub use projection::Projection;
+pub use projection::{Projection, RefusedCommand};
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{
     AsOf, Check, ComparedAt, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status,

@@ -14,6 +14,8 @@ pub(crate) struct Member {
     pub(crate) beat: i64,
     /// Whether it shares the places with others, or takes all of them.
     pub(crate) shares: bool,
+    /// Whether it holds some only where no other one shares them.
+    pub(crate) stands_in: bool,
 }
 
 /// Writes the row, with the beat as it is now.
@@ -21,9 +23,10 @@ pub(crate) async fn beat(tx: &mut Tx, build: &Build, member: &Member) -> Result<
     let table = tx.table_name("es_workers");
     let upsert = format!(
         "INSERT INTO {table} (projection, build, worker, beat, shares) VALUES (?, ?, ?, ?, ?) \
-         ON CONFLICT (projection, build, worker) DO UPDATE SET beat = excluded.beat"
+         ON CONFLICT (projection, build, worker) DO UPDATE SET beat = excluded.beat, shares = excluded.shares"
     );
-    let row = [member.name.clone().into(), member.beat.into(), i64::from(member.shares).into()];
+    let shares = i64::from(member.shares) + i64::from(member.shares && member.stands_in);
+    let row = [member.name.clone().into(), member.beat.into(), shares.into()];
     tx.execute(&upsert, &[&build.key()[..], &row].concat()).await.map(drop)
 }
 
@@ -34,7 +37,7 @@ pub(crate) async fn of(database: &Database, build: &Build) -> Result<Vec<Member>
     let rows = database.fetch(&sql, &build.key()).await?;
     let read = |row: &crate::sql::Row| {
         let (name, shares): (String, i64) = (row.get("worker")?, row.get("shares")?);
-        Ok(Member { name: name.into(), beat: row.get("beat")?, shares: shares != 0 })
+        Ok(Member { name: name.into(), beat: row.get("beat")?, shares: shares != 0, stands_in: shares == 2 })
     };
     let mut members = rows.iter().map(read).collect::<Result<Vec<_>, Error>>()?;
     // Not by the database, where each has an order of its own.

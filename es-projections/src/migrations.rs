@@ -12,6 +12,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "holder", include_str!("../migrations/0002_holder.sql")),
     (3, "builds", include_str!("../migrations/0003_builds.sql")),
     (4, "workers", include_str!("../migrations/0004_workers.sql")),
+    (5, "wishes", include_str!("../migrations/0005_wishes.sql")),
+    (6, "absent", include_str!("../migrations/0006_absent.sql")),
 ];
 
 /// Applies what is missing.

@@ -33,7 +33,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
 
     /// The name of the table, and of the projection that folds into it.
     const NAME: &'static str;
-    /// Raised whenever the same events would give other rows.
+    /// Raised whenever the same events would give other rows: of the rows beside the first ones, too.
     const VERSION: u32;
 
     /// The table, without the columns that say what changed a row last.
@@ -57,8 +57,27 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// The row from what was read, in the table's order or another.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the column that does not hold what the field needs.
+    /// [`Error::Damaged`] naming the column that does not hold what the field needs.
     fn from_row(row: &Row) -> Result<Self, Error>;
+
+    /// Makes the row what would be read back of it: a time loses what is finer than a microsecond. So what later events find
+    /// does not depend on whether it was stored in between.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the column whose value can't be stored, or not be read back.
+    fn settle(&mut self) -> Result<(), Error> {
+        let columns = Self::table().columns().iter().map(|column| column.name.clone()).collect();
+        *self = Self::from_row(&Row { columns, values: self.to_values()? })?;
+        Ok(())
+    }
+
+    /// The same of a key.
+    ///
+    /// # Errors
+    /// As for [`ReadModel::settle`].
+    fn settle_key(key: &mut Self::Key) -> Result<(), Error> {
+        Self::key_values(key).map(drop)
+    }
 }
 
 /// How the events of an aggregate type change rows.
@@ -114,6 +133,7 @@ pub struct Model<R> {
 #[derive(Clone)]
 struct Kind {
     table: Table,
+    version: u32,
     empty: fn(Table) -> Box<dyn TableOf>,
 }
 
@@ -166,7 +186,7 @@ impl<R: ReadModel> Model<R> {
     }
 
     /// Gives the folds rows of another type beside those of `R`, in a table of their own: for what an event does not
-    /// tell and an earlier one did.
+    /// tell and an earlier one did. Raising the version of these rows raises the model's.
     ///
     /// # Panics
     /// When there are such rows already.
@@ -199,7 +219,7 @@ impl<R: ReadModel> Model<R> {
 }
 
 fn kind<R: ReadModel>() -> Kind {
-    Kind { table: query::with_lineage(R::table()), empty: rows::empty::<R> }
+    Kind { table: query::with_lineage(R::table()), version: R::VERSION, empty: rows::empty::<R> }
 }
 
 #[async_trait]
@@ -208,12 +228,18 @@ impl<R: ReadModel> Projection for Model<R> {
         R::NAME
     }
 
+    /// It rises whenever that of any of its rows does.
     fn version(&self) -> u32 {
-        R::VERSION
+        let further = self.tables[1..].iter().map(|kind| kind.version.saturating_sub(1));
+        further.fold(R::VERSION, u32::saturating_add)
     }
 
     fn tables(&self) -> Vec<Table> {
         self.tables.iter().map(|kind| kind.table.clone()).collect()
+    }
+
+    fn follows(&self) -> Option<Vec<&str>> {
+        Some(self.followed.iter().map(|followed| followed.category).collect())
     }
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use es_core::{Cause, Position, Recorded, StreamId};
+use es_core::{Cause, Envelope, EventId, Position, Recorded, StreamId, Version};
+use uuid::Uuid;
 
 use crate::audit::Entry;
 use crate::builds::{self, Build};
-use crate::error::{Error, chain};
+use crate::error::Error;
 use crate::sql::{Database, OnDuplicate, Row, Table, Tx, Value};
 
 /// How often the answer to an operator is looked for.
@@ -33,6 +34,10 @@ pub struct Parked {
     pub parked_at: DateTime<Utc>,
     /// How many events wait.
     pub waiting: u64,
+    /// The first of them: what is asked to be done with it names it.
+    pub event_id: EventId,
+    /// Its version.
+    pub version: Version,
 }
 
 /// What became of an aggregate that was to go on.
@@ -47,10 +52,19 @@ pub enum Resumed {
 /// What an operator may ask the worker to do with a parked aggregate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// Fold its waiting events in.
-    Retry,
-    /// The same without those of the first command.
-    Skip { by: String, why: String },
+    /// Fold its waiting events in; if this is the first of them still, where one is named.
+    Retry { seen: Option<EventId> },
+    /// The same without those of the command that begins with this event.
+    Skip { seen: EventId, by: String, why: String },
+}
+
+impl Asked {
+    pub(crate) fn seen(&self) -> Option<EventId> {
+        match self {
+            Self::Retry { seen } => *seen,
+            Self::Skip { seen, .. } => Some(*seen),
+        }
+    }
 }
 
 impl Database {
@@ -78,17 +92,25 @@ impl Database {
         self.fetch(&sql, &args).await?.iter().map(Entry::from_row).collect()
     }
 
-    /// Has the worker of a read model fold in the waiting events of an aggregate, and waits until it has.
+    /// Has the worker of a read model fold in the waiting events of an aggregate, and waits until it has. `seen` is the first of them,
+    /// as [`Parked::event_id`] tells it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the aggregate is not parked; [`Error::NoAnswer`] when no worker has done it within
-    /// `within`: it is asked still, and does it when it runs.
-    pub async fn retry_parked(&self, projection: &str, stream: &StreamId, within: Duration) -> Result<Resumed, Error> {
-        self.ask(projection, stream, &Asked::Retry, within).await
+    /// [`Error::Invalid`] when the aggregate is not parked; [`Error::OtherEvent`] when another event is the first by now;
+    /// [`Error::NoAnswer`] when no worker has done it within `within`: it is asked still, and does it when it runs.
+    pub async fn retry_parked(
+        &self,
+        projection: &str,
+        stream: &StreamId,
+        seen: EventId,
+        within: Duration,
+    ) -> Result<Resumed, Error> {
+        self.ask(projection, stream, &Asked::Retry { seen: Some(seen) }, within).await
     }
 
     /// Leaves the events of the first waiting command out of a read model for good, which is recorded with who did it and
-    /// why, and has the worker fold in what waits behind.
+    /// why, and has the worker fold in what waits behind. `seen` is the first event of that command: nothing else is left out,
+    /// whatever others ask meanwhile.
     ///
     /// # Errors
     /// As for [`Database::retry_parked`]; [`Error::Invalid`] without a name or a reason.
@@ -96,6 +118,7 @@ impl Database {
         &self,
         projection: &str,
         stream: &StreamId,
+        seen: EventId,
         by: &str,
         why: &str,
         within: Duration,
@@ -103,7 +126,7 @@ impl Database {
         if by.trim().is_empty() || why.trim().is_empty() {
             return Err(Error::invalid("an event is left out only with the name of who says so, and a reason"));
         }
-        self.ask(projection, stream, &Asked::Skip { by: by.into(), why: why.into() }, within).await
+        self.ask(projection, stream, &Asked::Skip { seen, by: by.into(), why: why.into() }, within).await
     }
 
     async fn ask(
@@ -113,35 +136,68 @@ impl Database {
         asked: &Asked,
         within: Duration,
     ) -> Result<Resumed, Error> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_durably().await?;
         let missing = || Error::invalid(format!("{stream} is not parked in read model {projection}"));
         let live = builds::find_live(&mut tx, projection).await?.ok_or_else(missing)?;
+        let first = first_waiting(&mut tx, &live, stream, 1).await?;
+        let first = first.first().ok_or_else(missing)?;
+        refuse_other(projection, asked, &first.recorded.envelope)?;
         let table = tx.table_name("es_parked");
-        let update = format!("UPDATE {table} SET asked = ?, asked_by = ?, asked_why = ? WHERE {KEY}");
-        let asked = match asked {
-            Asked::Retry => ["retry".into(), Value::Null, Value::Null],
-            Asked::Skip { by, why } => ["skip".into(), by.into(), why.into()],
+        let update = format!("UPDATE {table} SET asked = ?, asked_by = ?, asked_why = ?, asked_event = ? WHERE {KEY}");
+        let seen = asked.seen().map(EventId::get);
+        let values = match asked {
+            Asked::Retry { .. } => ["retry".into(), Value::Null, Value::Null, seen.into()],
+            Asked::Skip { by, why, .. } => ["skip".into(), by.into(), why.into(), seen.into()],
         };
-        if tx.execute(&update, &[&asked[..], &key(&live, stream)].concat()).await? == 0 {
+        if tx.execute(&update, &[&values[..], &key(&live, stream)].concat()).await? == 0 {
             return Err(missing());
         }
         tx.commit().await?;
-        let select = format!("SELECT asked FROM {} WHERE {KEY}", self.table_name("es_parked"));
+        let select = format!("SELECT asked, asked_event FROM {} WHERE {KEY}", self.table_name("es_parked"));
         let answered = async {
             loop {
-                match self.fetch(&select, &key(&live, stream)).await?.first() {
-                    None => return Ok(Resumed::Done),
-                    Some(row) if row.get::<Option<String>>("asked")?.is_none() => {
-                        let parked = self.parked_of(&live, stream).await?;
-                        return Ok(parked.map_or(Resumed::Done, Resumed::Parked));
+                let rows = self.fetch(&select, &key(&live, stream)).await?;
+                let waits = match rows.first() {
+                    None => false,
+                    Some(row) => {
+                        let of: Option<Uuid> = row.get("asked_event")?;
+                        row.get::<Option<String>>("asked")?.is_some() && (of.is_none() || of == seen)
                     }
-                    Some(_) => tokio::time::sleep(LOOK).await,
+                };
+                if !waits {
+                    return self.answer(&live, stream, asked).await;
                 }
+                tokio::time::sleep(LOOK).await;
             }
         };
         tokio::time::timeout(within, answered).await.unwrap_or_else(|_| {
             Err(Error::NoAnswer { projection: projection.into(), stream: stream.to_string(), within })
         })
+    }
+
+    /// What became of what was asked.
+    async fn answer(&self, build: &Build, stream: &StreamId, asked: &Asked) -> Result<Resumed, Error> {
+        let parked = self.parked_of(build, stream).await?;
+        if let Asked::Skip { seen, .. } = asked
+            && !self.is_left_out(build, stream, *seen).await?
+        {
+            return match parked {
+                Some(parked) if parked.event_id == *seen => Ok(Resumed::Parked(parked)),
+                Some(parked) => Err(other_event(&build.projection, stream, *seen, parked.version, parked.event_id)),
+                None => Err(Error::invalid(format!(
+                    "nothing was left out: {stream} went on in read model {} with event {seen}, as somebody else asked",
+                    build.projection
+                ))),
+            };
+        }
+        Ok(parked.map_or(Resumed::Done, Resumed::Parked))
+    }
+
+    async fn is_left_out(&self, build: &Build, stream: &StreamId, event: EventId) -> Result<bool, Error> {
+        let table = self.table_name("es_skipped");
+        let sql = format!("SELECT version FROM {table} WHERE {KEY} AND event_id = ?");
+        let args = [&key(build, stream)[..], &[event.get().into()]].concat();
+        Ok(!self.fetch(&sql, &args).await?.is_empty())
     }
 
     async fn parked_of(&self, build: &Build, stream: &StreamId) -> Result<Option<Parked>, Error> {
@@ -172,9 +228,12 @@ pub(crate) async fn all(tx: &mut Tx, build: &Build) -> Result<Vec<Parked>, Error
 fn select_parked(table_name: impl Fn(&str) -> String, condition: &str) -> String {
     let (parked, builds) = (table_name("es_parked"), table_name("es_builds"));
     let waiting = table_name("es_waiting");
+    let of_it = "w.projection = p.projection AND w.build = p.build AND w.category = p.category \
+                 AND w.aggregate_id = p.aggregate_id";
     format!(
-        "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE w.projection = p.projection AND w.build = p.build \
-         AND w.category = p.category AND w.aggregate_id = p.aggregate_id) AS waiting \
+        "SELECT p.*, (SELECT count(*) FROM {waiting} AS w WHERE {of_it}) AS waiting, \
+         (SELECT w.event_id FROM {waiting} AS w WHERE {of_it} ORDER BY w.version LIMIT 1) AS first_event, \
+         (SELECT min(w.version) FROM {waiting} AS w WHERE {of_it}) AS first_version \
          FROM {parked} AS p JOIN {builds} AS b ON b.projection = p.projection AND b.build = p.build \
          WHERE {condition}"
     )
@@ -191,15 +250,32 @@ impl Parked {
             tried_at: row.get("tried_at")?,
             parked_at: row.get("parked_at")?,
             waiting: row.get("waiting")?,
+            event_id: row.get::<Uuid>("first_event")?.into(),
+            version: row.get("first_version")?,
         })
     }
 }
 
+const NOTHING_ASKED: &str = "asked = NULL, asked_by = NULL, asked_why = NULL, asked_event = NULL";
 const KEY: &str = "projection = ? AND build = ? AND category = ? AND aggregate_id = ?";
 
 fn key(build: &Build, stream: &StreamId) -> Vec<Value> {
     let [projection, number] = build.key();
     vec![projection, number, stream.category.clone().into(), stream.id.as_str().into()]
+}
+
+/// Refuses what is asked of another event than the first that waits.
+fn refuse_other(projection: &str, asked: &Asked, first: &Envelope) -> Result<(), Error> {
+    match asked.seen() {
+        Some(seen) if seen != first.event_id => {
+            Err(other_event(projection, &first.stream, seen, first.version, first.event_id))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn other_event(projection: &str, stream: &StreamId, seen: EventId, version: Version, event_id: EventId) -> Error {
+    Error::OtherEvent { projection: projection.into(), stream: stream.to_string(), seen, version, event_id }
 }
 
 /// Refuses the position of an event that waits.
@@ -247,8 +323,12 @@ pub(crate) async fn asked(database: &Database, build: &Build) -> Result<Vec<(Str
     let sql = format!("SELECT * FROM {table} WHERE projection = ? AND build = ? AND asked IS NOT NULL");
     let read = |row: &Row| {
         let asked = match row.get::<String>("asked")?.as_str() {
-            "retry" => Asked::Retry,
-            "skip" => Asked::Skip { by: row.get("asked_by")?, why: row.get("asked_why")? },
+            "retry" => Asked::Retry { seen: row.get::<Option<Uuid>>("asked_event")?.map(EventId::from) },
+            "skip" => Asked::Skip {
+                seen: row.get::<Uuid>("asked_event")?.into(),
+                by: row.get("asked_by")?,
+                why: row.get("asked_why")?,
+            },
             other => {
                 return Err(Error::invalid(format!(
                     "a parked aggregate is asked to {other:?}, which no release knows"
@@ -284,18 +364,24 @@ pub(crate) async fn park(
 /// After another attempt at the first waiting event.
 pub(crate) async fn failed_again(tx: &mut Tx, build: &Build, stream: &StreamId, reason: &Cause) -> Result<(), Error> {
     let table = tx.table_name("es_parked");
-    let update = format!(
-        "UPDATE {table} SET reason = ?, attempts = attempts + 1, tried_at = ?, asked = NULL, asked_by = NULL, \
-         asked_why = NULL WHERE {KEY}"
-    );
+    let update =
+        format!("UPDATE {table} SET reason = ?, attempts = attempts + 1, tried_at = ?, {NOTHING_ASKED} WHERE {KEY}");
     let start = [told(reason).into(), Utc::now().into()];
     tx.execute(&update, &[&start[..], &key(build, stream)].concat()).await.map(drop)
+}
+
+/// What was asked is not done: it was meant for another event than the one that is the first now.
+pub(crate) async fn refuse(tx: &mut Tx, build: &Build, stream: &StreamId) -> Result<(), Error> {
+    let update = format!("UPDATE {} SET {NOTHING_ASKED} WHERE {KEY}", tx.table_name("es_parked"));
+    tx.execute(&update, &key(build, stream)).await.map(drop)
 }
 
 /// What was asked is half done: the rest is to fold in what waits.
 pub(crate) async fn go_on(tx: &mut Tx, build: &Build, stream: &StreamId) -> Result<(), Error> {
     let table = tx.table_name("es_parked");
-    let update = format!("UPDATE {table} SET asked = 'retry', asked_by = NULL, asked_why = NULL WHERE {KEY}");
+    let update = format!(
+        "UPDATE {table} SET asked = 'retry', asked_by = NULL, asked_why = NULL, asked_event = NULL WHERE {KEY}"
+    );
     tx.execute(&update, &key(build, stream)).await.map(drop)
 }
 
@@ -438,7 +524,7 @@ fn waiting_table() -> Table {
 
 /// An error with its causes, as it can be stored.
 fn told(reason: &Cause) -> String {
-    clean(&chain(&**reason))
+    clean(&es_core::with_causes(&**reason))
 }
 
 fn clean(text: &str) -> String {

@@ -1,7 +1,11 @@
 //! A projection: the code that folds events into a read model.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use es_core::Recorded;
+use es_core::record::AnswerEntry;
 
 use crate::error::ProjectionError;
 use crate::sql::{Table, Tx};
@@ -30,6 +34,12 @@ pub trait Projection: Send + Sync + 'static {
     /// The tables, made when the worker starts.
     fn tables(&self) -> Vec<Table>;
 
+    /// The aggregate types whose events it folds in, by their stored names; none unless given, where it takes whatever its worker reads.
+    /// A worker that lacks a source of one of them does not start, nor does one where this is empty.
+    fn follows(&self) -> Option<Vec<&str>> {
+        None
+    }
+
     /// Further SQL once the tables are there, at every start: views, for example.
     ///
     /// # Errors
@@ -53,4 +63,83 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// Any. The transaction is rolled back, and the batch comes again after a pause; nothing is skipped.
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError>;
+
+    /// The column of a table that tells in which release's form a row is, for one whose rows only spare work: where two builds have a row
+    /// in other forms, or one of them lacks it, they are equal still.
+    #[doc(hidden)]
+    fn form_column(&self, table: &str) -> Option<&'static str> {
+        let _ = table;
+        None
+    }
+
+    /// Whether [`Projection::refused`] is to be called. It is not, unless this says so.
+    fn wants_refused(&self) -> bool {
+        false
+    }
+
+    /// Writes down commands that changed nothing: they were refused, conflicted with a version, or had nothing to do. Called
+    /// in the transaction in which the checkpoint moves past them, beside the events of the batch and in no order with them.
+    ///
+    /// # Errors
+    /// Any. The transaction is rolled back, and the batch comes again after a pause; nothing is parked.
+    async fn refused(&self, tx: &mut Tx, commands: &[RefusedCommand]) -> Result<(), ProjectionError> {
+        let _ = (tx, commands);
+        Ok(())
+    }
+}
+
+/// A command that changed nothing, as the log remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedCommand {
+    /// The aggregate type's stored name.
+    pub category: Arc<str>,
+    /// Where the answers record is.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// The place in the record, from 0.
+    pub place: u32,
+    /// When it was written.
+    pub recorded_at: DateTime<Utc>,
+    /// The command and its answer.
+    pub entry: AnswerEntry,
+}
+
+#[async_trait]
+impl<P: Projection + ?Sized> Projection for Arc<P> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn version(&self) -> u32 {
+        (**self).version()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        (**self).tables()
+    }
+
+    fn follows(&self) -> Option<Vec<&str>> {
+        (**self).follows()
+    }
+
+    async fn setup(&self, tx: &mut Tx) -> Result<(), ProjectionError> {
+        (**self).setup(tx).await
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        (**self).project(tx, events).await
+    }
+
+    fn form_column(&self, table: &str) -> Option<&'static str> {
+        (**self).form_column(table)
+    }
+
+    fn wants_refused(&self) -> bool {
+        (**self).wants_refused()
+    }
+
+    async fn refused(&self, tx: &mut Tx, commands: &[RefusedCommand]) -> Result<(), ProjectionError> {
+        (**self).refused(tx, commands).await
+    }
 }

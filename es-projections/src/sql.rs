@@ -1,6 +1,10 @@
 //! The database: one connection string, one source of SQL, SQLite or PostgreSQL below it.
 
+mod change;
+mod json;
+mod pool;
 mod postgres;
+mod sort;
 mod sqlite;
 mod statement;
 mod table;
@@ -8,19 +12,25 @@ mod tx;
 mod value;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::Cause;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::migrations;
-pub(crate) use statement::{names, quoted};
-use table::NAMESPACE_MAX;
+pub(crate) use change::Change;
+pub(crate) use json::is_same_but_for_order;
+pub(crate) use sort::is_late;
+pub(crate) use statement::{Named, names, quoted};
 pub(crate) use table::check_name;
+use table::check_namespace;
 pub use table::{Column, Table};
 pub use tx::{OnDuplicate, Tx};
 pub use value::{FromValue, Kind, Row, Value};
+pub(crate) use value::{NO_ZEROS, read, settled_time};
 
 /// A database with the tables of one namespace: the namespace's name begins each table's.
 ///
@@ -29,6 +39,7 @@ pub use value::{FromValue, Kind, Row, Value};
 pub struct Database {
     inner: Arc<Inner>,
     seen: Option<Arc<Seen>>,
+    limit: Duration,
 }
 
 /// Tables that have another name in the database than the one they are asked for by.
@@ -44,23 +55,40 @@ struct Inner {
     url: Arc<str>,
 }
 
+/// Where a database is.
+enum Target<'a> {
+    Url(&'a str),
+    /// A whole path.
+    File(&'a Path),
+}
+
 enum Pool {
     Sqlite(sqlite::Pools),
     Postgres(postgres::Pool),
 }
 
-/// How hard to try when connecting, and how many connections to hold.
+/// How long all attempts to connect may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long one of them may.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a statement may take that makes or drops tables, or fills an index.
+const TABLES_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How hard to try when connecting, how many connections to hold, and how long a statement may take.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectOptions {
-    /// How often to try, with a growing pause between, before giving up. At least 1; 8 unless given, within 10 s.
+    /// How often to try, with a growing pause between, before giving up. At least 1; 8 unless given, all of them within 10 s.
     pub attempts: u32,
-    /// The most connections: 10 unless given. On SQLite these are for reading, and one more writes.
+    /// The most connections: 10 unless given. On SQLite these are for reading, and two more write.
     pub connections: u32,
+    /// The most time that a statement may take, the wait for a connection included: 30 s unless given. What takes longer
+    /// fails with [`Error::Unavailable`], and its connection is closed. [`Database::within`] sets another one.
+    pub statement_max: Duration,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { attempts: 8, connections: 10 }
+        Self { attempts: 8, connections: 10, statement_max: Duration::from_secs(30) }
     }
 }
 
@@ -82,18 +110,40 @@ impl Database {
     /// # Errors
     /// As for [`Database::connect`].
     pub async fn connect_with(url: &str, namespace: &str, options: ConnectOptions) -> Result<Self, Error> {
-        check_name("namespace", namespace, NAMESPACE_MAX)?;
-        let shown: Arc<str> = without_password(url).into();
+        Self::connect_to(&Target::Url(url), namespace, options).await
+    }
+
+    /// Connects to SQLite in this file, which is made where it is missing: the path is taken as it is, whatever characters it
+    /// has, where a URL would have some of them encoded.
+    ///
+    /// # Errors
+    /// As for [`Database::connect`].
+    pub async fn open_file(path: &Path, namespace: &str, options: ConnectOptions) -> Result<Self, Error> {
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Error::invalid(format!("the database file {} can't be found: {error}", path.display())))?;
+        Self::connect_to(&Target::File(&absolute), namespace, options).await
+    }
+
+    async fn connect_to(target: &Target<'_>, namespace: &str, options: ConnectOptions) -> Result<Self, Error> {
+        check_namespace(namespace)?;
+        let shown: Arc<str> = match target {
+            Target::Url(url) => without_password(url).into(),
+            Target::File(path) => format!("sqlite://{}", path.display()).into(),
+        };
         let mut pause = Duration::from_millis(50);
+        let deadline = Instant::now() + CONNECT_WITHIN;
         for attempt in 1.. {
-            match Pool::connect(url, &shown, options.connections.max(1)).await {
+            let within = CONNECT_MAX.min(deadline - Instant::now());
+            match Pool::connect(target, &shown, &options, within).await {
                 Ok(pool) => {
-                    let inner = Inner { pool, namespace: namespace.into(), url: shown };
-                    let database = Self { inner: Arc::new(inner), seen: None };
+                    let inner = Arc::new(Inner { pool, namespace: namespace.into(), url: shown });
+                    let database = Self { inner, seen: None, limit: options.statement_max };
                     migrations::run(&database).await?;
                     return Ok(database);
                 }
-                Err(error) if error.is_retryable() && attempt < options.attempts => {
+                Err(error)
+                    if error.is_retryable() && attempt < options.attempts && Instant::now() + pause < deadline =>
+                {
                     tracing::warn!(database = %shown, attempt, ?pause, error = &error as &dyn std::error::Error, "connecting failed");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(3));
@@ -102,6 +152,14 @@ impl Database {
             }
         }
         unreachable!("the last attempt returns")
+    }
+
+    /// The same database, where a statement may take this long, the wait for a connection included: less than
+    /// [`ConnectOptions::statement_max`] for what somebody waits for. More than that has no effect on PostgreSQL, where it is the
+    /// server's `statement_timeout`, too: for statements that take longer, connect with a higher one.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
     }
 
     /// The name of a table in this database, quoted, for SQL of one's own: `"bank_accounts"` for `accounts`.
@@ -117,7 +175,7 @@ impl Database {
     /// The same database, in which these tables' names end so.
     pub(crate) fn with_tables(&self, tables: &[String], suffix: &str) -> Self {
         let seen = Seen { tables: tables.to_vec(), suffix: suffix.to_owned() };
-        Self { inner: self.inner.clone(), seen: (!suffix.is_empty()).then(|| Arc::new(seen)) }
+        Self { seen: (!suffix.is_empty()).then(|| Arc::new(seen)), ..self.clone() }
     }
 
     /// Runs a query outside a transaction. `?` stands for the arguments in turn.
@@ -127,8 +185,8 @@ impl Database {
     pub async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         check_args(args)?;
         let rows = match &self.inner.pool {
-            Pool::Sqlite(pools) => pools.fetch(sql, args).await,
-            Pool::Postgres(pool) => pool.fetch(sql, args).await,
+            Pool::Sqlite(pools) => pools.fetch(sql, args, self.limit).await,
+            Pool::Postgres(pool) => pool.fetch(sql, args, self.limit).await,
         };
         rows.map_err(|error| self.error("a query", error))
     }
@@ -138,8 +196,8 @@ impl Database {
     pub(crate) async fn fetch_planned(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         check_args(args)?;
         let rows = match &self.inner.pool {
-            Pool::Sqlite(pools) => pools.fetch(sql, args).await, // it plans by the statement alone
-            Pool::Postgres(pool) => pool.fetch_planned(sql, args).await,
+            Pool::Sqlite(pools) => pools.fetch(sql, args, self.limit).await, // it plans by the statement alone
+            Pool::Postgres(pool) => pool.fetch_planned(sql, args, self.limit).await,
         };
         rows.map_err(|error| self.error("a query", error))
     }
@@ -148,6 +206,14 @@ impl Database {
     /// given the order and a limit of its own: this database may sort all rows of all parts if it thinks them few.
     pub(crate) fn merges_unions(&self) -> bool {
         matches!(&self.inner.pool, Pool::Sqlite(_))
+    }
+
+    /// What follows a text that is no column's, so that it is compared byte by byte, as those of tables are.
+    pub(crate) fn bytewise(&self) -> &'static str {
+        match &self.inner.pool {
+            Pool::Sqlite(_) => "", // it does so by itself
+            Pool::Postgres(_) => " COLLATE \"C\"",
+        }
     }
 
     /// How the database would run a query, a line for each step.
@@ -166,9 +232,19 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn begin(&self) -> Result<Tx, Error> {
+        self.begin_with(Durable::WithTheNext).await
+    }
+
+    /// The same, with a commit that outlives a crash of server and machine, and with it all that was committed before. What moves a
+    /// checkpoint needs none: its loss is seen at the checkpoint, and the log fills the rest again.
+    pub(crate) async fn begin_durably(&self) -> Result<Tx, Error> {
+        self.begin_with(Durable::AtOnce).await
+    }
+
+    async fn begin_with(&self, durable: Durable) -> Result<Tx, Error> {
         let begun = match &self.inner.pool {
-            Pool::Sqlite(pools) => pools.begin().await.map(tx::Inner::Sqlite),
-            Pool::Postgres(pool) => pool.begin().await.map(tx::Inner::Postgres),
+            Pool::Sqlite(pools) => pools.begin(durable, self.limit).await.map(tx::Inner::Sqlite),
+            Pool::Postgres(pool) => pool.begin(durable, self.limit).await.map(tx::Inner::Postgres),
         };
         let inner = begun.map_err(|error| self.error("beginning a transaction", error))?;
         Ok(Tx::new(self.clone(), inner))
@@ -181,9 +257,14 @@ impl Database {
     /// [`Error::Invalid`] for a database in memory, which has no connection beside the one that writes.
     pub(crate) async fn snapshot(&self, tables: &[Table]) -> Result<Tx, Error> {
         let names: Vec<_> = tables.iter().map(|table| self.table_name(table.name())).collect();
+        self.snapshot_of(&names).await
+    }
+
+    /// The same with the tables' names as the database has them, quoted.
+    pub(crate) async fn snapshot_of(&self, names: &[String]) -> Result<Tx, Error> {
         let begun = match &self.inner.pool {
-            Pool::Sqlite(pools) => pools.snapshot().await.map(tx::Inner::Sqlite),
-            Pool::Postgres(pool) => pool.snapshot(&names).await.map(tx::Inner::Postgres),
+            Pool::Sqlite(pools) => pools.snapshot(self.limit).await.map(tx::Inner::Sqlite),
+            Pool::Postgres(pool) => pool.snapshot(names, self.limit).await.map(tx::Inner::Postgres),
         };
         let inner = begun.map_err(|error| self.error("beginning a snapshot", error))?;
         Ok(Tx::new(self.clone(), inner))
@@ -212,6 +293,11 @@ impl Database {
         Error::Unavailable { doing: doing.into(), database: self.inner.url.clone(), source: reason.into() }
     }
 
+    /// That somebody has to mend the statement, the tables or the rights.
+    pub(crate) fn refused(&self, doing: &str, reason: impl Into<Cause>) -> Error {
+        Error::Sql { doing: doing.into(), database: self.inner.url.clone(), source: reason.into() }
+    }
+
     fn error(&self, doing: &str, error: DriverError) -> Error {
         error.into_error(doing, &self.inner.url)
     }
@@ -230,11 +316,24 @@ impl fmt::Debug for Database {
 }
 
 impl Pool {
-    async fn connect(url: &str, shown: &Arc<str>, connections: u32) -> Result<Self, Error> {
+    async fn connect(
+        target: &Target<'_>,
+        shown: &Arc<str>,
+        options: &ConnectOptions,
+        within: Duration,
+    ) -> Result<Self, Error> {
+        let connections = options.connections.max(1);
+        let url = match target {
+            Target::Url(url) => url,
+            Target::File(path) => {
+                let pools = sqlite::Pools::open(path, connections, within).await;
+                return pools.map(Self::Sqlite).map_err(|error| error.into_error("connecting", shown));
+            }
+        };
         let connected = if url.starts_with("sqlite:") {
-            sqlite::Pools::connect(url, connections).await.map(Self::Sqlite)
+            sqlite::Pools::connect(url, connections, within).await.map(Self::Sqlite)
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            postgres::Pool::connect(url, connections).await.map(Self::Postgres)
+            postgres::Pool::connect(url, connections, options.statement_max, within).await.map(Self::Postgres)
         } else {
             let forms = "it must begin with sqlite:// or postgres://";
             return Err(Error::invalid(format!("database URL {shown:?} is not valid: {forms}")));
@@ -243,13 +342,26 @@ impl Pool {
     }
 }
 
+/// When a commit is safe from a crash of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    AtOnce,
+    /// Soon, or with the next one that is so at once.
+    WithTheNext,
+}
+
 /// What a driver said, sorted by what to do next.
 #[derive(Debug)]
 enum DriverError {
+    /// There was no answer, and the connection is good for nothing more.
+    Lost(Cause),
     Unavailable(Cause),
     /// A statement was prepared for a table that was made anew since. The same again works.
     Stale(Cause),
+    Data(Cause),
     Invalid(String),
+    /// What is stored is not what a worker stores there.
+    Damaged(String),
     Sql(Cause),
 }
 
@@ -257,25 +369,14 @@ impl DriverError {
     fn into_error(self, doing: &str, database: &Arc<str>) -> Error {
         let (doing, database) = (doing.to_owned(), database.clone());
         match self {
-            Self::Unavailable(source) | Self::Stale(source) => Error::Unavailable { doing, database, source },
+            Self::Lost(source) | Self::Unavailable(source) | Self::Stale(source) => {
+                Error::Unavailable { doing, database, source }
+            }
+            Self::Data(source) => Error::Data { doing, database, source },
             Self::Sql(source) => Error::Sql { doing, database, source },
+            Self::Damaged(reason) => Error::Damaged(format!("{doing} on {database}: {reason}")),
             Self::Invalid(reason) => Error::Invalid(format!("{doing} on {database}: {reason}")),
         }
-    }
-}
-
-/// Sorts the driver's errors; `is_passing` knows the database's own codes.
-fn sort_error(error: sqlx::Error, is_passing: impl Fn(&str) -> bool) -> DriverError {
-    use sqlx::Error as E;
-    match &error {
-        E::Configuration(reason) => DriverError::Invalid(reason.to_string()),
-        E::Io(_) | E::Tls(_) | E::Protocol(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
-            DriverError::Unavailable(error.into())
-        }
-        E::Database(database) if database.code().is_some_and(|code| is_passing(&code)) => {
-            DriverError::Unavailable(error.into())
-        }
-        _ => DriverError::Sql(error.into()),
     }
 }
 
@@ -302,6 +403,19 @@ fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A path is no URL: nothing in it is decoded or cut off.
+    #[tokio::test]
+    async fn a_database_is_in_the_file_that_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a%41.db", "a?mode=memory", "a#b.db", "a b.db", "file:c.db", "ž+&=.db"] {
+            let path = dir.path().join(name);
+            let database = Database::open_file(&path, "bank", ConnectOptions::default()).await.unwrap();
+            assert!(path.is_file(), "{name}");
+            database.close().await;
+        }
+        assert!(!dir.path().join("aA.db").exists());
+    }
 
     #[test]
     fn a_url_is_shown_without_its_password() {

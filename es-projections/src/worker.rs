@@ -4,17 +4,20 @@
 //! one transaction moves the checkpoints, folds the events in and commits, [`run`]. While a batch is committed the
 //! next one is decoded, and no more than that is held.
 
+mod deploy;
 mod handle;
 mod health;
 mod hopper;
 mod lag;
 mod leftovers;
+mod occurred;
 mod quarantine;
 mod read;
 mod rebuild;
 mod run;
 mod share;
 mod state;
+mod time;
 mod verify;
 mod way;
 mod wishes;
@@ -25,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use es_core::log::{Log, LogError};
-use es_core::{EventSource, verify_checkpoint};
+use es_core::{Clock, EventSource, verify_checkpoint};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,6 +47,7 @@ use run::{Extent, Run};
 use share::Lookout;
 use state::Board;
 pub use state::{PartitionProgress, StandsBy, Status, WorkerState};
+use time::Time;
 pub use verify::{ComparedAt, Verdict, Verified};
 
 /// A worker's settings; [`Worker::start`] sets it to work.
@@ -58,6 +62,9 @@ pub struct Worker {
     park_after: u32,
     /// Where it shares the partitions with others: how long one of these may be silent before it counts as gone.
     share: Option<Duration>,
+    /// Measures silence and trouble, instead of the machine's monotonic clock.
+    clock: Option<Arc<dyn Clock>>,
+    stands_in: bool,
     shutdown: CancellationToken,
 }
 
@@ -67,7 +74,9 @@ impl Worker {
         let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
         let name = format!("{} process {}", host(), std::process::id()).into();
         let shutdown = CancellationToken::new();
-        Self { database, log, sources: sources.into(), limits, name, park_after: 5, share: None, shutdown }
+        let sources = sources.into();
+        let (share, clock, stands_in) = (None, None, false);
+        Self { database, log, sources, limits, name, park_after: 5, share, stands_in, clock, shutdown }
     }
 
     /// The most events of a transaction, save that a command is never split; 2,000 unless given.
@@ -81,8 +90,8 @@ impl Worker {
         self
     }
 
-    /// How often the projection may fail on a batch, with a growing pause between, before those aggregates are parked
-    /// on whose events it fails alone too; 5 unless given. Their later events wait behind, and all others go on:
+    /// How often the projection may fail on a batch, with a growing pause between, before its commands are tried alone, and how often
+    /// on each of these before its aggregate is parked; 5 unless given. Their later events wait behind, and all others go on:
     /// [`Database::parked`] lists them. A database that is away or busy is waited for however long it takes.
     #[must_use]
     pub fn park_after(mut self, failures: u32) -> Self {
@@ -120,6 +129,22 @@ impl Worker {
         self
     }
 
+    /// Measures by this clock for how long another worker is silent and this one gets nothing done: for tests, which hold the time
+    /// so that no worker is given up because the machine is slow. The machine's monotonic clock unless given.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Takes part in the [sharing](Worker::share) only while no worker does that was not told this: for a program that brings a read
+    /// model up to date to look at it, and ends. Beside workers that serve it takes nothing from them, and waits for what they commit.
+    #[must_use]
+    pub fn stand_in(mut self) -> Self {
+        self.stands_in = true;
+        self
+    }
+
     /// Stops the worker when this token is cancelled, as [`Handle::stop`] does.
     #[must_use]
     pub fn shutdown(mut self, token: CancellationToken) -> Self {
@@ -137,6 +162,7 @@ impl Worker {
     pub async fn start(&self, projection: impl Projection) -> Result<Handle, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
+        self.check_follows(&*projection)?;
         loop {
             let build = builds::live(&self.database, &*projection).await?;
             match self.start_build(projection.clone(), build, Extent::ALL).await {
@@ -153,6 +179,7 @@ impl Worker {
         build: Build,
         extent: Extent,
     ) -> Result<Handle, Error> {
+        self.check_follows(&*projection)?;
         let database = build.of(&self.database);
         let name = build.projection.clone();
         let places = self.places();
@@ -164,7 +191,7 @@ impl Worker {
             }
             None => ledger.take_over().await?,
         };
-        let board = Arc::new(Board::new(name, places));
+        let board = Arc::new(Board::new(name, places, Time::of(self.clock.clone())));
         board.reset(&saved, &ledger.held(), 0);
         let (member, live) = (ledger.member(), ledger.build());
         let lookout = match Lookout::start(&self.database, live, &board, member, self.share).await {
@@ -184,6 +211,7 @@ impl Worker {
             board: board.clone(),
             extent,
             parked: HashSet::new(),
+            part_max: None,
             shutdown: shutdown.clone(),
         };
         let begun = async {
@@ -204,7 +232,27 @@ impl Worker {
     /// This worker under a name that no other one has.
     fn member(&self) -> Member {
         let name = format!("{} ({:.8})", self.name, Uuid::new_v4().simple().to_string()).into();
-        Member { name, beat: 0, shares: self.share.is_some() }
+        Member { name, beat: 0, shares: self.share.is_some(), stands_in: self.stands_in }
+    }
+
+    /// What nobody feeds would look as if it were up to date.
+    fn check_follows(&self, projection: &dyn Projection) -> Result<(), Error> {
+        let (name, Some(follows)) = (projection.name(), projection.follows()) else { return Ok(()) };
+        if follows.is_empty() {
+            return Err(Error::invalid(format!("projection {name} follows no aggregate: give it one with `follow`")));
+        }
+        let has = |category: &&str| self.sources.iter().any(|source| *source.category == **category);
+        match follows.iter().find(|category| !has(category)) {
+            None => Ok(()),
+            Some(category) => {
+                let given: Vec<_> = self.sources.iter().map(|source| &*source.category).collect();
+                let given = given.join(", ");
+                Err(Error::invalid(format!(
+                    "projection {name} follows aggregate {category}, and its worker was given the events of {given} only: give it \
+                     that one's source, too"
+                )))
+            }
+        }
     }
 
     fn check_sources(&self) -> Result<(), Error> {

@@ -140,7 +140,7 @@ fn optional_id<T, E: std::fmt::Display>(
     text.map(|text| new(&text)).transpose().map_err(|error| damaged(column, error))
 }
 
-fn array<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], Error>
+pub(super) fn array<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], Error>
 where
     Vec<u8>: FromValue,
 {

@@ -1,7 +1,7 @@
 //! What a query finds, as files for whoever has no access to the database: an auditor, an archive, a court.
 
 mod check;
-mod csv;
+pub(super) mod csv;
 mod folder;
 mod line;
 mod manifest;

@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, Utc};
-use es_core::{Apply, EventHash, Recorded, StreamId, Version};
+use es_core::{EventHash, StreamId, Version};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::entry::Entry;
 use super::query::{LIMIT_MAX, Order, Page, Query};
-use crate::error::{Error, ProjectionError};
+use super::states::{self, Mark, PastState};
+use crate::error::Error;
 use crate::sql::Database;
 
 /// What of an aggregate's past is meant.
@@ -28,8 +29,17 @@ pub enum At {
 pub struct StateAt<S> {
     /// The state.
     pub state: S,
-    /// The last event that is folded in: its version is the state's.
+    /// The last event that is folded in.
     pub last: Entry,
+    /// How many events before it are not, since they took place later. Where there are none, the state is that of its version.
+    pub left_out: u64,
+}
+
+impl<S> StateAt<S> {
+    /// The version whose state this is; none where events before the last one are left out: no version left the aggregate so.
+    pub fn version(&self) -> Option<Version> {
+        (self.left_out == 0).then_some(self.last.recorded.envelope.version)
+    }
 }
 
 /// A page of an aggregate's history.
@@ -63,11 +73,11 @@ pub struct Change {
     pub to: Option<Json>,
 }
 
-/// The past of one aggregate, as the audit trail tells it. To know a version all before it are read, so that asking for a late
-/// one of very many takes its time.
+/// The past of one aggregate, as the audit trail tells it. To know a version, those behind the last state are read that the trail
+/// [keeps](super::AuditTrail::keeping), or all before it where it keeps none.
 ///
-/// Whatever the trail tells of it is checked against the hashes on the way: that each event is the one that was recorded, and
-/// follows the one before. That it is the one in the log, only the log can tell.
+/// Whatever is read is checked against the hashes on the way: that each event is the one that was recorded, and
+/// follows the one before. That it is the one in the log, and that a kept state is what the log gives, only the log can tell: `verify` does.
 ///
 /// ```no_run
 /// # async fn ask(database: es_projections::Database) -> Result<(), Box<dyn std::error::Error>> {
@@ -99,35 +109,104 @@ impl Past {
 
     /// The aggregate's state at some point. None where it had no event until then.
     ///
+    /// At a business time it is what the events make of it, in the order of their versions, that took place by then. Where its first one
+    /// took place later, it was not there yet, and there is none, whatever else is recorded with an earlier time.
+    ///
     /// # Errors
     /// [`Error::Invalid`] for a version that it does not have; [`Error::Damaged`] for an event that was changed or is missing, which
     /// is named; [`Error::OtherVersion`] where this program can't fold one of them; [`Error::Unavailable`] or [`Error::Sql`] when the
     /// database fails or has no audit trail.
-    pub async fn state_at<A: Apply>(&self, database: &Database, at: &At) -> Result<Option<StateAt<A>>, Error> {
-        self.fold_at(database, at, A::default(), apply).await
-    }
-
-    /// The same of whatever else an aggregate's events are folded into.
-    ///
-    /// # Errors
-    /// As for [`Past::state_at`].
-    pub async fn fold_at<S>(
-        &self,
-        database: &Database,
-        at: &At,
-        state: S,
-        fold: impl Fn(&mut S, &Recorded) -> Result<(), ProjectionError>,
-    ) -> Result<Option<StateAt<S>>, Error> {
+    pub async fn state_at<S: PastState>(&self, database: &Database, at: &At) -> Result<Option<StateAt<S>>, Error> {
         if let At::Version(version) = at
             && version.get() == 0
         {
             return Err(Error::invalid("versions are counted from 1, and 0 was asked for"));
         }
-        let (mut chain, mut folded) = (Chain::default(), Folded { state, failure: None });
-        let mut last = None;
-        let mut pages = self.pages();
-        while let Some(page) = pages.next(database).await? {
-            for entry in page {
+        if let At::Occurred(time) = at
+            && let Some(first) = self.events(database, 0, 1).await?.first()
+            && first.recorded.envelope.occurred_at > *time
+        {
+            return Ok(None);
+        }
+        let marks = states::marks::<S>(database, &self.stream).await?;
+        let is_before = |mark: &&Mark| match at {
+            At::Version(version) => mark.version <= version.get(),
+            At::Recorded(time) => mark.recorded_at <= *time,
+            At::Occurred(time) => mark.occurred_last <= *time,
+        };
+        let (mut told, behind) = self.begin::<S>(database, &marks, is_before).await?;
+        if let At::Occurred(time) = at {
+            for mark in behind {
+                match mark.occurred_first > *time {
+                    true => told.pass(mark),
+                    false => self.read_on(database, &mut told, at, Some(mark)).await?,
+                }
+            }
+        }
+        self.read_on(database, &mut told, at, None).await?;
+        if let At::Version(version) = at
+            && told.chain.version < version.get()
+            && told.chain.version > 0
+        {
+            let (stream, there) = (&self.stream, told.chain.version);
+            return Err(Error::invalid(format!("{stream} has no version {version} in the audit trail, only {there}")));
+        }
+        match told.folded.failure {
+            Some(failure) => {
+                Err(Error::OtherVersion(format!("{} can't be folded by this program: {failure}", self.stream)))
+            }
+            None => Ok(told.last.map(|last| {
+                let left_out = last.recorded.envelope.version.get() - told.count;
+                StateAt { state: told.folded.state, last, left_out }
+            })),
+        }
+    }
+
+    /// The state at the last of these marks that is before the point asked for, and the marks behind it. Without one, the state
+    /// before the first event.
+    async fn begin<'m, S: PastState>(
+        &self,
+        database: &Database,
+        marks: &'m [Mark],
+        is_before: impl Fn(&&Mark) -> bool,
+    ) -> Result<(Telling<S>, &'m [Mark]), Error> {
+        let before = marks.iter().take_while(is_before).count();
+        if let Some(mark) = before.checked_sub(1).map(|last| &marks[last])
+            && let Some(state) = states::state::<S>(database, &self.stream, mark).await?
+            && let Some(entry) = self.events(database, mark.version - 1, 1).await?.pop()
+            && entry.recorded.envelope.version.get() == mark.version
+            && entry.recorded.envelope.hash == mark.hash
+        {
+            let chain = Chain { version: mark.version, hash: mark.hash };
+            let folded = Folded { state, failure: None };
+            return Ok((Telling { chain, folded, last: Some(entry), count: mark.version }, &marks[before..]));
+        }
+        let folded = Folded { state: S::before(&self.stream), failure: None };
+        // All is read then, so that marks serve nothing.
+        Ok((Telling { chain: Chain::default(), folded, last: None, count: 0 }, if before == 0 { marks } else { &[] }))
+    }
+
+    /// Folds what follows up to a mark, or to where it is over.
+    async fn read_on<S: PastState>(
+        &self,
+        database: &Database,
+        told: &mut Telling<S>,
+        at: &At,
+        mark: Option<&Mark>,
+    ) -> Result<(), Error> {
+        loop {
+            let end = match (mark, at) {
+                (Some(mark), _) => mark.version,
+                (None, At::Version(version)) => version.get(),
+                (None, _) => u64::MAX,
+            };
+            let limit = end.saturating_sub(told.chain.version).min(LIMIT_MAX.into());
+            if limit == 0 {
+                break;
+            }
+            let entries = self.events(database, told.chain.version, limit).await?;
+            let is_last = (entries.len() as u64) < limit;
+            for entry in entries {
                 let event = &entry.recorded.envelope;
                 let (is_over, counts) = match at {
                     At::Version(version) => (event.version > *version, true),
@@ -136,31 +215,27 @@ impl Past {
                     At::Occurred(time) => (false, event.occurred_at <= *time),
                 };
                 if is_over {
-                    return self.done(folded, last);
+                    return Ok(());
                 }
-                chain.follow(&entry)?;
+                told.chain.follow(&entry)?;
                 if counts {
-                    folded.take(&entry, &fold);
-                    last = Some(entry);
+                    told.folded.take(&entry);
+                    told.count += 1;
+                    told.last = Some(entry);
                 }
             }
-        }
-        if let At::Version(version) = at
-            && chain.version < version.get()
-            && chain.version > 0
-        {
-            let (stream, there) = (&self.stream, chain.version);
-            return Err(Error::invalid(format!("{stream} has no version {version} in the audit trail, only {there}")));
-        }
-        self.done(folded, last)
-    }
-
-    fn done<S>(&self, folded: Folded<S>, last: Option<Entry>) -> Result<Option<StateAt<S>>, Error> {
-        match folded.failure {
-            Some(failure) => {
-                Err(Error::OtherVersion(format!("{} can't be folded by this program: {failure}", self.stream)))
+            if is_last {
+                break;
             }
-            None => Ok(last.map(|last| StateAt { state: folded.state, last })),
+        }
+        match mark {
+            Some(mark) if told.chain.version != mark.version || told.chain.hash != mark.hash => {
+                Err(Error::Damaged(format!(
+                    "version {} of {} in the audit trail is not the one that a state is kept of: build the trail anew from the log",
+                    mark.version, self.stream
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -169,20 +244,10 @@ impl Past {
     ///
     /// # Errors
     /// [`Error::Damaged`] for an event that was changed or is missing, which is named; else as for [`Query::run`].
-    pub async fn history<A: Apply>(&self, database: &Database, query: &Query) -> Result<History, Error> {
-        self.history_of(database, query, A::default(), apply).await
-    }
-
-    /// The same of whatever else an aggregate's events are folded into.
-    ///
-    /// # Errors
-    /// As for [`Past::history`].
-    pub async fn history_of<S: Serialize>(
+    pub async fn history<S: PastState + Serialize>(
         &self,
         database: &Database,
         query: &Query,
-        state: S,
-        fold: impl Fn(&mut S, &Recorded) -> Result<(), ProjectionError>,
     ) -> Result<History, Error> {
         let query = Query {
             aggregate: Some(self.stream.clone()),
@@ -196,21 +261,17 @@ impl Past {
             entries.reverse();
         }
         let first = entries.first().map_or(1, |entry| entry.recorded.envelope.version.get());
-        let (mut chain, mut folded) = (Chain::default(), Folded { state, failure: None });
-        let mut pages = self.pages();
-        while chain.version + 1 < first
-            && let Some(page) = pages.next(database).await?
-        {
-            for entry in page.into_iter().take_while(|entry| entry.recorded.envelope.version.get() < first) {
-                chain.follow(&entry)?;
-                folded.take(&entry, &fold);
-            }
+        let marks = states::marks::<S>(database, &self.stream).await?;
+        let (mut told, _) = self.begin::<S>(database, &marks, |mark| mark.version < first).await?;
+        if first > 1 {
+            self.read_on(database, &mut told, &At::Version(Version::new(first - 1)), None).await?;
         }
+        let Telling { mut chain, mut folded, .. } = told;
         let mut steps = Vec::with_capacity(entries.len());
         let mut before = if chain.version == 0 { Some(Json::Null) } else { folded.shown() };
         for entry in entries {
             chain.follow(&entry)?;
-            folded.take(&entry, &fold);
+            folded.take(&entry);
             let after = folded.shown();
             let changes = before.as_ref().zip(after.as_ref()).map(|(before, after)| changes(before, after));
             before = after;
@@ -222,27 +283,31 @@ impl Past {
         Ok(History { steps, next })
     }
 
-    /// All its events, from the first on.
-    fn pages(&self) -> Pages {
-        let (aggregate, order) = (Some(self.stream.clone()), Order::OldestFirst);
-        Pages(Some(Query { aggregate, order, limit: LIMIT_MAX, ..Query::default() }))
+    /// Its events behind a version.
+    async fn events(&self, database: &Database, after: u64, limit: u64) -> Result<Vec<Entry>, Error> {
+        let sql = format!(
+            "SELECT * FROM {} WHERE category = ? AND aggregate_id = ? AND version > ? ORDER BY version LIMIT {limit}",
+            database.table_name("audit")
+        );
+        let args = [&states::of(&self.stream)[..], &[states::integer(after)]].concat();
+        database.fetch_planned(&sql, &args).await?.iter().map(Entry::from_row).collect()
     }
 }
 
-fn apply<A: Apply>(state: &mut A, recorded: &Recorded) -> Result<(), ProjectionError> {
-    state.apply(&recorded.envelope.event::<A>()?);
-    Ok(())
+/// What was told so far.
+struct Telling<S> {
+    chain: Chain,
+    folded: Folded<S>,
+    /// The last event that was folded in.
+    last: Option<Entry>,
+    /// How many were.
+    count: u64,
 }
 
-/// What is still to be asked.
-struct Pages(Option<Query>);
-
-impl Pages {
-    async fn next(&mut self, database: &Database) -> Result<Option<Vec<Entry>>, Error> {
-        let Some(query) = self.0.take() else { return Ok(None) };
-        let Page { entries, next } = query.run(database).await?;
-        self.0 = next.map(|cursor| Query { cursor: Some(cursor), ..query });
-        Ok(Some(entries))
+impl<S> Telling<S> {
+    /// Leaves out what is up to a mark.
+    fn pass(&mut self, mark: &Mark) {
+        self.chain = Chain { version: mark.version, hash: mark.hash };
     }
 }
 
@@ -281,16 +346,16 @@ struct Folded<S> {
     failure: Option<String>,
 }
 
-impl<S> Folded<S> {
-    fn take(&mut self, entry: &Entry, fold: impl Fn(&mut S, &Recorded) -> Result<(), ProjectionError>) {
+impl<S: PastState> Folded<S> {
+    fn take(&mut self, entry: &Entry) {
         if self.failure.is_some() {
             return;
         }
         let version = entry.recorded.envelope.version;
         let state = &mut self.state;
-        self.failure = match catch_unwind(AssertUnwindSafe(|| fold(state, &entry.recorded))) {
+        self.failure = match catch_unwind(AssertUnwindSafe(|| state.fold(&entry.recorded))) {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("version {version}: {error}")),
+            Ok(Err(error)) => Some(format!("version {version}: {}", es_core::with_causes(&*error))),
             Err(_) => Some(format!("version {version}: folding it panicked")),
         };
     }

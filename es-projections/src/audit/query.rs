@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::entry::Entry;
 use crate::error::Error;
-use crate::sql::{Database, Value};
+use crate::sql::{Database, Row, Value};
 pub use field::PayloadField;
 pub(super) use way::JOINED_CONVERSATION;
 
@@ -143,6 +143,21 @@ impl Query {
     /// query, or a tree that is too large; [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no
     /// audit trail.
     pub async fn run(&self, database: &Database) -> Result<Page, Error> {
+        let (page, mut damaged) = self.run_readable(database).await?;
+        if damaged.is_empty() { Ok(page) } else { Err(Error::Damaged(damaged.swap_remove(0))) }
+    }
+
+    /// The same, where entries that are damaged take no others with them: they are left out, and told.
+    ///
+    /// # Errors
+    /// As for [`Query::run`]; [`Error::Damaged`] only where nothing on the page can be read.
+    pub async fn run_readable(&self, database: &Database) -> Result<(Page, Vec<String>), Error> {
+        let mut damaged = Vec::new();
+        let page = self.read(database, &mut damaged).await?;
+        Ok((page, damaged))
+    }
+
+    async fn read(&self, database: &Database, damaged: &mut Vec<String>) -> Result<Page, Error> {
         let mut after = self.check()?;
         let way = self.way(database).await?;
         let limit = self.limit as usize;
@@ -151,8 +166,17 @@ impl Query {
         let mut rows = self.limit + 1;
         while let Some((sql, args)) = way.statement(self, after.as_deref(), rows) {
             let found = database.fetch_planned(&sql, &args).await?;
+            let mut last = None;
             for row in &found {
-                let entry = Entry::from_row(row)?;
+                let entry = match Entry::from_row(row) {
+                    Ok(entry) => entry,
+                    Err(Error::Damaged(what)) => {
+                        damaged.push(format!("{}: {what}", named(row)));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                last = Some((way.by.values(&entry.recorded), self.cursor_behind(&entry)));
                 if !self.takes(&entry.recorded) {
                     continue;
                 }
@@ -162,13 +186,17 @@ impl Query {
                 }
                 entries.push(entry);
             }
-            let Some(last) = found.last().filter(|_| found.len() == rows as usize) else { break };
-            let last = Entry::from_row(last)?;
+            if found.len() < rows as usize {
+                break;
+            }
+            // Without a place nobody could go on.
+            let nothing = || Error::Damaged(damaged.first().cloned().unwrap_or_default());
+            let (place, cursor) = last.ok_or_else(nothing)?;
             examined += rows;
             if examined >= EXAMINED_MAX {
-                return Ok(Page { entries, next: Some(self.cursor_behind(&last)) });
+                return Ok(Page { entries, next: Some(cursor) });
             }
-            after = Some(way.by.values(&last.recorded));
+            after = Some(place);
             rows = rows.saturating_mul(4).min(EXAMINED_MAX - examined);
         }
         Ok(Page { entries, next: None })
@@ -268,6 +296,13 @@ impl Query {
         let digest = Sha256::digest(format!("{same:?}"));
         digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Which event a row is of, as far as that can be read.
+fn named(row: &Row) -> String {
+    let text = |column| row.get::<String>(column).unwrap_or_else(|_| "?".into());
+    let version = row.get::<u64>("version").map_or_else(|_| "?".into(), |version| version.to_string());
+    format!("version {version} of {}-{}", text("category"), text("aggregate_id"))
 }
 
 /// A time as the database has it, which cuts off what is finer than a microsecond.

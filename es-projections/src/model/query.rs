@@ -69,10 +69,10 @@ impl Lineage {
     /// What changed this row last.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is not a row of a [`ReadModel`].
+    /// [`Error::Invalid`] when it is not a row of a [`ReadModel`], [`Error::Damaged`] when it holds what no worker wrote.
     pub fn of(row: &Row) -> Result<Self, Error> {
         let position: String = row.get("es_position")?;
-        let damaged = |_| Error::invalid(format!("column \"es_position\" holds {position:?}, which is no position"));
+        let damaged = |_| Error::Damaged(format!("column \"es_position\" holds {position:?}, which is no position"));
         Ok(Self {
             event_id: row.get::<Uuid>("es_event_id")?.into(),
             version: Version::new(row.get("es_version")?),
@@ -113,7 +113,8 @@ impl Database {
         let equal = table.key_columns().iter().map(|column| format!("{} = ?", quoted(&column.name)));
         let condition = equal.collect::<Vec<_>>().join(" AND ");
         let sql = format!("SELECT * FROM {} WHERE {condition}", self.table_name(R::NAME));
-        let key = table.plain_keys(vec![R::key_values(key)?]).concat();
-        Ok(self.fetch(&sql, &key).await?.into_iter().next())
+        let mut key = key.clone();
+        R::settle_key(&mut key)?;
+        Ok(self.fetch(&sql, &R::key_values(&key)?).await?.into_iter().next())
     }
 }

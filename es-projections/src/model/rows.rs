@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use es_core::{Position, Recorded};
@@ -46,9 +47,9 @@ impl Rows {
     /// When it has to be loaded first: the fold must return that error, and is called again. When the [`Model`](super::Model)
     /// has no such rows.
     pub fn get<R: ReadModel>(&mut self, key: &R::Key) -> Result<Option<&R>, ProjectionError> {
-        let ahead = self.ahead;
+        let (ahead, key) = (self.ahead, stored_key::<R>(key)?);
         let held = self.held::<R>()?;
-        match held.index.get(key) {
+        match held.index.get(&key) {
             // Looking ahead, what this batch does to it is not known yet.
             Some(&place) if held.slots[place].is_known() && !(ahead && held.slots[place].changed_by.is_some()) => {
                 Ok(self.held::<R>()?.slots[place].row.as_ref())
@@ -58,7 +59,7 @@ impl Rows {
                 Err(NotLoaded.into())
             }
             _ => {
-                held.want(key);
+                held.want(&key);
                 self.missed = true;
                 Err(NotLoaded.into())
             }
@@ -69,10 +70,12 @@ impl Rows {
     ///
     /// # Errors
     /// When it is there; when the [`Model`](super::Model) has no such rows.
-    pub fn insert<R: ReadModel>(&mut self, row: R) -> Result<(), ProjectionError> {
+    pub fn insert<R: ReadModel>(&mut self, mut row: R) -> Result<(), ProjectionError> {
         let (event, ahead) = (self.event, self.ahead);
+        self.held::<R>()?;
+        row.settle()?;
+        let key = stored_key::<R>(&row.key())?;
         let held = self.held::<R>()?;
-        let key = row.key();
         let place = held.place(&key);
         let slot = &mut held.slots[place];
         if ahead {
@@ -81,7 +84,7 @@ impl Rows {
             return Ok(());
         }
         if slot.row.is_some() {
-            return Err(format!("{} has a row {key:?} already", R::NAME).into());
+            return Err(format!("{} has a row {:?} already", R::NAME, row.key()).into());
         }
         slot.set(false, Some(row), event);
         Ok(())
@@ -138,8 +141,9 @@ impl Rows {
         change: impl FnOnce(Option<R>) -> Result<Option<R>, ProjectionError>,
     ) -> Result<(), ProjectionError> {
         let (event, ahead) = (self.event, self.ahead);
+        let stored = stored_key::<R>(key)?;
         let held = self.held::<R>()?;
-        let place = held.place(key);
+        let place = held.place(&stored);
         let slot = &mut held.slots[place];
         if ahead {
             // Nothing is said about what it becomes, so the event goes on to what else it touches.
@@ -154,9 +158,13 @@ impl Rows {
         }
         slot.keep();
         let was_there = slot.row.is_some();
-        let row = change(slot.row.take())?;
-        if let Some(changed) = row.as_ref().map(ReadModel::key).filter(|changed| changed != key) {
-            return Err(format!("the key of row {key:?} of {} was changed to {changed:?}", R::NAME).into());
+        let mut row = change(slot.row.take())?;
+        if let Some(row) = &mut row {
+            row.settle()?;
+            let changed = row.key();
+            if stored_key::<R>(&changed)? != stored {
+                return Err(format!("the key of row {key:?} of {} was changed to {changed:?}", R::NAME).into());
+            }
         }
         slot.set(was_there, row, event);
         Ok(())
@@ -228,16 +236,25 @@ pub(super) trait TableOf: Send {
     async fn write(self: Box<Self>, tx: &mut Tx, events: &[&Recorded]) -> Result<(), Error>;
 }
 
+/// A key as the database has it. Rows are told apart by it: what is one key in Rust may be two there.
+type StoredKey = Arc<[Value]>;
+
+fn stored_key<R: ReadModel>(key: &R::Key) -> Result<StoredKey, Error> {
+    let mut key = key.clone();
+    R::settle_key(&mut key)?;
+    Ok(R::key_values(&key)?.into())
+}
+
 struct Held<R: ReadModel> {
     table: Table,
     /// Where the slot of a key is.
-    index: HashMap<R::Key, usize>,
+    index: HashMap<StoredKey, usize>,
     /// In the order in which they were first touched.
     slots: Vec<Slot<R>>,
 }
 
-struct Slot<R: ReadModel> {
-    key: R::Key,
+struct Slot<R> {
+    key: StoredKey,
     /// As it is in the database; none while that was not looked up.
     stored: Option<Stored<R>>,
     row: Option<R>,
@@ -265,7 +282,7 @@ pub(super) fn empty<R: ReadModel>(table: Table) -> Box<dyn TableOf> {
 }
 
 impl<R: ReadModel> Held<R> {
-    fn place(&mut self, key: &R::Key) -> usize {
+    fn place(&mut self, key: &StoredKey) -> usize {
         if let Some(&place) = self.index.get(key) {
             return place;
         }
@@ -283,13 +300,13 @@ impl<R: ReadModel> Held<R> {
         self.slots.len() - 1
     }
 
-    fn want(&mut self, key: &R::Key) {
+    fn want(&mut self, key: &StoredKey) {
         let place = self.place(key);
         self.slots[place].wanted = true;
     }
 }
 
-impl<R: ReadModel> Slot<R> {
+impl<R: Clone> Slot<R> {
     /// Whether what it holds is the truth: it was loaded, or this batch made it.
     fn is_known(&self) -> bool {
         self.stored.is_some() || self.row.is_some()
@@ -336,7 +353,7 @@ impl<R: ReadModel> TableOf for Held<R> {
         let mut keys = Vec::new();
         for slot in self.slots.iter_mut().filter(|slot| slot.wanted) {
             slot.wanted = false;
-            keys.push(R::key_values(&slot.key)?);
+            keys.push(slot.key.to_vec());
             slot.stored = Some(Stored::Absent);
         }
         if keys.is_empty() {
@@ -346,7 +363,7 @@ impl<R: ReadModel> TableOf for Held<R> {
             let lineage = Lineage::of(&row)?;
             let row = R::from_row(&row)?;
             let key = row.key();
-            let Some(&place) = self.index.get(&key) else {
+            let Some(&place) = self.index.get(&stored_key::<R>(&key)?) else {
                 let name = R::NAME;
                 return Err(Error::invalid(format!("read model {name} gave row {key:?}, which was not asked for")));
             };
@@ -367,7 +384,7 @@ impl<R: ReadModel> TableOf for Held<R> {
                     let before = slot.lineage.filter(|_| !slot.deleted);
                     changed.push(values(&row, before, events[by])?);
                 }
-                (Some(Stored::Present | Stored::Was(_)), None) => deleted.push(R::key_values(&slot.key)?),
+                (Some(Stored::Present | Stored::Was(_)), None) => deleted.push(slot.key.to_vec()),
                 (Some(Stored::Absent) | None, None) => {}
             }
         }

@@ -1,5 +1,7 @@
 //! PostgreSQL: bulk work through arrays and `unnest`.
 
+mod change;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,35 +12,100 @@ use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
-    PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgHasArrayType, PgPool, PgPoolOptions, PgRow,
-    PgTypeInfo,
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgHasArrayType, PgRow, PgTypeInfo,
 };
 use sqlx::{
     Arguments, AssertSqlSafe, Column as _, ConnectOptions, Connection, Decode, Encode, Postgres, Row as _, Type,
     TypeInfo, ValueRef,
 };
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::DriverError;
-use super::statement::{self, names, numbered, on_conflict_update, same_key};
+use super::pool::{Lease, Open};
+use super::statement::{self, Named, names, numbered, on_conflict_update, same_key};
 use super::table::{Column, Table};
 use super::tx::OnDuplicate;
-use super::value::{Kind, Row, Value};
+use super::value::{Kind, Row, Value, settled_time};
+use super::{DriverError, Durable, sort};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
-/// How long to wait for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long a connection that nobody used is taken to be there still.
-const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// Rows and roughly bytes of one statement.
 const CHUNK_ROWS: usize = 4_096;
 const CHUNK_BYTES: usize = 16 << 20;
 
-pub(super) struct Pool(PgPool);
+struct Opener {
+    options: PgConnectOptions,
+    /// How long a statement may take.
+    statement_max: Duration,
+}
+
+impl Open for Opener {
+    type Connection = PgConnection;
+
+    async fn open(&self) -> Result<PgConnection> {
+        let mut connection = PgConnection::connect_with(&self.options).await.map_err(failed).map_err(opening)?;
+        script(&mut connection, &settings(self.statement_max)).await.map_err(opening)?;
+        match script(&mut connection, &OPTIONAL_SETTINGS.replace("{settings}", &wanted(OPTIONAL))).await {
+            Ok(()) => {}
+            Err(error @ DriverError::Lost(_)) => return Err(error),
+            Err(error) => tracing::debug!(?error, "the server takes none of the settings that spare it dead clients"),
+        }
+        Ok(connection)
+    }
+}
+
+/// Has the server give up by itself what this client gives up, or can't any more: statements, transactions and connections would
+/// hold locks. What somebody has set for the role, the database or the server stays.
+fn settings(statement_max: Duration) -> String {
+    let statement_max = format!("{}ms", statement_max.as_millis());
+    let wanted =
+        wanted([("statement_timeout", statement_max.as_str()), ("idle_in_transaction_session_timeout", "30s")]);
+    format!(
+        "SELECT set_config(s.name, w.value, false) FROM pg_settings AS s JOIN (VALUES {wanted}) AS w(name, value) ON s.name = w.name \
+         WHERE s.source = 'default'"
+    )
+}
+
+/// Those that some platforms refuse, or refuse a value of.
+const OPTIONAL: [(&str, &str); 5] = [
+    ("client_connection_check_interval", "5s"),
+    ("tcp_keepalives_idle", "15"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "30s"),
+];
+/// Each by itself, so that one that is refused keeps none of the others.
+const OPTIONAL_SETTINGS: &str = "DO $$ DECLARE it record; BEGIN \
+    FOR it IN SELECT s.name, w.value FROM pg_settings AS s JOIN (VALUES {settings}) AS w(name, value) ON s.name = w.name \
+        WHERE s.source = 'default' LOOP \
+        BEGIN PERFORM set_config(it.name, it.value, false); EXCEPTION WHEN OTHERS THEN NULL; END; \
+    END LOOP; END $$";
+
+fn wanted<const N: usize>(settings: [(&str, &str); N]) -> String {
+    settings.map(|(name, value)| format!("('{name}', '{value}')")).join(", ")
+}
+
+/// There are no rows yet whose fault an error could be.
+fn opening(error: DriverError) -> DriverError {
+    match error {
+        DriverError::Data(cause) => DriverError::Sql(cause),
+        other => other,
+    }
+}
+
+pub(super) struct Pool {
+    pool: super::pool::Pool<Opener>,
+    statement_max: Duration,
+}
 
 impl Pool {
-    pub(super) async fn connect(url: &str, connections: u32) -> Result<Self> {
+    pub(super) async fn connect(
+        url: &str,
+        connections: u32,
+        statement_max: Duration,
+        within: Duration,
+    ) -> Result<Self> {
         let options = PgConnectOptions::from_str(url)
             .map_err(failed)?
             .application_name("es-projections")
@@ -47,63 +114,85 @@ impl Pool {
                 // server may take the last transactions, and the worker sees it at the checkpoint and goes back. Fences are
                 // committed durably.
                 ("synchronous_commit", "off"),
-                // A worker that hangs inside a transaction holds the rows that its successor needs.
-                ("idle_in_transaction_session_timeout", "30s"),
                 ("client_min_messages", "warning"),
                 ("timezone", "UTC"),
             ])
             .disable_statement_logging();
-        // A worker uses a connection without pause: asking the server each time whether it is there would cost a worker at
-        // work a round trip per batch.
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, used| {
-                Box::pin(async move {
-                    if used.idle_for > TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-        Ok(Self(pool.connect_with(options).await.map_err(failed)?))
+        let pool = super::pool::Pool::new(Opener { options, statement_max }, connections);
+        drop(pool.acquire(within).await?);
+        Ok(Self { pool, statement_max })
     }
 
-    pub(super) async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
+    pub(super) async fn fetch(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
         let sql = numbered(sql);
-        let mut connection = self.0.acquire().await.map_err(failed)?;
-        match rows(&mut connection, &sql, arguments(args)?).await {
-            Err(DriverError::Stale(_)) => rows(&mut connection, &sql, arguments(args)?).await,
+        match self.ask(&sql, arguments(args)?, limit).await {
+            Err(DriverError::Stale(_)) => self.ask(&sql, arguments(args)?, limit).await,
             rows => rows,
         }
     }
 
     /// Planned for these arguments, since it is not kept.
-    pub(super) async fn fetch_planned(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
-        let mut connection = self.0.acquire().await.map_err(failed)?;
+    pub(super) async fn fetch_planned(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
         let args = Args { typed: false, ..arguments(args)? };
-        rows(&mut connection, &numbered(sql), args).await
+        self.ask(&numbered(sql), args, limit).await
     }
 
-    pub(super) async fn begin(&self) -> Result<Tx> {
-        Ok(Tx(self.0.begin().await.map_err(failed)?))
+    async fn ask(&self, sql: &str, args: Args, limit: Duration) -> Result<Vec<Row>> {
+        let began = Instant::now();
+        let mut lease = self.pool.acquire(limit).await?;
+        let left = limit.saturating_sub(began.elapsed());
+        let done = timeout(left, rows(lease.ask(), sql, args)).await;
+        lease.answered(limit, done)
+    }
+
+    pub(super) async fn begin(&self, durable: Durable, limit: Duration) -> Result<Tx> {
+        let begin = match durable {
+            Durable::AtOnce => "BEGIN; SET LOCAL synchronous_commit = on",
+            Durable::WithTheNext => "BEGIN",
+        };
+        self.begin_with(begin, limit).await
+    }
+
+    async fn begin_with(&self, begin: &str, limit: Duration) -> Result<Tx> {
+        let lease = self.pool.acquire(limit).await?;
+        let mut tx = Tx { lease, limit, statement_max: self.statement_max, ended: false };
+        tx.script(begin).await.map(|()| tx)
     }
 
     /// A transaction that reads what is there now. First it takes these tables by their names, which a rebuild could give to others.
-    pub(super) async fn snapshot(&self, tables: &[String]) -> Result<Tx> {
-        let begun = self.0.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await;
-        let mut tx = Tx(begun.map_err(failed)?);
+    pub(super) async fn snapshot(&self, tables: &[String], limit: Duration) -> Result<Tx> {
+        let mut tx = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", limit).await?;
+        // First, since any query decides what is now: what a rebuild commits while this waits for its tables has to be in it.
         tx.script(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
+        // Whoever reads it may be slow, and holds no row. What was set for the role stays.
+        tx.script(
+            "SELECT set_config(name, '0', true) FROM pg_settings \
+             WHERE name = 'idle_in_transaction_session_timeout' AND source = 'session'",
+        )
+        .await?;
         Ok(tx)
     }
 
     pub(super) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
     }
 }
 
-pub(super) struct Tx(sqlx::Transaction<'static, Postgres>);
+/// A transaction. Unless the server answers to its end the connection is closed.
+pub(super) struct Tx {
+    lease: Lease<Opener>,
+    limit: Duration,
+    statement_max: Duration,
+    ended: bool,
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.lease.give_up();
+        }
+    }
+}
 
 impl Tx {
     pub(super) async fn execute(&mut self, sql: &str, args: &[Value]) -> Result<u64> {
@@ -111,26 +200,62 @@ impl Tx {
     }
 
     pub(super) async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
-        rows(&mut self.0, &numbered(sql), arguments(args)?).await
+        self.ask(&numbered(sql), arguments(args)?).await
     }
 
     pub(super) async fn script(&mut self, sql: &str) -> Result<()> {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.0).await.map_err(failed)?;
-        Ok(())
+        let done = timeout(self.limit, script(self.lease.ask(), sql)).await;
+        self.lease.answered(self.limit, done)
+    }
+
+    /// Allows the statements of this transaction this time; where a limit of the role is in the way, that stays.
+    pub(super) async fn allow(&mut self, limit: Duration) -> Result<()> {
+        let (ours, more) = (self.statement_max.as_millis(), limit.as_millis());
+        self.limit = limit;
+        self.script(&format!(
+            "SELECT set_config(name, '{more}ms', true) FROM pg_settings \
+             WHERE name = 'statement_timeout' AND source = 'session' AND setting = '{ours}'"
+        ))
+        .await
+    }
+
+    async fn ask(&mut self, sql: &str, args: Args) -> Result<Vec<Row>> {
+        let done = timeout(self.limit, rows(self.lease.ask(), sql, args)).await;
+        self.lease.answered(self.limit, done)
+    }
+
+    async fn run(&mut self, sql: &str, args: Args) -> Result<u64> {
+        let done = timeout(self.limit, execute(self.lease.ask(), sql, args)).await;
+        self.lease.answered(self.limit, done)
     }
 
     /// A lock by name until the end of the transaction.
     pub(super) async fn lock(&mut self, name: &str) -> Result<()> {
         let sql = "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))";
-        rows(&mut self.0, sql, arguments(&[name.into()])?).await?;
-        Ok(())
+        self.ask(sql, arguments(&[name.into()])?).await.map(drop)
     }
 
     pub(super) async fn create(&mut self, table: &Table, name: &str) -> Result<()> {
         self.script(&create(table, name)).await?;
-        let sql = "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND tablename = ?";
-        let there = statement::first_texts(&self.fetch(sql, &[name.into()]).await?);
-        self.script(&statement::create_indexes(table, name, &there)).await
+        for index in table.indexes() {
+            let there = self.find(&statement::index_name(name, index)).await?;
+            if let Some(create) = statement::create_index(name, index, there).map_err(DriverError::Invalid)? {
+                self.script(&create).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has this name.
+    pub(super) async fn find(&mut self, name: &str) -> Result<Option<Named>> {
+        let sql = "SELECT CASE WHEN c.relkind IN ('r', 'p') THEN 'table' WHEN c.relkind = 'i' THEN 'index' ELSE 'other' END AS kind, \
+                   t.relname::text AS on_table, \
+                   (SELECT string_agg(a.attname::text, ',' ORDER BY k.place) \
+                    FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(column_number, place) \
+                    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.column_number) AS columns \
+                   FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indexrelid = c.oid LEFT JOIN pg_class AS t ON t.oid = i.indrelid \
+                   WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND c.relname = ?";
+        Ok(self.fetch(sql, &[name.into()]).await?.first().and_then(Named::of_row))
     }
 
     pub(super) async fn upsert(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>) -> Result<()> {
@@ -170,23 +295,6 @@ impl Tx {
         Ok(changed)
     }
 
-    /// The views on these tables, then the tables, so that nobody who has the one waits for the other.
-    pub(super) async fn lock_tables(&mut self, tables: &[String]) -> Result<()> {
-        let views = "SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(v.relname) AS name FROM pg_depend AS d \
-                     JOIN pg_rewrite AS r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass \
-                     JOIN pg_class AS v ON v.oid = r.ev_class AND v.relkind = 'v' \
-                     JOIN pg_namespace AS n ON n.oid = v.relnamespace \
-                     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT to_regclass(quote_ident(t)) FROM unnest(string_to_array(?, ' ')) AS t) \
-                     ORDER BY 1";
-        let found = self.fetch(views, &[tables.join(" ").into()]).await?;
-        let mut names = Vec::with_capacity(found.len() + tables.len());
-        for row in &found {
-            names.push(row.get::<String>("name").map_err(|error| DriverError::Invalid(error.to_string()))?);
-        }
-        names.extend(tables.iter().map(|table| statement::quoted(table)));
-        self.script(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "))).await
-    }
-
     pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
         let key = table.key_columns();
         let (name, select, on) = (statement::quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));
@@ -200,7 +308,7 @@ impl Tx {
         );
         let mut loaded = Vec::new();
         for chunk in chunks(keys) {
-            loaded.append(&mut rows(&mut self.0, &sql, arrays(key, &chunk)?).await?);
+            loaded.append(&mut self.ask(&sql, arrays(key, &chunk)?).await?);
         }
         Ok(loaded)
     }
@@ -216,26 +324,28 @@ impl Tx {
         Ok(changed)
     }
 
-    pub(super) async fn commit(self) -> Result<()> {
-        self.0.commit().await.map_err(failed)
+    pub(super) async fn commit(mut self) -> Result<()> {
+        self.script("COMMIT").await?;
+        self.ended = true;
+        Ok(())
     }
 
-    pub(super) async fn rollback(self) -> Result<()> {
-        self.0.rollback().await.map_err(failed)
-    }
-
-    async fn run(&mut self, sql: &str, args: Args) -> Result<u64> {
-        match query(sql, args).execute(&mut *self.0).await {
-            Ok(done) => Ok(done.rows_affected()),
-            Err(error) => Err(failed_on(&mut self.0, error).await),
-        }
+    pub(super) async fn rollback(mut self) -> Result<()> {
+        self.script("ROLLBACK").await?;
+        self.ended = true;
+        Ok(())
     }
 }
 
 fn create(table: &Table, name: &str) -> String {
-    let kind_name = |column: &Column| match column.kind {
+    statement::create(table, name, kind_name, "")
+}
+
+fn kind_name(column: &Column) -> &'static str {
+    match column.kind {
         Kind::Integer => "BIGINT",
-        Kind::Text => "TEXT",
+        // Bytes are compared, as on SQLite: a collation may take two texts for one, and another release of it sorts otherwise.
+        Kind::Text => "TEXT COLLATE \"C\"",
         Kind::Bool => "BOOLEAN",
         Kind::Bytes => "BYTEA",
         // JSON keeps the text byte for byte and takes what JSONB refuses, such as \u0000 and huge numbers.
@@ -244,8 +354,7 @@ fn create(table: &Table, name: &str) -> String {
         Kind::Date => "DATE",
         Kind::Decimal => "NUMERIC",
         Kind::Uuid => "UUID",
-    };
-    statement::create(table, name, kind_name, "")
+    }
 }
 
 /// Splits rows by number and size.
@@ -285,7 +394,7 @@ fn arguments(values: &[Value]) -> Result<Args> {
             Value::Bool(value) => args.add(value),
             Value::Bytes(value) => args.add(value),
             Value::Json(value) => args.add(JsonText(value)),
-            Value::Time(value) => args.add(value),
+            Value::Time(value) => args.add(settled_time(*value)),
             Value::Date(value) => args.add(value),
             Value::Decimal(value) => args.add(value),
             Value::Uuid(value) => args.add(value),
@@ -306,6 +415,17 @@ async fn rows(connection: &mut PgConnection, sql: &str, args: Args) -> Result<Ve
         Ok(rows) => decode_rows(&rows),
         Err(error) => Err(failed_on(connection, error).await),
     }
+}
+
+async fn execute(connection: &mut PgConnection, sql: &str, args: Args) -> Result<u64> {
+    match query(sql, args).execute(&mut *connection).await {
+        Ok(done) => Ok(done.rows_affected()),
+        Err(error) => Err(failed_on(connection, error).await),
+    }
+}
+
+async fn script(connection: &mut PgConnection, sql: &str) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(failed)
 }
 
 /// An array per column.
@@ -466,7 +586,7 @@ fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
         },
         other => {
             let name = row.column(place).name();
-            return Err(DriverError::Invalid(format!("column {name:?} is {other}, which is not read: cast it")));
+            return Err(DriverError::Damaged(format!("column {name:?} is {other}, which is not read: cast it")));
         }
     };
     decoded.map_err(DriverError::Sql)
@@ -500,10 +620,6 @@ async fn failed_on(connection: &mut PgConnection, error: sqlx::Error) -> DriverE
     failed(error)
 }
 
-/// Sorts PostgreSQL's errors: connection, resources, shutdown, and conflicts with other transactions may pass.
 fn failed(error: sqlx::Error) -> DriverError {
-    super::sort_error(error, |code| {
-        let passing = ["57P01", "57P02", "57P03", "40001", "40P01", "55P03", "25P03"];
-        code.starts_with("08") || code.starts_with("53") || passing.contains(&code)
-    })
+    DriverError::of(error, "SQLSTATE", |code, _| sort::of_sqlstate(code))
 }

@@ -1,24 +1,29 @@
 //! SQLite: a pool of readers and one connection that writes.
 
+mod change;
 mod wal;
 
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, Column as _, ConnectOptions, Decode, Row as _, Sqlite, TypeInfo, ValueRef};
+use sqlx::{
+    Arguments, AssertSqlSafe, Column as _, ConnectOptions, Connection, Decode, Row as _, Sqlite, TypeInfo, ValueRef,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::timeout;
 
-use super::DriverError;
-use super::statement::{self, names, on_conflict_update, same_key};
+use super::pool::{Lease, Open, Pool};
+use super::statement::{self, Named, names, on_conflict_update, same_key};
 use super::table::{Column, Table};
 use super::tx::OnDuplicate;
-use super::value::{Kind, Row, Value, time_text};
+use super::value::{Kind, Row, Value, settled_time, time_text};
+use super::{DriverError, Durable, sort};
 use wal::WalMover;
 
 type Result<T> = std::result::Result<T, DriverError>;
@@ -30,9 +35,30 @@ const CHUNK_ROWS: usize = 512;
 /// SQLite's limit of arguments in one statement.
 const ARGUMENTS_MAX: usize = 32_766;
 
+#[derive(Clone)]
+struct Opener {
+    options: SqliteConnectOptions,
+    in_memory: bool,
+}
+
+impl Open for Opener {
+    type Connection = SqliteConnection;
+
+    async fn open(&self) -> Result<SqliteConnection> {
+        SqliteConnection::connect_with(&self.options).await.map_err(failed)
+    }
+
+    /// A database in memory lives as long as its connection.
+    fn is_the_database(&self) -> bool {
+        self.in_memory
+    }
+}
+
 pub(super) struct Pools {
-    read: SqlitePool,
-    write: SqlitePool,
+    read: Pool<Opener>,
+    write: Pool<Opener>,
+    /// Its commits are synced to the disk.
+    durable: Pool<Opener>,
     /// SQLite has one writer at a time; waiting here is fair and costs no busy loop.
     writer: Arc<Mutex<()>>,
     /// None for a database in memory, which has no write-ahead log.
@@ -40,12 +66,21 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) async fn connect(url: &str, connections: u32) -> Result<Self> {
+    pub(super) async fn connect(url: &str, connections: u32, within: Duration) -> Result<Self> {
         let in_memory = url.starts_with("sqlite::memory:") || url.contains("mode=memory");
+        let options = SqliteConnectOptions::from_str(url).map_err(failed)?;
+        Self::with(options, in_memory, connections, within).await
+    }
+
+    /// `path` is a whole one: SQLite takes what begins with `file:` for a URL.
+    pub(super) async fn open(path: &Path, connections: u32, within: Duration) -> Result<Self> {
+        Self::with(SqliteConnectOptions::new().filename(path), false, connections, within).await
+    }
+
+    async fn with(options: SqliteConnectOptions, in_memory: bool, connections: u32, within: Duration) -> Result<Self> {
         // Rows and checkpoint move in one transaction, and the log can fill both again. So a power failure may take
         // the last transactions, as NORMAL allows in WAL mode, and nothing is lost nor torn.
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(failed)?
+        let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
@@ -54,55 +89,92 @@ impl Pools {
             .pragma("temp_store", "memory")
             .pragma("wal_autocheckpoint", wal::WRITER_PAGES)
             .disable_statement_logging();
-        // A database in memory lives as long as its connection, so there it is one, and never closed.
-        let lasting = || SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None);
-        let write = lasting().max_connections(1).connect_with(options.clone()).await.map_err(failed)?;
-        let read =
-            if in_memory { write.clone() } else { lasting().max_connections(connections).connect_lazy_with(options) };
-        let wal = (!in_memory).then(|| Arc::new(WalMover::start(read.clone())));
-        Ok(Self { read, write, writer: Arc::default(), wal })
-    }
-
-    pub(super) async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
-        let args = arguments(args.iter().cloned())?;
-        if !takes_all_columns(sql) {
-            return decode_rows(&query(sql, args).fetch_all(&self.read).await.map_err(failed)?);
+        let opener = Opener { options, in_memory };
+        let write = Pool::new(opener.clone(), 1);
+        drop(write.acquire(within).await?);
+        if in_memory {
+            return Ok(Self { read: write.clone(), durable: write.clone(), write, writer: Arc::default(), wal: None });
         }
-        let mut tx = self.read.begin().await.map_err(failed)?;
-        learn_schema(&mut tx).await?;
-        decode_rows(&query(sql, args).fetch_all(&mut *tx).await.map_err(failed)?)
+        let durable = Opener { options: opener.options.clone().synchronous(SqliteSynchronous::Full), in_memory };
+        let read = Pool::new(opener, connections);
+        let wal = Some(Arc::new(WalMover::start(read.clone())));
+        Ok(Self { read, write, durable: Pool::new(durable, 1), writer: Arc::default(), wal })
     }
 
-    pub(super) async fn begin(&self) -> Result<Tx> {
-        let turn = self.writer.clone().lock_owned().await;
+    pub(super) async fn fetch(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
+        let args = arguments(args.iter().cloned())?;
+        let mut lease = lease(&self.read, limit).await?;
+        if !takes_all_columns(sql) {
+            let done = timeout(limit, fetch(lease.ask(), sql, args)).await;
+            return lease.answered(limit, done);
+        }
+        let mut tx = Tx { lease, _turn: None, wal: None, limit, ended: false };
+        tx.script("BEGIN").await?;
+        learn_schema(&mut tx).await?;
+        let rows = tx.ask(sql, args).await?;
+        tx.rollback().await.map(|()| rows)
+    }
+
+    pub(super) async fn begin(&self, durable: Durable, limit: Duration) -> Result<Tx> {
+        let turn = timeout(limit, self.writer.clone().lock_owned()).await;
+        let busy = |_| DriverError::Unavailable(format!("another transaction has been writing for {limit:?}").into());
+        let turn = Some(turn.map_err(busy)?);
+        let pool = if durable == Durable::AtOnce { &self.durable } else { &self.write };
+        let mut tx = Tx { lease: lease(pool, limit).await?, _turn: turn, wal: self.wal.clone(), limit, ended: false };
         // Takes the lock at once: a transaction that begins by reading could not write if another process did meanwhile.
-        let tx = self.write.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        Ok(Tx { tx, _turn: Some(turn), wal: self.wal.clone() })
+        tx.script("BEGIN IMMEDIATE").await.map(|()| tx)
     }
 
     /// A transaction that reads what is there now, beside the writer.
-    pub(super) async fn snapshot(&self) -> Result<Tx> {
+    pub(super) async fn snapshot(&self, limit: Duration) -> Result<Tx> {
         if self.wal.is_none() {
             let reason = "a database in memory has one connection, and no other way to read beside it: use a file";
             return Err(DriverError::Invalid(reason.into()));
         }
-        let mut tx = self.read.begin().await.map_err(failed)?;
+        let mut tx = Tx { lease: lease(&self.read, limit).await?, _turn: None, wal: None, limit, ended: false };
+        tx.script("BEGIN").await?;
         learn_schema(&mut tx).await?; // it begins with what is read first
-        Ok(Tx { tx, _turn: None, wal: None })
+        Ok(tx)
     }
 
     pub(super) async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+        for pool in [&self.read, &self.durable, &self.write] {
+            pool.close().await;
+        }
     }
 }
 
+/// A connection without a transaction.
+async fn lease(pool: &Pool<Opener>, limit: Duration) -> Result<Lease<Opener>> {
+    let mut lease = pool.acquire(limit).await?;
+    if lease.was_given_up() {
+        // It is the database itself, in memory, and what was begun on it was never ended.
+        let rolled_back = timeout(limit, script(lease.ask(), "ROLLBACK")).await;
+        if rolled_back.is_ok() {
+            let _ = lease.answered(limit, Ok(Ok(()))); // where nothing was begun there is nothing to end
+        }
+    }
+    Ok(lease)
+}
+
+/// A transaction. Unless SQLite answers to its end the connection is closed: whether that is in a transaction still, nobody knows.
+/// After some failures, as of a full disk, SQLite ends one by itself.
 pub(super) struct Tx {
     // Dropped in this order: the connection is given back before the next writer takes its turn.
-    tx: sqlx::Transaction<'static, Sqlite>,
+    lease: Lease<Opener>,
     /// None for one that only reads.
     _turn: Option<OwnedMutexGuard<()>>,
     wal: Option<Arc<WalMover>>,
+    limit: Duration,
+    ended: bool,
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.lease.give_up();
+        }
+    }
 }
 
 impl Tx {
@@ -112,22 +184,51 @@ impl Tx {
 
     pub(super) async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>> {
         if takes_all_columns(sql) {
-            learn_schema(&mut self.tx).await?;
+            learn_schema(self).await?;
         }
-        let rows = query(sql, arguments(args.iter().cloned())?).fetch_all(&mut *self.tx).await.map_err(failed)?;
-        decode_rows(&rows)
+        self.ask(sql, arguments(args.iter().cloned())?).await
+    }
+
+    pub(super) fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 
     pub(super) async fn script(&mut self, sql: &str) -> Result<()> {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.tx).await.map_err(failed)?;
-        Ok(())
+        let done = timeout(self.limit, script(self.lease.ask(), sql)).await;
+        self.lease.answered(self.limit, done)
+    }
+
+    async fn ask(&mut self, sql: &str, args: SqliteArguments) -> Result<Vec<Row>> {
+        let done = timeout(self.limit, fetch(self.lease.ask(), sql, args)).await;
+        self.lease.answered(self.limit, done)
+    }
+
+    async fn run(&mut self, sql: &str, args: SqliteArguments) -> Result<u64> {
+        let work = async {
+            let done = query(sql, args).execute(self.lease.ask()).await.map_err(failed)?;
+            Ok(done.rows_affected())
+        };
+        let done = timeout(self.limit, work).await;
+        self.lease.answered(self.limit, done)
     }
 
     pub(super) async fn create(&mut self, table: &Table, name: &str) -> Result<()> {
         self.script(&create(table, name)).await?;
-        let sql = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?";
-        let there = statement::first_texts(&self.fetch(sql, &[name.into()]).await?);
-        self.script(&statement::create_indexes(table, name, &there)).await
+        for index in table.indexes() {
+            let there = self.find(&statement::index_name(name, index)).await?;
+            if let Some(create) = statement::create_index(name, index, there).map_err(DriverError::Invalid)? {
+                self.script(&create).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has this name.
+    pub(super) async fn find(&mut self, name: &str) -> Result<Option<Named>> {
+        let sql = "SELECT type AS kind, tbl_name AS on_table, \
+                   (SELECT group_concat(name) FROM (SELECT name FROM pragma_index_info(s.name) ORDER BY seqno)) AS columns \
+                   FROM sqlite_schema AS s WHERE name = ?";
+        Ok(self.fetch(sql, &[name.into()]).await?.first().and_then(Named::of_row))
     }
 
     pub(super) async fn upsert(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>) -> Result<()> {
@@ -181,7 +282,9 @@ impl Tx {
                 same_key(table, "t", "k"),
             );
             let args = arguments(chunk.into_iter().flatten())?;
-            for row in query(&sql, args).fetch_all(&mut *self.tx).await.map_err(failed)? {
+            let work = async { query(&sql, args).fetch_all(self.lease.ask()).await.map_err(failed) };
+            let done = timeout(self.limit, work).await;
+            for row in self.lease.answered(self.limit, done)? {
                 loaded.push(Row { columns: columns.clone(), values: decode_declared(&row, table.columns())? });
             }
         }
@@ -194,16 +297,19 @@ impl Tx {
         self.run_each(keys, key.len(), |len| format!("{start}{})", tuples(len, key.len()))).await
     }
 
-    pub(super) async fn commit(self) -> Result<()> {
-        self.tx.commit().await.map_err(failed)?;
+    pub(super) async fn commit(mut self) -> Result<()> {
+        self.script("COMMIT").await?;
+        self.ended = true;
         if let Some(wal) = &self.wal {
             wal.committed();
         }
         Ok(())
     }
 
-    pub(super) async fn rollback(self) -> Result<()> {
-        self.tx.rollback().await.map_err(failed)
+    pub(super) async fn rollback(mut self) -> Result<()> {
+        self.script("ROLLBACK").await?;
+        self.ended = true;
+        Ok(())
     }
 
     /// Runs a statement for each chunk of the rows. While one runs, the arguments of the next are made.
@@ -219,20 +325,19 @@ impl Tx {
         }
         Ok(changed)
     }
-
-    async fn run(&mut self, sql: &str, args: SqliteArguments) -> Result<u64> {
-        Ok(query(sql, args).execute(&mut *self.tx).await.map_err(failed)?.rows_affected())
-    }
 }
 
 /// The statement that makes a table. `STRICT`, so that a value of another type is refused as it is elsewhere.
 fn create(table: &Table, name: &str) -> String {
-    let kind_name = |column: &Column| match column.kind {
+    statement::create(table, name, kind_name, " STRICT")
+}
+
+fn kind_name(column: &Column) -> &'static str {
+    match column.kind {
         Kind::Integer | Kind::Bool => "INTEGER",
         Kind::Text | Kind::Json | Kind::Time | Kind::Date | Kind::Decimal | Kind::Uuid => "TEXT",
         Kind::Bytes => "BLOB",
-    };
-    statement::create(table, name, kind_name, " STRICT")
+    }
 }
 
 /// Splits rows so that few different statements are needed: each chunk's size is a power of two, and SQLite keeps
@@ -260,12 +365,16 @@ fn takes_all_columns(sql: &str) -> bool {
 /// The driver counts the columns of a statement when it prepares it, and reads wrongly, without an error, where SQLite
 /// prepares it again because another connection made the table anew. So a statement that may have `*` for its columns
 /// is never kept, and another one before it, in the same transaction, brings the connection the newest schema.
-async fn learn_schema(connection: &mut SqliteConnection) -> Result<()> {
-    query("SELECT name FROM sqlite_schema LIMIT 1", SqliteArguments::default())
-        .fetch_optional(connection)
-        .await
-        .map(drop)
-        .map_err(failed)
+async fn learn_schema(tx: &mut Tx) -> Result<()> {
+    tx.ask("SELECT name FROM sqlite_schema LIMIT 1", SqliteArguments::default()).await.map(drop)
+}
+
+async fn fetch(connection: &mut SqliteConnection, sql: &str, args: SqliteArguments) -> Result<Vec<Row>> {
+    decode_rows(&query(sql, args).fetch_all(connection).await.map_err(failed)?)
+}
+
+async fn script(connection: &mut SqliteConnection, sql: &str) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(failed)
 }
 
 fn query(sql: &str, args: SqliteArguments) -> sqlx::query::Query<'_, Sqlite, SqliteArguments> {
@@ -281,7 +390,7 @@ fn arguments(values: impl Iterator<Item = Value>) -> Result<SqliteArguments> {
             Value::Text(value) | Value::Json(value) => args.add(value),
             Value::Bool(value) => args.add(i64::from(value)),
             Value::Bytes(value) => args.add(value),
-            Value::Time(value) => args.add(time_text(value)),
+            Value::Time(value) => args.add(time_text(settled_time(value))),
             Value::Date(value) => args.add(value.to_string()),
             Value::Decimal(value) => args.add(value.to_string()),
             Value::Uuid(value) => args.add(value.hyphenated().to_string()),
@@ -313,7 +422,7 @@ fn decode_value(row: &SqliteRow, place: usize) -> Result<Value> {
         "BLOB" => <Vec<u8> as Decode<Sqlite>>::decode(value).map(Value::Bytes),
         other => {
             let name = row.column(place).name();
-            return Err(DriverError::Invalid(format!("column {name:?} is {other}, which is not read: cast it")));
+            return Err(DriverError::Damaged(format!("column {name:?} is {other}, which is not read: cast it")));
         }
     };
     decoded.map_err(DriverError::Sql)
@@ -322,16 +431,12 @@ fn decode_value(row: &SqliteRow, place: usize) -> Result<Value> {
 /// The values of a declared table's columns.
 fn decode_declared(row: &SqliteRow, columns: &[Column]) -> Result<Vec<Value>> {
     let decode = |(place, column): (usize, &Column)| {
-        let wrong = || DriverError::Invalid(format!("column {:?} holds what is no {:?}", column.name, column.kind));
+        let wrong = || DriverError::Damaged(format!("column {:?} holds what is no {:?}", column.name, column.kind));
         column.kind.declared(decode_value(row, place)?).ok_or_else(wrong)
     };
     columns.iter().enumerate().map(decode).collect()
 }
 
-/// Sorts SQLite's errors: busy, locked, I/O and full may pass.
 fn failed(error: sqlx::Error) -> DriverError {
-    super::sort_error(error, |code| {
-        let primary = code.parse::<i32>().map_or(0, |code| code & 0xff);
-        matches!(primary, 5 | 6 | 10 | 13)
-    })
+    DriverError::of(error, "SQLite's code", sort::of_sqlite)
 }

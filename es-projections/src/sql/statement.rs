@@ -1,7 +1,7 @@
 //! The text of statements that both databases share.
 
 use super::table::{Column, Index, Table};
-use super::value::{FromValue, Row};
+use super::value::Row;
 
 /// A name in double quotes.
 pub(crate) fn quoted(name: &str) -> String {
@@ -49,28 +49,62 @@ pub(super) fn create(table: &Table, full_name: &str, kind_name: impl Fn(&Column)
     format!("CREATE TABLE IF NOT EXISTS {name} ({columns}, PRIMARY KEY ({key})){end};\n")
 }
 
-/// The texts of the first column.
-pub(super) fn first_texts(rows: &[Row]) -> Vec<String> {
-    rows.iter().filter_map(|row| String::from_value(row.values.first()?)).collect()
+/// What has a name in the database already.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Table,
+    /// An index on this table, over these columns.
+    Index {
+        table: String,
+        columns: Vec<String>,
+    },
+    /// Something else: a view, say.
+    Other,
 }
 
-/// The statements that make those indexes of a table that are not there. One that came with a rebuilt table has the number of the
-/// build in its name, since it can't be renamed with the table everywhere.
-pub(super) fn create_indexes(table: &Table, full_name: &str, there: &[String]) -> String {
-    let is_there = |index: &str| {
-        there.iter().filter_map(|name| name.strip_prefix(full_name)?.strip_prefix('_')).any(|name| {
-            let built = || name.strip_prefix('b')?.split_once('_').filter(|(build, _)| build.parse::<u32>().is_ok());
-            name == index || built().is_some_and(|(_, name)| name == index)
+impl Named {
+    /// From a row of `kind`, `on_table` and `columns`.
+    pub(super) fn of_row(row: &Row) -> Option<Self> {
+        let text = |column: &str| row.get::<Option<String>>(column).ok().flatten();
+        Some(match text("kind")?.as_str() {
+            "table" => Self::Table,
+            "index" => {
+                let columns = text("columns").unwrap_or_default();
+                Self::Index { table: text("on_table")?, columns: columns.split(',').map(str::to_owned).collect() }
+            }
+            _ => Self::Other,
         })
-    };
-    let missing = table.indexes().iter().filter(|index| !is_there(&index.name));
-    let create = |index: &Index| {
-        let over = index.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
-        let index_name = quoted(&format!("{full_name}_{}", index.name));
-        let condition = index.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
-        format!("CREATE INDEX IF NOT EXISTS {index_name} ON {} ({over}){condition};\n", quoted(full_name))
-    };
-    missing.map(create).collect()
+    }
+}
+
+/// The name of an index in the database.
+pub(super) fn index_name(table: &str, index: &Index) -> String {
+    format!("{table}_{}", index.name)
+}
+
+/// The statement that makes an index of a table, unless it is there. What is there under its name and is not it is told.
+pub(super) fn create_index(table: &str, index: &Index, there: Option<Named>) -> Result<Option<String>, String> {
+    let name = index_name(table, index);
+    let remedy = "give the index another name, or remove what has its name";
+    match there {
+        None => {}
+        Some(Named::Index { table: on, columns }) if on == table => {
+            if columns == index.columns {
+                return Ok(None);
+            }
+            let (there, declared) = (columns.join(", "), index.columns.join(", "));
+            return Err(format!("index {name:?} is over {there}, and declared over {declared}: {remedy}"));
+        }
+        Some(Named::Index { table: on, .. }) => {
+            return Err(format!("index {name:?} of table {table:?} is one of table {on:?} already: {remedy}"));
+        }
+        Some(Named::Table | Named::Other) => {
+            return Err(format!("index {name:?} of table {table:?} has the name of something else: {remedy}"));
+        }
+    }
+    let over = index.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+    let condition = index.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+    Ok(Some(format!("CREATE INDEX {} ON {} ({over}){condition}", quoted(&name), quoted(table))))
 }
 
 /// Replaces each `?` outside quotes and comments by `$1`, `$2` and so on.

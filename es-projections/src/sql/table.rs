@@ -108,12 +108,13 @@ impl Table {
         &self.columns[..self.key_len]
     }
 
-    /// One text for each number in keys: `1.0` and `1.00` are one key, also where a database compares their texts.
-    pub(crate) fn plain_keys(&self, mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
-        if self.key_columns().iter().any(|column| column.kind == Kind::Decimal) {
-            for value in rows.iter_mut().flat_map(|row| row.iter_mut().take(self.key_len)) {
-                if let Value::Decimal(number) = value {
-                    *number = number.normalize();
+    /// The rows as every database gives them back, keys first.
+    pub(crate) fn settled(&self, mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
+        for row in &mut rows {
+            for (place, value) in row.iter_mut().enumerate() {
+                if matches!(value, Value::Time(_) | Value::Decimal(_)) {
+                    let given = std::mem::replace(value, Value::Null);
+                    *value = if place < self.key_len { given.settled_key() } else { given.settled() };
                 }
             }
         }
@@ -140,12 +141,18 @@ impl Table {
         }
         for (place, column) in self.columns.iter().enumerate() {
             check_name("column", &column.name, COLUMN_MAX)?;
+            if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
+                return wrong(format!("column {:?} is PostgreSQL's own name: give it another", column.name));
+            }
             if self.columns[..place].iter().any(|other| other.name == column.name) {
                 return wrong(format!("it has two columns {:?}", column.name));
             }
         }
-        for index in &self.indexes {
+        for (place, index) in self.indexes.iter().enumerate() {
             check_name("index", &index.name, INDEX_MAX)?;
+            if self.indexes[..place].iter().any(|other| other.name == index.name) {
+                return wrong(format!("it has two indexes {:?}", index.name));
+            }
             if index.columns.is_empty() {
                 return wrong(format!("index {:?} has no columns", index.name));
             }
@@ -181,23 +188,71 @@ impl Table {
         Ok(())
     }
 
-    /// What tells this shape from another.
-    pub(crate) fn shape(&self) -> String {
+    /// What its rows are: name, columns and key.
+    pub(crate) fn columns_text(&self) -> String {
+        format!("{})", self.open_text())
+    }
+
+    fn open_text(&self) -> String {
         let columns = self.columns.iter().map(|column| {
             let optional = if column.optional { "?" } else { "" };
-            format!("{} {:?}{optional}", column.name, column.kind).to_lowercase()
+            format!("{} {}{optional}", column.name, column.kind.name())
         });
         let columns: Vec<_> = columns.collect();
-        format!("{}({}; key {})", self.name, columns.join(", "), self.key_len)
+        format!("{}({}; key {}", self.name, columns.join(", "), self.key_len)
+    }
+
+    /// What tells this shape from another: columns, key and indexes. [`Table::of_shape`] reads it.
+    pub(crate) fn shape(&self) -> String {
+        let index = |index: &Index| {
+            let condition = index.condition.as_ref().map(|condition| format!(" where {condition}"));
+            format!("; {}({}){}", index.name, index.columns.join(", "), condition.unwrap_or_default())
+        };
+        format!("{}{})", self.open_text(), self.indexes.iter().map(index).collect::<String>())
+    }
+
+    /// The table that has this shape.
+    pub(crate) fn of_shape(shape: &str) -> Option<Self> {
+        let (name, rest) = shape.strip_suffix(')')?.split_once('(')?;
+        let mut parts = rest.split("; ");
+        let column = |text: &str| {
+            let (name, kind) = text.split_once(' ')?;
+            let (kind, optional) = kind.strip_suffix('?').map_or((kind, false), |kind| (kind, true));
+            Some(Column { name: name.into(), kind: Kind::of_name(kind)?, optional })
+        };
+        let columns = parts.next()?.split(", ").map(column).collect::<Option<Vec<_>>>()?;
+        let key_len = parts.next()?.strip_prefix("key ")?.parse().ok()?;
+        let index = |text: &str| {
+            let (name, rest) = text.split_once('(')?;
+            let (columns, condition) = rest.split_once(')')?;
+            let condition = condition.strip_prefix(" where ").map(str::to_owned);
+            Some(Index { name: name.into(), columns: columns.split(", ").map(str::to_owned).collect(), condition })
+        };
+        Some(Self { name: name.into(), columns, key_len, indexes: parts.map(index).collect::<Option<_>>()? })
     }
 }
 
+/// What PostgreSQL has in every table.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
 // PostgreSQL cuts names off at 63 bytes: namespace, table, build (`_b1234`) and index name share them, with two
 // underscores between.
-pub(crate) const NAMESPACE_MAX: usize = 16;
+const NAMESPACE_MAX: usize = 16;
 const TABLE_MAX: usize = 24;
 const INDEX_MAX: usize = 14;
 const COLUMN_MAX: usize = 60;
+
+/// Checks the name that begins those of tables. It has no underscore, as one ends it there: else `bank_eu_balances` could be the
+/// table of two.
+pub(crate) fn check_namespace(name: &str) -> Result<(), Error> {
+    check_name("namespace", name, NAMESPACE_MAX)?;
+    if name.contains('_') {
+        let other = name.replace('_', "");
+        let why = "an underscore would make its tables' names those of another namespace's tables";
+        return Err(Error::invalid(format!("namespace {name:?} is not a valid name: {why}; name it {other:?}, say")));
+    }
+    Ok(())
+}
 
 /// Checks a name that becomes part of a statement.
 pub(crate) fn check_name(what: &str, name: &str, max: usize) -> Result<(), Error> {
@@ -208,4 +263,53 @@ pub(crate) fn check_name(what: &str, name: &str, max: usize) -> Result<(), Error
     }
     let rule = format!("it must be 1 to {max} lower-case letters, digits and underscores, a letter first");
     Err(Error::invalid(format!("{what} {name:?} is not a valid name: {rule}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table::new("moves")
+            .key("id", Kind::Text)
+            .key("day", Kind::Date)
+            .column("amount", Kind::Decimal)
+            .optional("note", Kind::Json)
+            .index("by_day", &["day", "amount"])
+            .index_present("by_note", &["note"])
+    }
+
+    #[test]
+    fn a_shape_is_read_again() {
+        let shape = r#"moves(id text, day date, amount decimal, note json?; key 2; by_day(day, amount); by_note(note) where "note" IS NOT NULL)"#;
+        assert_eq!(table().shape(), shape);
+        assert_eq!(Table::of_shape(shape), Some(table()));
+        assert_eq!(table().columns_text(), "moves(id text, day date, amount decimal, note json?; key 2)");
+        for kind in Kind::ALL {
+            let table = Table::new("t").key("k", Kind::Uuid).optional("c", kind);
+            assert_eq!(Table::of_shape(&table.shape()), Some(table));
+        }
+        for rubbish in ["", "moves", "moves()", "moves(id text)", "moves(id tixt; key 1)", "moves(id text; key x)"] {
+            assert_eq!(Table::of_shape(rubbish), None, "{rubbish}");
+        }
+    }
+
+    /// Shows: the longest names that are allowed fit into what PostgreSQL keeps of one.
+    #[test]
+    fn the_longest_names_fit() {
+        let index = NAMESPACE_MAX + 1 + TABLE_MAX + "_b9999".len() + 1 + INDEX_MAX;
+        assert!(index <= 63, "{index}");
+        const { assert!(COLUMN_MAX <= 63) };
+    }
+
+    #[test]
+    fn no_two_namespaces_can_share_a_table() {
+        for name in ["bank", "b2"] {
+            check_namespace(name).unwrap();
+        }
+        for name in ["bank_eu", "bank_", "bank_es", "b_1"] {
+            let error = check_namespace(name).unwrap_err().to_string();
+            assert!(error.contains("an underscore would make its tables' names those of another"), "{error}");
+        }
+    }
 }

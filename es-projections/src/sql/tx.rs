@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::change::Change;
+use super::statement::Named;
 use super::table::Table;
 use super::value::{Row, Value};
-use super::{Database, DriverError, check_args, postgres, sqlite};
+use super::{Database, DriverError, TABLES_MAX, check_args, postgres, sqlite};
 use crate::builds::Build;
-use crate::error::{Error, chain};
+use crate::error::Error;
 
 /// A transaction of a worker or a tool. Dropping it rolls it back.
 ///
@@ -23,7 +25,18 @@ pub struct Tx {
 /// What is remembered of a statement that failed, whose error may get lost.
 struct Failure {
     what: Cow<'static, str>,
-    passes: bool,
+    fault: Fault,
+}
+
+/// Whose fault it is.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The database's, and it may pass.
+    Passing,
+    /// Nor is it that of the rows: the statement, the tables or the rights have to be mended.
+    Sql,
+    /// That of the rows or of the call.
+    Own,
 }
 
 pub(super) enum Inner {
@@ -84,7 +97,7 @@ impl Tx {
     /// Makes a table and its indexes where they are missing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that can't be used; else as for [`Tx::execute`].
+    /// [`Error::Invalid`] for a name that can't be used, or that something else has; else as for [`Tx::execute`].
     pub async fn create(&mut self, table: &Table) -> Result<(), Error> {
         self.sound(table.check())?;
         self.usable()?;
@@ -96,14 +109,25 @@ impl Tx {
         self.noted(&format!("creating table {name}"), done)
     }
 
+    /// What has this name in the database.
+    pub(crate) async fn find(&mut self, name: &str) -> Result<Option<Named>, Error> {
+        self.usable()?;
+        let found = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.find(name).await,
+            Inner::Postgres(tx) => tx.find(name).await,
+        };
+        self.noted("looking for a table", found)
+    }
+
     /// Writes rows: those whose key is there are replaced. Of rows with one key the last is taken.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a row does not fit the table; else as for [`Tx::execute`].
     pub async fn upsert(&mut self, table: &Table, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        let rows = table.settled(rows);
         self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
-        let rows = last_of_each_key(table.plain_keys(rows), table.key_columns().len());
+        let rows = last_of_each_key(rows, table.key_columns().len());
         let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.upsert(table, &name, rows).await,
@@ -117,9 +141,10 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn insert(&mut self, table: &Table, rows: Vec<Vec<Value>>, or: OnDuplicate) -> Result<u64, Error> {
+        let rows = table.settled(rows);
         self.sound(table.check_rows(table.columns(), &rows))?;
         self.usable()?;
-        let (name, count, rows) = (self.full_name(table), rows.len() as u64, table.plain_keys(rows));
+        let (name, count) = (self.full_name(table), rows.len() as u64);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.insert(table, &name, rows, or).await,
             Inner::Postgres(tx) => tx.insert(table, &name, rows, or).await,
@@ -140,9 +165,10 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn load(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<Vec<Row>, Error> {
+        let keys = table.settled(keys);
         self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
-        let keys = last_of_each_key(table.plain_keys(keys), table.key_columns().len());
+        let keys = last_of_each_key(keys, table.key_columns().len());
         let name = self.full_name(table);
         let rows = match &mut self.inner {
             Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
@@ -156,9 +182,10 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::upsert`].
     pub async fn delete(&mut self, table: &Table, keys: Vec<Vec<Value>>) -> Result<u64, Error> {
+        let keys = table.settled(keys);
         self.sound(table.check_rows(table.key_columns(), &keys))?;
         self.usable()?;
-        let (name, keys) = (self.full_name(table), table.plain_keys(keys));
+        let name = self.full_name(table);
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.delete(table, &name, keys).await,
             Inner::Postgres(tx) => tx.delete(table, &name, keys).await,
@@ -194,10 +221,14 @@ impl Tx {
 
     /// Runs statements without arguments, with a database's own names of types in them.
     pub(crate) async fn migrate(&mut self, name: &str, script: &str) -> Result<(), Error> {
+        self.take_time().await?;
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(tx) => tx.script(&with_types(script, ["TEXT", "BLOB", "TEXT", "TEXT"])).await,
-            Inner::Postgres(tx) => tx.script(&with_types(script, ["TIMESTAMPTZ", "BYTEA", "UUID", "JSON"])).await,
+            Inner::Postgres(tx) => {
+                let script = script.replace(" TEXT", " TEXT COLLATE \"C\"");
+                tx.script(&with_types(&script, ["TIMESTAMPTZ", "BYTEA", "UUID", "JSON"])).await
+            }
         };
         self.noted(&format!("migration {name}"), done)
     }
@@ -218,7 +249,17 @@ impl Tx {
         self.usable()?;
         let done = match &mut self.inner {
             Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
-            Inner::Postgres(tx) => tx.script("SET LOCAL lock_timeout = '200ms'").await,
+            Inner::Postgres(tx) => tx.wait_briefly().await,
+        };
+        self.noted("setting the lock timeout", done)
+    }
+
+    /// The same for tables that nobody but the server itself uses: its vacuum makes way for who has waited for a second.
+    pub(crate) async fn wait_for_vacuum(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()),
+            Inner::Postgres(tx) => tx.wait_for_vacuum().await,
         };
         self.noted("setting the lock timeout", done)
     }
@@ -231,26 +272,61 @@ impl Tx {
         }
     }
 
-    /// Shuts everybody out of these tables, and of the views on them first, as whoever reads those comes to the tables; fails
-    /// soon where somebody is there.
-    pub(crate) async fn lock_tables(&mut self, tables: &[String]) -> Result<(), Error> {
+    /// Does what the database may refuse of a change: the transaction has to be rolled back then. Fails soon where somebody is in
+    /// the way.
+    pub(crate) async fn try_change(&mut self, change: &Change) -> Result<(), Error> {
         self.wait_briefly_for_locks().await?;
         self.usable()?;
         let done = match &mut self.inner {
-            Inner::Sqlite(_) => Ok(()), // readers keep nobody from renaming a table
-            Inner::Postgres(tx) => tx.lock_tables(tables).await,
+            Inner::Sqlite(tx) => tx.try_change(change).await,
+            Inner::Postgres(tx) => tx.try_change(change).await,
         };
-        self.noted("locking tables", done)
+        self.noted(&format!("trying to change table {}", change.name), done)
     }
 
-    /// The commit outlives a crash of the server, and with it all that was committed before.
-    pub(crate) async fn commit_durably(&mut self) -> Result<(), Error> {
+    /// The planner learns how much a table holds, which takes its time and may have to wait.
+    pub(crate) async fn analyze(&mut self, name: &str) -> Result<(), Error> {
         self.usable()?;
         let done = match &mut self.inner {
-            Inner::Sqlite(_) => Ok(()), // what it commits is in the file
-            Inner::Postgres(tx) => tx.script("SET LOCAL synchronous_commit = on").await,
+            Inner::Sqlite(_) => Ok(()), // it plans these statements without
+            Inner::Postgres(tx) => tx.script(&format!("ANALYZE {}", super::quoted(name))).await,
         };
-        self.noted("asking for a durable commit", done)
+        self.noted(&format!("counting what table {name} holds"), done)
+    }
+
+    /// Does what can be done of a change while everybody goes on.
+    pub(crate) async fn prepare_change(&mut self, change: &Change) -> Result<(), Error> {
+        self.wait_briefly_for_locks().await?;
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // it does all in one transaction, which keeps nobody from reading
+            Inner::Postgres(tx) => tx.prepare_change(change).await,
+        };
+        self.noted(&format!("preparing to change table {}", change.name), done)
+    }
+
+    /// A table takes over what another one holds. Fails soon where somebody is in the way.
+    pub(crate) async fn change(&mut self, change: &Change) -> Result<(), Error> {
+        self.wait_briefly_for_locks().await?;
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.change(change).await,
+            Inner::Postgres(tx) => tx.change(change).await,
+        };
+        self.noted(&format!("changing table {}", change.name), done)
+    }
+
+    /// Allows its statements as long as making and filling tables takes.
+    pub(crate) async fn take_time(&mut self) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => {
+                tx.allow(TABLES_MAX);
+                Ok(())
+            }
+            Inner::Postgres(tx) => tx.allow(TABLES_MAX).await,
+        };
+        self.noted("allowing more time", done)
     }
 
     /// From here on the tables of this build are meant by their plain names.
@@ -293,11 +369,12 @@ impl Tx {
 
     /// The failure of a statement that whoever ran it has passed over, or of one that was not waited for.
     pub(crate) fn passed_over(&self) -> Option<Error> {
-        let Failure { what, passes } = self.failed.as_ref()?;
+        let Failure { what, fault } = self.failed.as_ref()?;
         let doing = "going on after a statement that failed";
-        Some(match passes {
-            true => self.database.unavailable(doing, what.clone().into_owned()),
-            false => Error::invalid(format!("{doing}: return its error instead: {what}")),
+        Some(match fault {
+            Fault::Passing => self.database.unavailable(doing, what.clone().into_owned()),
+            Fault::Sql => self.database.refused(doing, what.clone().into_owned()),
+            Fault::Own => Error::invalid(format!("{doing}: return its error instead: {what}")),
         })
     }
 
@@ -314,7 +391,7 @@ impl Tx {
         if self.failed.is_some() {
             return Err(Error::invalid("a statement of this transaction failed: it can only be rolled back"));
         }
-        self.failed = Some(Failure { what: "a statement was given up half way".into(), passes: true });
+        self.failed = Some(Failure { what: "a statement was given up half way".into(), fault: Fault::Passing });
         Ok(())
     }
 
@@ -327,7 +404,12 @@ impl Tx {
 
 impl Failure {
     fn of(error: &Error) -> Self {
-        Self { what: chain(error).into(), passes: error.is_retryable() }
+        let fault = match error {
+            Error::Unavailable { .. } => Fault::Passing,
+            Error::Sql { .. } => Fault::Sql,
+            _ => Fault::Own,
+        };
+        Self { what: es_core::with_causes(error).into(), fault }
     }
 }
 

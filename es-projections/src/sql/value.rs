@@ -9,6 +9,7 @@ use es_core::{AggregateKey, Version};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
+use super::json;
 use crate::error::Error;
 
 /// The kind of a column.
@@ -16,7 +17,7 @@ use crate::error::Error;
 /// | kind | SQLite | PostgreSQL |
 /// |---|---|---|
 /// | [`Kind::Integer`] | `INTEGER` | `BIGINT` |
-/// | [`Kind::Text`] | `TEXT` | `TEXT` |
+/// | [`Kind::Text`] | `TEXT` | `TEXT COLLATE "C"` |
 /// | [`Kind::Bool`] | `INTEGER`, 0 or 1 | `BOOLEAN` |
 /// | [`Kind::Bytes`] | `BLOB` | `BYTEA` |
 /// | [`Kind::Json`] | `TEXT` | `JSON`, which keeps the text as it was given |
@@ -26,7 +27,8 @@ use crate::error::Error;
 /// | [`Kind::Uuid`] | `TEXT`, lower case with hyphens | `UUID` |
 ///
 /// Times are written in full, to the microsecond and in UTC, so that they sort as text, and `recorded_at >=
-/// '2026-01-31'` means the same on both.
+/// '2026-01-31'` means the same on both. Texts are compared byte by byte on both, whatever collation the database has: equal
+/// are those that are equal in Rust, and an index outlives an upgrade of the system's collations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A signed integer of 64 bits.
@@ -43,13 +45,44 @@ pub enum Kind {
     Time,
     /// A day.
     Date,
-    /// A decimal number of up to 28 digits, with its scale: `12.50` stays `12.50`, save in a key, where it is `12.5`.
+    /// A decimal number of up to 28 digits, with its scale: `12.50` stays `12.50`, save in a key, where it is `12.5`; zero is `0`.
     Decimal,
     /// A UUID.
     Uuid,
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Integer,
+        Self::Text,
+        Self::Bool,
+        Self::Bytes,
+        Self::Json,
+        Self::Time,
+        Self::Date,
+        Self::Decimal,
+        Self::Uuid,
+    ];
+
+    /// Its name in what is stored.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Text => "text",
+            Self::Bool => "bool",
+            Self::Bytes => "bytes",
+            Self::Json => "json",
+            Self::Time => "time",
+            Self::Date => "date",
+            Self::Decimal => "decimal",
+            Self::Uuid => "uuid",
+        }
+    }
+
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// A value of a column of this kind as a database without such a kind, or a statement without declared columns,
     /// gives it. None for what is not of this kind.
     pub(crate) fn declared(self, value: Value) -> Option<Value> {
@@ -83,7 +116,7 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// JSON text.
     Json(Arc<str>),
-    /// A point in time; what is finer than a microsecond is cut off when it is stored.
+    /// A point in time; what is finer than a microsecond is cut off before it is stored or compared.
     Time(DateTime<Utc>),
     /// A day.
     Date(NaiveDate),
@@ -94,12 +127,32 @@ pub enum Value {
 }
 
 impl Value {
-    /// The JSON text of anything that serde can write.
+    /// The JSON text of anything that serde can write, the fields of each object in the order of their names: equal values have
+    /// equal texts, whatever order a `HashMap` has. A `HashSet` becomes a list, which has no such order: keep a `BTreeSet`.
     ///
     /// # Errors
     /// What the value's `Serialize` refuses.
     pub fn json(value: &impl serde::Serialize) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(|text| Self::Json(text.into()))
+        json::canonical(&serde_json::to_string(value)?).map(|text| Self::Json(text.into()))
+    }
+
+    /// What every database gives back of it: a time to the microsecond and without a leap second, zero without sign and scale.
+    #[must_use]
+    pub(crate) fn settled(self) -> Self {
+        match self {
+            Self::Time(time) => Self::Time(settled_time(time)),
+            Self::Decimal(number) if number.is_zero() => Self::Decimal(Decimal::ZERO),
+            other => other,
+        }
+    }
+
+    /// The same of a key, where a number has one text: `1.0` and `1.00` are one key, also where a database compares their texts.
+    #[must_use]
+    pub(crate) fn settled_key(self) -> Self {
+        match self.settled() {
+            Self::Decimal(number) => Self::Decimal(number.normalize()),
+            other => other,
+        }
     }
 
     /// Whether it is [`Value::Null`].
@@ -126,7 +179,7 @@ impl Value {
     /// Why not every database takes it. One that does would hide what another one refuses.
     pub(crate) fn unstorable(&self) -> Option<String> {
         match self {
-            Self::Text(text) if text.contains('\0') => Some("text with a zero character can't be stored".into()),
+            Self::Text(text) if text.contains('\0') => Some(NO_ZEROS.into()),
             Self::Json(text) if text.contains('\0') => Some("JSON has no zero characters".into()),
             Self::Time(time) if !(0..=9999).contains(&time.year()) => {
                 Some(format!("time {time} is not between the years 0 and 9999"))
@@ -184,6 +237,9 @@ impl<T: Into<Value>> From<Option<T>> for Value {
     }
 }
 
+/// Why text is refused that PostgreSQL can't hold.
+pub(crate) const NO_ZEROS: &str = "text with a zero character can't be stored";
+
 /// What can be read from a column with [`Row::get`].
 pub trait FromValue: Sized {
     /// What it reads, for the error message.
@@ -239,6 +295,14 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
+/// Reads a column's value.
+pub(crate) fn read<T: FromValue>(value: &Value, column: &str) -> Result<T, Error> {
+    T::from_value(value).ok_or_else(|| {
+        let found = value.kind().map_or_else(|| "null".into(), |kind| format!("{kind:?}").to_lowercase());
+        Error::Damaged(format!("column {column:?} is read as {}, but holds {found}", T::WHAT))
+    })
+}
+
 /// A row: its columns' names and values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -250,28 +314,20 @@ impl Row {
     /// The value of a column.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when there is no such column, or its value is not of that type.
+    /// [`Error::Invalid`] when there is no such column, [`Error::Damaged`] when its value is not of that type.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
-        let Some(place) = self.columns.iter().position(|name| name == column) else {
-            return Err(Error::invalid(format!("there is no column {column:?} among {:?}", self.columns)));
-        };
-        self.read(place, column)
+        read(self.value_at(usize::MAX, column)?, column)
     }
 
     /// The value of a column that stands at `place`, or else wherever it is.
-    pub(crate) fn get_at<T: FromValue>(&self, place: usize, column: &str) -> Result<T, Error> {
+    pub(crate) fn value_at(&self, place: usize, column: &str) -> Result<&Value, Error> {
         if self.columns.get(place).is_some_and(|name| name == column) {
-            return self.read(place, column);
+            return Ok(&self.values[place]);
         }
-        self.get(column)
-    }
-
-    fn read<T: FromValue>(&self, place: usize, column: &str) -> Result<T, Error> {
-        let value = &self.values[place];
-        T::from_value(value).ok_or_else(|| {
-            let found = value.kind().map_or_else(|| "null".into(), |kind| format!("{kind:?}").to_lowercase());
-            Error::invalid(format!("column {column:?} is read as {}, but holds {found}", T::WHAT))
-        })
+        match self.columns.iter().position(|name| name == column) {
+            Some(place) => Ok(&self.values[place]),
+            None => Err(Error::invalid(format!("there is no column {column:?} among {:?}", self.columns))),
+        }
     }
 
     /// The names of the columns.
@@ -288,6 +344,12 @@ impl Row {
     pub fn into_values(self) -> Vec<Value> {
         self.values
     }
+}
+
+/// A time as every database has it. What is finer than a microsecond is cut off, before 1970 as well; a leap second becomes
+/// the first one of the next minute.
+pub(crate) fn settled_time(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 /// A time as text that sorts as the time does.

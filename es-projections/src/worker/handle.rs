@@ -6,7 +6,7 @@ use std::time::Duration;
 use es_core::Position;
 use es_core::log::Log;
 use futures::{StreamExt, stream};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::lag::{Lag, PartitionLag};
 use super::state::{Board, Notice, PartitionProgress, Status, WorkerState};
@@ -16,22 +16,41 @@ use crate::sql::Database;
 
 /// How long [`Handle::status`] asks the log.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the database is asked whether an event waits.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How often a worker is asked to look at what others commit while somebody waits.
 const ASK: Duration = Duration::from_millis(50);
 
-/// A worker that was started. Dropping the last clone of its handle stops it without waiting.
+/// A worker that was started. Dropping the last clone of its handle stops it without waiting, and a warning is logged: from then on
+/// nobody keeps the read model up to date.
 #[derive(Debug, Clone)]
 pub struct Handle {
     board: Arc<Board>,
     log: Arc<dyn Log>,
     database: Database,
     shutdown: CancellationToken,
-    _stop_on_drop: Arc<DropGuard>,
+    _stop_on_drop: Arc<StopOnDrop>,
+}
+
+#[derive(Debug)]
+struct StopOnDrop {
+    board: Arc<Board>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if !self.shutdown.is_cancelled() && self.board.read(|notice| notice.stop().is_none()) {
+            let projection = self.board.projection();
+            tracing::warn!(%projection, "the last handle of the worker was dropped: it stops");
+        }
+        self.shutdown.cancel();
+    }
 }
 
 impl Handle {
     pub(super) fn new(board: Arc<Board>, log: Arc<dyn Log>, database: Database, shutdown: CancellationToken) -> Self {
-        let guard = Arc::new(shutdown.clone().drop_guard());
+        let guard = Arc::new(StopOnDrop { board: board.clone(), shutdown: shutdown.clone() });
         Self { board, log, database, shutdown, _stop_on_drop: guard }
     }
 
@@ -63,7 +82,7 @@ impl Handle {
             return if sure {
                 Ok(())
             } else {
-                parked::refuse_waiting(&self.database, self.projection(), position).await
+                parked::refuse_waiting(&self.database.within(LOOK_MAX), self.projection(), position).await
             };
         }
         Err(self.late(position.clone(), self.board.read(|notice| notice.progress()[place].next), within))

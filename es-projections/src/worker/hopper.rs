@@ -7,6 +7,7 @@ use es_core::{Checkpoint, Recorded};
 use tokio::sync::Notify;
 
 use super::read::Quarantined;
+use crate::projection::RefusedCommand;
 
 /// The most that one transaction, and so the hopper, holds.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +30,23 @@ pub(super) struct Chunk {
     /// When the first event of it was recorded.
     pub(super) since: Option<DateTime<Utc>>,
     pub(super) events: Vec<Recorded>,
+    /// The end of each command.
+    pub(super) ends: Vec<End>,
     pub(super) quarantined: Vec<Quarantined>,
+    pub(super) refused: Vec<RefusedCommand>,
     pub(super) void: u64,
     /// Roughly, of events and quarantined records.
     pub(super) bytes: usize,
+}
+
+/// The end of a command in a chunk: what is before it, and the checkpoint behind.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) events: usize,
+    pub(super) quarantined: usize,
+    pub(super) refused: usize,
+    pub(super) void: u64,
+    pub(super) to: Checkpoint,
 }
 
 /// Chunks of all partitions.
@@ -120,12 +134,45 @@ impl Chunk {
     /// An empty chunk at a checkpoint.
     pub(super) fn at(place: usize, to: Checkpoint) -> Self {
         let (from, read) = (to.next, to.next);
-        Self { place, from, to, read, since: None, events: Vec::new(), quarantined: Vec::new(), void: 0, bytes: 0 }
+        let (events, ends, quarantined, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { place, from, to, read, since: None, events, ends, quarantined, refused, void: 0, bytes: 0 }
+    }
+
+    /// Notes that a command ends here.
+    pub(super) fn ends_here(&mut self, to: Checkpoint) {
+        let (events, quarantined, refused) = (self.events.len(), self.quarantined.len(), self.refused.len());
+        self.ends.push(End { events, quarantined, refused, void: self.void, to });
+    }
+
+    /// A chunk for each command; what follows the last one goes with it.
+    pub(super) fn into_commands(mut self) -> Vec<Chunk> {
+        let mut commands = Vec::with_capacity(self.ends.len().max(1));
+        while let [.., before, _] = self.ends.as_slice() {
+            let (events, quarantined, refused, void) = (before.events, before.quarantined, before.refused, before.void);
+            let mut last = Chunk::at(self.place, before.to.clone());
+            last.read = std::mem::replace(&mut self.read, last.from);
+            last.to = std::mem::replace(&mut self.to, last.to);
+            last.events = self.events.split_off(events);
+            last.quarantined = self.quarantined.split_off(quarantined);
+            last.refused = self.refused.split_off(refused);
+            last.void = std::mem::replace(&mut self.void, void) - void;
+            last.ends.extend(self.ends.pop().map(|end| End {
+                events: end.events - events,
+                quarantined: end.quarantined - quarantined,
+                refused: end.refused - refused,
+                void: end.void - void,
+                to: end.to,
+            }));
+            commands.push(last);
+        }
+        commands.push(self);
+        commands.reverse();
+        commands
     }
 
     /// What counts against the limit of events.
     pub(super) fn weight(&self) -> usize {
-        self.events.len() + self.quarantined.len()
+        self.events.len() + self.quarantined.len() + self.refused.len()
     }
 
     /// Whether the database must know of it.
@@ -133,13 +180,55 @@ impl Chunk {
         self.to.next != self.from || self.void > 0 || !self.quarantined.is_empty()
     }
 
-    fn extend(&mut self, mut next: Chunk) {
+    pub(super) fn extend(&mut self, mut next: Chunk) {
+        let (events, quarantined, refused) = (self.events.len(), self.quarantined.len(), self.refused.len());
+        let void = self.void;
+        self.ends.extend(next.ends.into_iter().map(|end| End {
+            events: events + end.events,
+            quarantined: quarantined + end.quarantined,
+            refused: refused + end.refused,
+            void: void + end.void,
+            to: end.to,
+        }));
         self.to = next.to;
         self.read = next.read;
         self.since = self.since.or(next.since);
         self.events.append(&mut next.events);
         self.quarantined.append(&mut next.quarantined);
+        self.refused.append(&mut next.refused);
         self.void += next.void;
         self.bytes += next.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(next: u64) -> Checkpoint {
+        Checkpoint { next, ..Checkpoint::default() }
+    }
+
+    /// Shows: the commands of a chunk, put together again, are the chunk, wherever they are cut, and each begins where the one before ends.
+    #[test]
+    fn a_chunk_is_its_commands() {
+        let mut chunk = Chunk::at(3, checkpoint(10));
+        for (next, void) in [(12, 1), (13, 0), (17, 2)] {
+            chunk.void += void;
+            chunk.ends_here(checkpoint(next));
+        }
+        (chunk.to, chunk.read, chunk.void) = (checkpoint(18), 20, 4);
+        let commands = chunk.into_commands();
+        let told = commands.iter().map(|one| (one.from, one.to.next, one.read, one.void));
+        assert_eq!(told.collect::<Vec<_>>(), [(10, 12, 12, 1), (12, 13, 13, 0), (13, 18, 20, 3)]);
+        assert!(commands.iter().all(|command| command.ends.len() == 1));
+        let whole = commands.into_iter().reduce(|mut whole, next| {
+            whole.extend(next);
+            whole
+        });
+        let whole = whole.expect("there are commands");
+        assert_eq!((whole.from, whole.to.next, whole.read, whole.void), (10, 18, 20, 4));
+        let ends = whole.ends.iter().map(|end| (end.to.next, end.void));
+        assert_eq!(ends.collect::<Vec<_>>(), [(12, 1), (13, 1), (17, 3)]);
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::builds::{self, Build, State};
 use crate::error::Error;
@@ -21,7 +20,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     seen: Vec<Seen>,
-    looked: Option<Instant>,
+    looked: Option<Duration>,
     /// What is dropped now, beside the beat: SQLite may take long for a large table.
     drops: JoinSet<()>,
 }
@@ -38,13 +37,20 @@ struct Seen {
 impl Leftovers {
     /// Drops those of which nothing was heard for long. What fails is done at the next look. Called after each beat of the worker's own,
     /// `pace` apart: time in which it could not raise that does not count, since others may not have been able to, either.
-    pub(super) async fn look(&mut self, database: &Database, live: &Build, silence: Option<Duration>, pace: Duration) {
+    pub(super) async fn look(
+        &mut self,
+        database: &Database,
+        live: &Build,
+        silence: Option<Duration>,
+        pace: Duration,
+        now: Duration,
+    ) {
         while self.drops.try_join_next().is_some() {}
         if live.state != State::Live || !self.drops.is_empty() {
             return;
         }
-        let now = Instant::now();
-        let passed = self.looked.replace(now).map_or(Duration::ZERO, |before| (now - before).min(2 * pace));
+        let passed = |before| now.saturating_sub(before).min(2 * pace);
+        let passed = self.looked.replace(now).map_or(Duration::ZERO, passed);
         let silence = silence.map_or(SILENCE, |silence| silence.max(SILENCE_MIN));
         let looked = tokio::time::timeout(LOOK_MAX, self.try_to_look(database, live, silence, passed));
         match looked.await {

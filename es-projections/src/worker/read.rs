@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::log::{Batch, Log, LogError, StoredRecord};
+use es_core::record::Answers;
 use es_core::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 
 use super::hopper::{Chunk, Hopper};
@@ -14,6 +15,7 @@ use super::run::Pause;
 use super::state::{Board, Origin};
 use crate::error::Error;
 use crate::left_out::LeftOut;
+use crate::projection::RefusedCommand;
 
 /// A record on an events topic that is not an event of ours.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub(super) struct SourceReader {
     /// For each partition where to end; none to go on for ever.
     pub(super) until: Option<Vec<u64>>,
     pub(super) selection: Selection,
+    /// Whether refused commands are wanted, too.
+    pub(super) refused: bool,
 }
 
 /// Which events are folded in.
@@ -46,8 +50,6 @@ pub(super) enum Selection {
     All,
     /// Those that were recorded until then.
     RecordedUntil(DateTime<Utc>),
-    /// Those whose business time is not later.
-    OccurredUntil(DateTime<Utc>),
     /// All save those that another build has left out.
     Without(Arc<LeftOut>),
 }
@@ -57,8 +59,15 @@ impl Selection {
         match self {
             Self::All => true,
             Self::RecordedUntil(time) => event.envelope.recorded_at <= *time,
-            Self::OccurredUntil(time) => event.envelope.occurred_at <= *time,
             Self::Without(left_out) => !left_out.has(event),
+        }
+    }
+
+    /// Whether what has no business time is taken.
+    fn takes_recorded(&self, recorded_at: DateTime<Utc>) -> bool {
+        match self {
+            Self::All | Self::Without(_) => true,
+            Self::RecordedUntil(time) => recorded_at <= *time,
         }
     }
 }
@@ -108,7 +117,7 @@ impl SourceReader {
         }
         let mut chunk = Chunk::at(place, reader.checkpoint());
         for stored in batch.records.into_iter().take_while(|stored| stored.offset < until) {
-            take(&mut chunk, reader, stored, &self.selection)?;
+            self.take(&mut chunk, reader, stored)?;
             if chunk.weight() >= limits.events || chunk.bytes >= limits.bytes {
                 let full = std::mem::replace(&mut chunk, Chunk::at(place, reader.checkpoint()));
                 self.push(cut(full, reader)).await;
@@ -127,15 +136,43 @@ impl SourceReader {
     }
 }
 
-/// Feeds a record to the reader and adds what comes of it to the chunk.
+impl SourceReader {
+    /// Feeds a record to the reader and adds what comes of it to the chunk.
+    fn take(&self, chunk: &mut Chunk, reader: &mut PartitionReader, stored: StoredRecord) -> Result<(), LogError> {
+        let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
+        let bytes = stored.record.value.as_ref().map_or(0, Bytes::len);
+        match take(chunk, reader, stored, &self.selection)? {
+            Some(answers) if self.refused => {
+                let recorded_at = DateTime::from_timestamp_millis(timestamp_ms).unwrap_or_default();
+                let (partition, category) = (reader.partition(), &self.source.category);
+                let one = |(place, entry)| RefusedCommand {
+                    category: category.clone(),
+                    partition,
+                    offset,
+                    place,
+                    recorded_at,
+                    entry,
+                };
+                if self.selection.takes_recorded(recorded_at) {
+                    chunk.refused.extend((0..).zip(answers.answers).map(one));
+                    chunk.bytes += 2 * bytes;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Feeds a record to the reader and adds what comes of it to the chunk, but answers, which are given back.
 fn take(
     chunk: &mut Chunk,
     reader: &mut PartitionReader,
     stored: StoredRecord,
     selection: &Selection,
-) -> Result<(), LogError> {
+) -> Result<Option<Answers>, LogError> {
     /// What an event takes in memory beside its payload, roughly.
-    const EVENT_BYTES: usize = 600;
+    const EVENT_BYTES: usize = 700;
     let (offset, timestamp_ms) = (stored.offset, stored.record.timestamp_ms);
     let (key, value) = (stored.record.key.clone(), stored.record.value.clone());
     match reader.feed(stored)? {
@@ -144,6 +181,7 @@ fn take(
             events.retain(|event| selection.takes(event));
             chunk.bytes += events.iter().map(|event| event.envelope.payload.len() + EVENT_BYTES).sum::<usize>();
             chunk.events.extend(events);
+            chunk.ends_here(reader.checkpoint());
         }
         Fed::Foreign(reason) => {
             tracing::warn!(topic_partition = reader.partition(), offset, reason, "a record that is not an event");
@@ -155,9 +193,10 @@ fn take(
             tracing::info!(topic_partition = reader.partition(), offset, ?reason, "a void record");
             chunk.void += 1;
         }
-        Fed::Nothing | Fed::Erased(_) | Fed::Answers(_) | Fed::Claim(_) => {}
+        Fed::Answers(answers) => return Ok(Some(answers)),
+        Fed::Nothing | Fed::Erased(_) | Fed::Claim(_) | Fed::Copied(_) => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Ends a chunk where the reader is.

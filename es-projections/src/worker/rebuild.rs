@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::occurred::Occurred;
 use super::read::Selection;
 use super::run::Extent;
 use super::way;
@@ -62,7 +63,8 @@ pub struct RebuildProgress {
 pub enum AsOf {
     /// Everything that was recorded until then, inclusive.
     Recorded(DateTime<Utc>),
-    /// Everything that took place until then by its business time, inclusive, as far as it is in the log now.
+    /// Everything that took place until then by its business time, inclusive, as far as it is in the log now. It is folded in the
+    /// order of recording. An aggregate whose first event took place later was not there yet, and has nothing folded in.
     Occurred(DateTime<Utc>),
     /// Everything before a place in the log that was [saved](Worker::save_cut) under this name.
     Cut(String),
@@ -100,18 +102,26 @@ impl Frozen {
 }
 
 impl Worker {
-    /// Builds a read model anew, in tables of its own, while the live one serves; then makes it the live one, in one transaction.
-    /// What it replaced is kept until [`Database::remove_replaced`].
+    /// Builds a read model anew, in tables of its own, while the live one serves; then the live tables take over its rows, in one
+    /// transaction.
+    ///
+    /// They stay the tables that they are, with all that users made on them: grants, policies, views, triggers, indexes, foreign
+    /// keys, publications. Only rows that differ are written, so that triggers and subscribers see those alone. Where
+    /// another version of the projection declares other columns, indexes or keys, the tables are changed to have
+    /// them; what users made that needs a column which goes (a view on it, say) is told, object by object, before anything is built.
+    /// Whoever reads goes on meanwhile, save for the moment in which columns come and go; where the key or the kind of a
+    /// column changes, PostgreSQL keeps readers waiting while the rows are written.
     ///
     /// For another version of the projection, or for the same one to be sure of the rows. Stopped half way, by dropping the
     /// future or killing the process, it goes on from there when it is called again. Workers that keep up the live one
     /// must [share](Worker::share): for the moment of the switch this one takes all partitions, and those of the same
-    /// version go on with the new build. A long query on its tables puts
+    /// version go on with the new build. Where columns change, a long query on its tables puts
     /// the switch off until it ends; others wait for a fifth of a second at most, each time that it is tried. `report` is called a few times a second.
     ///
     /// # Errors
     /// [`Error::Differs`] when they were to be equal and are not, and whenever the new one has parked what the live one has
-    /// folded in: the live one stays, and so does the new one, to be looked at, until [`Database::remove_replaced`]. [`Error::Invalid`] when there is no live one. Else as for [`Worker::start`].
+    /// folded in: the live one stays, and so does the new one, to be looked at, until [`Database::remove_replaced`]. [`Error::Invalid`] when there is no live one, and where something that users made stands in the
+    /// way of other columns. Else as for [`Worker::start`].
     pub async fn rebuild(
         &self,
         projection: impl Projection,
@@ -120,14 +130,17 @@ impl Worker {
     ) -> Result<(), Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
+        // What stands in the way is told before anything is built.
+        self.try_to_prepare(&*projection, None).await?;
         let build = builds::beside(&self.database, &*projection).await?;
         let mut pace = Pace::start();
         loop {
             let live = self.get_close(&projection, &build, None, &mut pace, &mut report).await?;
-            // What else is wrong shows where the tables are renamed.
-            if let Some(error) = self.is_free(&live, &build).await.err().filter(Error::is_retryable) {
-                self.wait_until_free(&*projection, &error).await;
-                continue;
+            // It may have come meanwhile.
+            builds::analyze(&self.database, &build).await;
+            let live = self.try_to_prepare(&*projection, Some(&build)).await?.unwrap_or(live);
+            if live.is_made_of(&build) {
+                return Err(self.whole(&build).fenced(0)); // another process has made it live
             }
             // From here on the live one stands still.
             pace.gentle = false;
@@ -161,11 +174,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the tables could be renamed now, as it seems.
-    async fn is_free(&self, live: &Build, build: &Build) -> Result<(), Error> {
-        let mut tx = self.database.begin().await?;
-        builds::lock(&mut tx, live, build).await?;
-        tx.rollback().await
+    /// Finds out what would keep the live tables from taking over what a build holds; prepares them for this one. Tells which is live:
+    /// while it waits, another rebuild may replace it.
+    async fn try_to_prepare(&self, projection: &dyn Projection, build: Option<&Build>) -> Result<Option<Build>, Error> {
+        loop {
+            let tried = async {
+                let Some(live) = builds::look_for_live(&self.database, projection.name()).await? else {
+                    return Ok(None);
+                };
+                let to = build.unwrap_or(&live);
+                if !builds::try_switch(self.database.begin().await?, projection, &live, to).await? {
+                    return Err(self.database.unavailable("trying the switch", "another build went live meanwhile"));
+                }
+                if let Some(build) = build {
+                    builds::prepare_switch(self.database.begin().await?, projection, &live, build).await?;
+                }
+                Ok::<_, Error>(Some(live))
+            };
+            match tried.await {
+                Err(error) if error.is_retryable() => self.wait_until_free(projection, &error).await,
+                tried => return tried,
+            }
+        }
     }
 
     async fn wait_until_free(&self, projection: &dyn Projection, why: &Error) {
@@ -248,9 +278,8 @@ impl Worker {
         build: &Build,
         stands: &[Saved],
     ) -> Result<(), Error> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_durably().await?;
         tx.lock_schema().await?;
-        tx.commit_durably().await?;
         if !live.holds(&mut tx).await? {
             return Err(live.fenced(0));
         }
@@ -265,7 +294,7 @@ impl Worker {
             let difference = format!("it has parked {}", parked.join("; "));
             return Err(Error::Differs { projection: build.projection.clone(), difference });
         }
-        builds::lock(&mut tx, live.build(), build).await?;
+        tx.take_time().await?;
         builds::switch(&mut tx, projection, live.build(), build).await?;
         tx.commit().await
     }
@@ -289,8 +318,7 @@ impl Worker {
         self.check_sources()?;
         let selection = match as_of {
             AsOf::Recorded(time) => Selection::RecordedUntil(*time),
-            AsOf::Occurred(time) => Selection::OccurredUntil(*time),
-            AsOf::Cut(_) => Selection::All,
+            AsOf::Occurred(_) | AsOf::Cut(_) => Selection::All,
         };
         if let AsOf::Recorded(time) = as_of
             && *time > Utc::now()
@@ -309,6 +337,10 @@ impl Worker {
         };
         let mut pace = Pace::start();
         let extent = Extent { until: Some(until), selection };
+        let projection: Arc<dyn Projection> = match as_of {
+            AsOf::Occurred(until) => Arc::new(Occurred { projection, build: build.clone(), until: *until }),
+            AsOf::Recorded(_) | AsOf::Cut(_) => projection,
+        };
         self.build(&projection, &build, extent, &mut pace, &mut report).await?;
         Ok(Frozen { database: build.of(&self.database), build, tables: projection.tables() })
     }
@@ -418,7 +450,8 @@ impl Worker {
         let (one, other) = (live.of(&self.database), build.of(&self.database));
         let mut differences = Vec::new();
         for table in &projection.tables() {
-            let compared = compare::table(&mut Side::Now(&one), &mut Side::Now(&other), table).await?;
+            let form = projection.form_column(table.name());
+            let compared = compare::table(&mut Side::Now(&one), &mut Side::Now(&other), table, form).await?;
             differences.extend(compared.differences.iter().map(ToString::to_string));
         }
         if differences.is_empty() {

@@ -1,6 +1,6 @@
 //! The worker's task: one transaction after the other, each of rows and checkpoints.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,10 @@ use super::state::{Board, Origin};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Move, Place, Saved};
 use crate::error::Error;
+use crate::members::Member;
 use crate::parked;
 use crate::projection::Projection;
-use crate::sql::{Database, Tx};
+use crate::sql::{Database, Tx, is_late};
 
 /// The longest that one attempt at a batch may take: a statement on a dead connection would wait for minutes.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
@@ -35,8 +36,16 @@ const LEAVE_MAX: Duration = Duration::from_secs(2);
 /// How often an operator's wishes for parked aggregates are looked for.
 const LOOK_ASKED: Duration = Duration::from_millis(200);
 
-/// Where it fails on so many aggregates and on no other before, it is the projection that is broken: nothing is parked.
-const PARKED_IN_A_ROW_MAX: usize = 10;
+/// So many aggregates are parked though nothing else is there on which the projection would not fail.
+const PARKED_UNSEEN_MAX: usize = 10;
+/// For so long others are tried out at once, and until nothing more is read for this long.
+const TRY_OUT_MAX: Duration = Duration::from_secs(60);
+const NOTHING_MORE: Duration = Duration::from_secs(1);
+
+/// Into so many parts a batch is divided that fails.
+const PARTS: usize = 8;
+/// What takes this long, and fails, is tried in smaller parts.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// A worker at work.
 pub(super) struct Run {
@@ -50,6 +59,8 @@ pub(super) struct Run {
     pub(super) extent: Extent,
     /// The aggregates whose events wait, of the places that it holds.
     pub(super) parked: HashSet<StreamId>,
+    /// The most commands of a transaction, after one took too long; grows again with each that does not.
+    pub(super) part_max: Option<usize>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -70,18 +81,25 @@ impl Extent {
     }
 }
 
-/// What came of an attempt at a batch.
+/// What an attempt at a part of a batch does.
+enum How<'a> {
+    Fold,
+    /// Its one command failed so often, and at last for this reason: it waits, and what comes later of its aggregate waits behind.
+    Park(&'a Cause, u32),
+}
+
+/// What came of an attempt.
 enum Attempt {
-    /// It is in the database, and these aggregates are parked now.
-    Done(Vec<StreamId>),
+    /// It is in the database, and this aggregate is parked now.
+    Done(Option<StreamId>),
     /// A checkpoint does not stand where it should.
     Elsewhere,
 }
 
-/// Why an attempt at a batch failed.
+/// Why an attempt failed.
 enum Failed {
-    /// The projection did, not the database: the same events will fail again.
-    OnEvents(Error),
+    /// The projection did, for this reason, not the database: the same events will fail again.
+    OnEvents(Cause),
     Otherwise(Error),
 }
 
@@ -89,6 +107,39 @@ impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self::Otherwise(error)
     }
+}
+
+/// What is known of a batch while it is settled.
+#[derive(Default)]
+struct Pass {
+    /// The projection failed on it as often as it may: what fails now is divided until it is one command, which is parked.
+    careful: bool,
+    /// The projection has succeeded on something since the last aggregate was parked.
+    works: bool,
+    /// How many aggregates were parked since it has.
+    parked: usize,
+    /// The command on which it has succeeded when it was tried out last.
+    succeeded_on: Option<Vec<Recorded>>,
+    /// What was read behind it was taken to be tried out.
+    is_read_on: bool,
+}
+
+impl Pass {
+    fn succeeds(&mut self) {
+        (self.works, self.parked) = (true, 0);
+    }
+
+    fn parks(&mut self) {
+        (self.works, self.parked) = (false, self.parked + 1);
+    }
+}
+
+/// What came of a part of a batch.
+enum Settled {
+    Done,
+    /// It is to be tried in smaller parts, of so many commands.
+    Divide(usize),
+    Next(Next),
 }
 
 /// What follows a batch.
@@ -126,7 +177,8 @@ impl Run {
                 Ok(Next::Continue | Next::Stop) => return Ok(()),
                 // It lost a place, and goes on with the others.
                 Err(error) if error.is_fenced() && self.shares() => {}
-                Err(error) => return Err(error),
+                Err(error) if error.ends_a_worker() => return Err(error),
+                Err(error) => self.board.trouble(Origin::Commit, error.into()),
             }
             match self.begin_patiently().await? {
                 Some(stored) => saved = stored,
@@ -149,7 +201,7 @@ impl Run {
         }
     }
 
-    /// Does [`Run::begin`] again and again while log or database can't be reached. None when asked to stop.
+    /// Does [`Run::begin`] again and again while log or database fail. None when asked to stop.
     async fn begin_patiently(&mut self) -> Result<Option<Vec<Saved>>, Error> {
         let mut pause = Pause::new("beginning at the checkpoints");
         loop {
@@ -161,7 +213,7 @@ impl Run {
                 self.begin().await
             };
             match begun.await {
-                Err(error) if error.is_retryable() => {
+                Err(error) if !error.ends_a_worker() => {
                     let error = Arc::new(error);
                     self.board.trouble(Origin::Commit, error.clone());
                     let pause = pause.grow(self.board.projection(), &error);
@@ -174,7 +226,7 @@ impl Run {
                 Err(error) if error.is_fenced() && self.shares() => {
                     match in_limits(&self.database, "looking for the live build", self.find_live()).await {
                         Ok(None) => return Err(error),
-                        Err(other) if !other.is_retryable() => return Err(other),
+                        Err(other) if other.ends_a_worker() => return Err(other),
                         Ok(Some(_)) | Err(_) => {}
                     }
                     tokio::select! {
@@ -202,14 +254,24 @@ impl Run {
     }
 
     /// Where a rebuild has replaced the build that this worker kept up: goes on with the new one, if it is of the same
-    /// version.
+    /// version. One of another version it only looks at, until its own is live again.
     async fn turn_to_live(&mut self) -> Result<(), Error> {
-        let live = self.find_live().await?;
-        if live.is_none() || live.as_ref() == Some(self.ledger.build()) {
+        let Some(live) = self.find_live().await? else { return Ok(()) };
+        if live == *self.ledger.build() {
             return Ok(());
         }
-        let (database, build) = (&self.worker.database, builds::live(&self.worker.database, &*self.projection).await?);
+        let (database, version) = (&self.worker.database, live.version);
+        let build = match builds::live(database, &*self.projection).await {
+            Err(Error::OtherVersion(_)) => live,
+            build => build?,
+        };
+        let is_ours = build.is_of(&*self.projection);
+        if !is_ours {
+            let projection = self.board.projection();
+            tracing::warn!(%projection, version, "the read model is of another version now: standing by");
+        }
         let (places, member) = (self.board.places().clone(), self.ledger.member().clone());
+        let member = Member { shares: is_ours && self.shares(), ..member };
         let mut ledger = Ledger::new(database.clone(), build.clone(), places, member);
         ledger.join().await?;
         let lookout = Lookout::start(database, &build, &self.board, ledger.member(), self.worker.share).await?;
@@ -253,7 +315,7 @@ impl Run {
                         Ok(false) => continue,
                         Ok(true) => return Ok(Next::Anew),
                         // Half done, maybe.
-                        Err(error) if error.is_retryable() => {
+                        Err(error) if !error.ends_a_worker() => {
                             self.board.trouble(Origin::Commit, error.into());
                             return Ok(Next::Anew);
                         }
@@ -263,7 +325,7 @@ impl Run {
                 batch = hopper.take(), if sure => batch,
             };
             let began = Instant::now();
-            match self.settle(Batch::new(batch)).await? {
+            match self.settle(Batch::new(batch), &hopper).await? {
                 Next::Continue => {}
                 end => return Ok(end),
             }
@@ -298,6 +360,7 @@ impl Run {
                 board: self.board.clone(),
                 until: self.extent.until.as_ref().map(|until| until[places.clone()].to_vec()),
                 selection: self.extent.selection.clone(),
+                refused: self.projection.wants_refused(),
             };
             if !checkpoints.is_empty() {
                 readers.spawn(reader.run(checkpoints));
@@ -307,56 +370,218 @@ impl Run {
         readers
     }
 
-    /// Tries until the batch is in the database, once. Events that fail again and again are put aside, with those of
-    /// their aggregates that come later.
-    async fn settle(&mut self, batch: Batch) -> Result<Next, Error> {
+    /// Tries until the batch is in the database, once: as a whole, or in parts where it fails or takes too long, each of which is
+    /// committed by itself. Commands that fail again and again are put aside, with those of their aggregates that come later.
+    async fn settle(&mut self, batch: Batch, hopper: &Hopper) -> Result<Next, Error> {
+        let mut pass = Pass::default();
+        let mut parts = VecDeque::from(batch.in_parts(self.part_max));
+        while let Some(part) = parts.pop_front() {
+            match self.settle_part(&part, &parts, &mut pass, hopper).await? {
+                Settled::Done => self.grow(part.commands()),
+                Settled::Divide(commands) => {
+                    part.in_parts(Some(commands)).into_iter().rev().for_each(|part| parts.push_front(part));
+                }
+                Settled::Next(next) => return Ok(next),
+            }
+        }
+        Ok(if pass.is_read_on { Next::Anew } else { Next::Continue })
+    }
+
+    /// After so many commands were not too many.
+    fn grow(&mut self, commands: usize) {
+        if self.part_max.is_some_and(|max| commands >= max) {
+            self.part_max = Some(commands * 2).filter(|max| *max < self.worker.limits.events);
+        }
+    }
+
+    async fn settle_part(
+        &mut self,
+        part: &Batch,
+        rest: &VecDeque<Batch>,
+        pass: &mut Pass,
+        hopper: &Hopper,
+    ) -> Result<Settled, Error> {
         let mut pause = Pause::new("a batch");
         let mut failures = 0;
+        // Why its one command is to be parked.
+        let mut reason: Option<Cause> = None;
         loop {
-            let careful = failures >= self.worker.park_after;
-            let Some(attempt) = self.in_time(self.attempt(&batch, careful)).await else { return Ok(Next::Stop) };
-            let slow = |cause| Err(self.failed(batch.describe(&self.board), cause).into());
+            let began = Instant::now();
+            let how = reason.as_ref().map_or(How::Fold, |reason| How::Park(reason, failures));
+            let folds = reason.is_none() && !self.all_waits(part);
+            let Some(attempt) = self.in_time(self.attempt(part, how)).await else {
+                return Ok(Settled::Next(Next::Stop));
+            };
+            let slow = |cause| Err(Failed::Otherwise(self.failed(part.describe(&self.board), cause)));
+            let mut late = attempt.is_err();
             let failed = match attempt.unwrap_or_else(slow) {
                 Ok(Attempt::Done(parked)) => {
+                    match &parked {
+                        Some(_) => pass.parks(),
+                        None if folds => pass.succeeds(),
+                        None => {}
+                    }
                     self.parked.extend(parked);
-                    return Ok(self.settled(&batch));
+                    self.settled(part);
+                    return Ok(Settled::Done);
                 }
                 Ok(Attempt::Elsewhere) => None,
-                Err(Failed::OnEvents(error)) => {
+                Err(Failed::OnEvents(cause)) => {
                     failures += 1;
-                    Some((Origin::Events, error))
+                    pass.careful |= failures > self.worker.park_after;
+                    if pass.careful && part.commands() > 1 {
+                        return Ok(Settled::Divide(part.commands().div_ceil(PARTS)));
+                    }
+                    // Each command has its own attempts: what fails once may only have met what failed beside it.
+                    let used_up = failures > self.worker.park_after;
+                    let broken = async {
+                        match used_up {
+                            true => self.is_broken(part, rest, pass, hopper).await,
+                            false => Ok(false),
+                        }
+                    };
+                    let broken = tokio::select! {
+                        () = self.shutdown.cancelled() => return Ok(Settled::Next(Next::Stop)),
+                        broken = broken => broken,
+                    };
+                    match broken {
+                        Ok(false) if used_up => {
+                            reason = Some(cause);
+                            continue;
+                        }
+                        Ok(false) => Some((Origin::Events, self.failed(part.describe(&self.board), cause))),
+                        Ok(true) => {
+                            let events = format!("whatever was tried, and at first on {}", part.describe(&self.board));
+                            Some((Origin::Commit, self.failed(events, cause)))
+                        }
+                        Err(error) => Some((Origin::Commit, error)),
+                    }
                 }
-                Err(Failed::Otherwise(error)) => Some((Origin::Commit, error)),
+                Err(Failed::Otherwise(error)) => {
+                    late |= is_late(&error) || began.elapsed() > SLOW;
+                    Some((Origin::Commit, error))
+                }
             };
             if let Some((origin, error)) = failed {
                 let error = Arc::new(error);
                 self.board.trouble(origin, error.clone());
                 let pause = pause.grow(self.board.projection(), &error);
                 tokio::select! {
-                    () = self.shutdown.cancelled() => return Ok(Next::Stop),
+                    () = self.shutdown.cancelled() => return Ok(Settled::Next(Next::Stop)),
                     () = tokio::time::sleep(pause) => {}
                 }
             }
             // Whether a failed commit took place, and who else moved the checkpoint, is what the checkpoint says.
             match self.look().await {
-                Ok(_) if !self.holds_all_of(&batch) => return Ok(Next::Anew),
-                Ok(saved) if batch.is_in(&saved) => {
-                    // Which of its aggregates were parked then is not known here.
+                Ok(_) if !self.holds_all_of(part) => return Ok(Settled::Next(Next::Anew)),
+                Ok(saved) if part.is_in(&saved) => {
+                    // Whether its aggregate was parked then is not known here.
                     let parked = parked::streams(&self.database, self.ledger.build());
                     if let Ok(parked) = in_limits(&self.database, "looking for what is parked", parked).await {
                         self.note_parked(parked);
-                        return Ok(self.settled(&batch));
+                        self.settled(part);
+                        return Ok(Settled::Done);
                     }
                 }
-                Ok(saved) if batch.comes_next(&saved) => tokio::time::sleep(Pause::FIRST).await,
+                Ok(saved) if part.comes_next(&saved) => {
+                    if late && part.commands() > 1 {
+                        let commands = part.commands().div_ceil(PARTS);
+                        self.part_max = Some(commands);
+                        return Ok(Settled::Divide(commands));
+                    }
+                    tokio::time::sleep(Pause::FIRST).await;
+                }
                 Ok(_) => {
                     tracing::warn!(projection = %self.board.projection(), "the database went back: reading again from there");
-                    return Ok(Next::Anew);
+                    return Ok(Settled::Next(Next::Anew));
                 }
                 Err(error) if error.is_fenced() => return Err(error),
-                Err(_) => {} // tried again, and told, with the batch
+                Err(_) => {} // tried again, and told, with the part
             }
         }
+    }
+
+    /// Whether the projection fails on all events, rather than on those of some aggregates: then nothing is parked. It does not where it
+    /// has succeeded on any of this batch since it failed on another aggregate; nor where there are too few aggregates to tell. Else
+    /// others are tried, without a commit: the one on which that succeeded last, then the first command of each further aggregate of the
+    /// batch, then of each batch that is read behind it, until one succeeds, nothing more is read, or a minute is over. The next time
+    /// it is asked, it goes on reading from there.
+    async fn is_broken(
+        &self,
+        part: &Batch,
+        rest: &VecDeque<Batch>,
+        pass: &mut Pass,
+        hopper: &Hopper,
+    ) -> Result<bool, Error> {
+        let others = self.first_commands(rest.iter().flat_map(|batch| commands(&batch.events)), part);
+        if pass.works || pass.parked + 1 + others.len() <= PARKED_UNSEEN_MAX {
+            return Ok(false);
+        }
+        let until = Instant::now() + TRY_OUT_MAX;
+        if let Some(command) = pass.succeeded_on.take()
+            && self.succeeds_on(&command).await?
+        {
+            pass.succeeds();
+            pass.succeeded_on = Some(command);
+            return Ok(false);
+        }
+        for command in others {
+            if Instant::now() > until {
+                return Ok(true);
+            }
+            if self.succeeds_on(command).await? {
+                pass.succeeds();
+                pass.succeeded_on = Some(command.to_vec());
+                return Ok(false);
+            }
+        }
+        while let Ok(chunks) = tokio::time::timeout(NOTHING_MORE, hopper.take()).await {
+            pass.is_read_on = true;
+            let ahead = Batch::new(chunks);
+            for command in self.first_commands(commands(&ahead.events), part) {
+                if Instant::now() > until {
+                    return Ok(true);
+                }
+                if self.succeeds_on(command).await? {
+                    pass.succeeds();
+                    pass.succeeded_on = Some(command.to_vec());
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The first command of each aggregate that is neither parked nor that of this part.
+    fn first_commands<'a>(&self, commands: impl Iterator<Item = &'a [Recorded]>, part: &Batch) -> Vec<&'a [Recorded]> {
+        let mut seen: HashSet<&'a StreamId> = HashSet::new();
+        let fails = part.events.first().map(|event| &event.envelope.stream);
+        let is_new = |command: &&'a [Recorded]| {
+            let command: &'a [Recorded] = command;
+            let stream = &command[0].envelope.stream;
+            Some(stream) != fails && !self.parked.contains(stream) && seen.insert(stream)
+        };
+        commands.filter(is_new).collect()
+    }
+
+    /// Whether the projection succeeds on a command, which changes nothing.
+    async fn succeeds_on(&self, command: &[Recorded]) -> Result<bool, Error> {
+        let tried = async {
+            let mut tx = self.database.begin().await?;
+            let projected = self.project(&mut tx, command).await;
+            let _ = tx.rollback().await; // or it is closed
+            match projected {
+                Ok(()) => Ok(true),
+                Err(cause) if is_the_databases(&cause) => Err(self.failed(describe(command), cause)),
+                Err(_) => Ok(false),
+            }
+        };
+        in_limits(&self.database, "trying events out", tried).await
+    }
+
+    /// Whether all that a part holds is put aside, so that nothing is folded in.
+    fn all_waits(&self, part: &Batch) -> bool {
+        part.events.iter().all(|event| self.parked.contains(&event.envelope.stream))
     }
 
     /// Whether it holds the places of a batch still.
@@ -389,63 +614,71 @@ impl Run {
     }
 
     /// Rows and checkpoints in one transaction.
-    async fn attempt(&self, batch: &Batch, careful: bool) -> Result<Attempt, Failed> {
-        if batch.moves.is_empty() {
-            return Ok(Attempt::Done(Vec::new()));
+    async fn attempt(&self, part: &Batch, how: How<'_>) -> Result<Attempt, Failed> {
+        if part.moves.is_empty() {
+            return Ok(Attempt::Done(None));
         }
         let mut tx = self.database.begin().await?;
-        if !self.ledger.advance(&mut tx, &batch.moves).await? {
+        if !self.ledger.advance(&mut tx, &part.moves).await? {
             tx.rollback().await?;
             return Ok(Attempt::Elsewhere);
         }
-        quarantine::insert(&mut tx, self.board.places(), &batch.chunks).await?;
-        let parked = match careful {
-            true => self.fold_one_by_one(&mut tx, batch).await?,
-            false => self.fold_at_once(&mut tx, batch).await.map(|()| Vec::new())?,
+        quarantine::insert(&mut tx, self.board.places(), &part.chunks).await?;
+        self.refused(&mut tx, part).await?;
+        let parked = match how {
+            How::Fold => self.fold(&mut tx, part).await.map(|()| None)?,
+            How::Park(reason, failures) => self.park(&mut tx, &part.events, reason, failures).await?,
         };
         tx.commit().await?;
-        for stream in &parked {
+        if let Some(stream) = &parked {
             let projection = self.board.projection();
             tracing::error!(%projection, %stream, "parked: its events wait until it is seen to, others go on");
         }
         Ok(Attempt::Done(parked))
     }
 
-    async fn fold_at_once(&self, tx: &mut Tx, batch: &Batch) -> Result<(), Failed> {
-        let all = &batch.events;
+    async fn refused(&self, tx: &mut Tx, batch: &Batch) -> Result<(), Failed> {
+        let commands: Vec<_> = batch.chunks.iter().flat_map(|chunk| chunk.refused.iter().cloned()).collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let written = AssertUnwindSafe(self.projection.refused(tx, &commands)).catch_unwind().await;
+        let written = written.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        written.map_err(|cause| Failed::Otherwise(self.failed(batch.describe(&self.board), cause)))
+    }
+
+    async fn fold(&self, tx: &mut Tx, part: &Batch) -> Result<(), Failed> {
+        let all = &part.events;
         let waits = |event: &Recorded| self.parked.contains(&event.envelope.stream);
+        let sorted = |cause: Cause| match is_the_databases(&cause) {
+            true => Failed::Otherwise(self.failed(part.describe(&self.board), cause)),
+            false => Failed::OnEvents(cause),
+        };
         if self.parked.is_empty() || !all.iter().any(waits) {
-            return self.project(tx, all).await.map_err(|cause| self.sorted(batch.describe(&self.board), cause));
+            return self.project(tx, all).await.map_err(sorted);
         }
         let (waiting, going): (Vec<Recorded>, Vec<Recorded>) = all.iter().cloned().partition(waits);
         self.put_aside(tx, &waiting).await?;
-        self.project(tx, &going).await.map_err(|cause| self.sorted(batch.describe(&self.board), cause))
+        self.project(tx, &going).await.map_err(sorted)
     }
 
-    /// Command by command, and parks the aggregates of those that fail.
-    async fn fold_one_by_one(&self, tx: &mut Tx, batch: &Batch) -> Result<Vec<StreamId>, Failed> {
-        let mut parked: Vec<StreamId> = Vec::new();
-        let mut folded = false;
-        for command in commands(&batch.events) {
-            let stream = &command[0].envelope.stream;
-            if !self.parked.contains(stream) && !parked.contains(stream) {
-                let Some(reason) = self.fold_command(tx, command).await? else {
-                    folded = true;
-                    continue;
-                };
-                if parked::skip_again(tx, self.ledger.build(), &self.with_topics(command), &reason).await? {
-                    continue;
-                }
-                if !folded && parked.len() == PARKED_IN_A_ROW_MAX {
-                    return Err(Failed::Otherwise(self.failed(batch.describe(&self.board), reason)));
-                }
-                let attempts = self.worker.park_after + 1;
-                parked::park(tx, self.ledger.build(), stream, &reason, attempts).await?;
-                parked.push(stream.clone());
-            }
-            self.put_aside(tx, command).await?;
+    /// Parks the aggregate of a command, unless the command was left out of another build: then it is left out of this one. Tells the
+    /// aggregate that is parked.
+    async fn park(
+        &self,
+        tx: &mut Tx,
+        command: &[Recorded],
+        reason: &Cause,
+        failures: u32,
+    ) -> Result<Option<StreamId>, Error> {
+        let build = self.ledger.build();
+        if parked::skip_again(tx, build, &self.with_topics(command), reason).await? {
+            return Ok(None);
         }
-        Ok(parked)
+        let Some(stream) = command.first().map(|event| event.envelope.stream.clone()) else { return Ok(None) };
+        parked::park(tx, build, &stream, reason, failures).await?;
+        self.put_aside(tx, command).await?;
+        Ok(Some(stream))
     }
 
     /// Folds in the events of one command, or none of them: then tells why.
@@ -453,7 +686,7 @@ impl Run {
         tx.savepoint().await?;
         match self.project(tx, command).await {
             Ok(()) => tx.release().await.map(|()| None),
-            Err(cause) if passes(&cause) => Err(self.failed(describe(command), cause)),
+            Err(cause) if is_the_databases(&cause) => Err(self.failed(describe(command), cause)),
             Err(cause) => tx.undo().await.map(|()| Some(cause)),
         }
     }
@@ -478,19 +711,15 @@ impl Run {
         let projected = AssertUnwindSafe(self.projection.project(tx, events)).catch_unwind().await;
         let projected = projected.unwrap_or_else(|panic| Err(panicked(&*panic)));
         match (projected, tx.passed_over()) {
+            (Err(cause), _) if is_the_databases(&cause) => Err(cause),
             // Whatever the projection makes of the error: it is not the events'.
-            (_, Some(error)) if error.is_retryable() => Err(error.into()),
+            (_, Some(error)) if error.is_the_databases() => Err(error.into()),
             (Ok(()), Some(error)) => Err(error.into()),
             (projected, _) => projected,
         }
     }
 
-    fn sorted(&self, events: String, cause: Cause) -> Failed {
-        let sort = if passes(&cause) { Failed::Otherwise } else { Failed::OnEvents };
-        sort(self.failed(events, cause))
-    }
-
-    fn settled(&self, batch: &Batch) -> Next {
+    fn settled(&self, batch: &Batch) {
         self.board.parked(self.parked.len());
         batch.chunks.iter().for_each(|chunk| self.board.backlog().handled(chunk.place, chunk.read));
         self.board.moved(!batch.moves.is_empty(), |progress| {
@@ -507,7 +736,6 @@ impl Run {
                 at.quarantined += step.quarantined as u64;
             }
         });
-        Next::Continue
     }
 
     pub(super) fn log_error(&self, source: LogError) -> Error {
@@ -538,11 +766,11 @@ pub(super) fn commands(events: &[Recorded]) -> impl Iterator<Item = &[Recorded]>
     })
 }
 
-/// Whether a projection failed because the database is away or busy.
-fn passes(cause: &Cause) -> bool {
+/// Whether a projection failed because the database did, whatever the events are.
+fn is_the_databases(cause: &Cause) -> bool {
     let first = &**cause as &(dyn std::error::Error + 'static);
     std::iter::successors(Some(first), |error| error.source())
-        .any(|error| error.downcast_ref().is_some_and(Error::is_retryable))
+        .any(|error| error.downcast_ref().is_some_and(Error::is_the_databases))
 }
 
 fn describe(command: &[Recorded]) -> String {
@@ -576,6 +804,34 @@ impl Batch {
             events.append(&mut chunk.events);
         }
         Self { chunks, moves, events }
+    }
+
+    /// How many commands it has: the smallest parts of it.
+    fn commands(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.ends.len().max(1)).sum()
+    }
+
+    /// In parts of so many commands, each of which ends where commands end.
+    fn in_parts(mut self, max: Option<usize>) -> Vec<Batch> {
+        let Some(max) = max.filter(|max| *max < self.commands()) else { return vec![self] };
+        let mut events = self.events.into_iter();
+        for chunk in &mut self.chunks {
+            let count = chunk.ends.last().map_or(0, |end| end.events);
+            chunk.events.extend(events.by_ref().take(count));
+        }
+        let mut commands = self.chunks.into_iter().flat_map(Chunk::into_commands).peekable();
+        let mut parts = Vec::new();
+        while commands.peek().is_some() {
+            let mut chunks: Vec<Chunk> = Vec::new();
+            for command in commands.by_ref().take(max.max(1)) {
+                match chunks.last_mut().filter(|last| last.place == command.place) {
+                    Some(last) => last.extend(command),
+                    None => chunks.push(command),
+                }
+            }
+            parts.push(Batch::new(chunks));
+        }
+        parts
     }
 
     fn is_in(&self, saved: &[Saved]) -> bool {

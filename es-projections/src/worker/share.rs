@@ -61,9 +61,16 @@ impl View {
         self.standing.as_ref().is_some_and(|standing| standing.holders.iter().any(Option::is_none))
     }
 
+    /// Those that share the places: whoever stands in does so only among others that do.
+    fn sharers(&self) -> Vec<&Member> {
+        let shares = |member: &&Member| member.shares;
+        let regular = self.present.iter().filter(shares).any(|member| !member.stands_in);
+        self.present.iter().filter(shares).filter(|member| !(regular && member.stands_in)).collect()
+    }
+
     /// How many places this worker is to hold.
     fn quota(&self, me: &str, places: usize) -> usize {
-        let sharing: Vec<_> = self.present.iter().filter(|member| member.shares).collect();
+        let sharing = self.sharers();
         let Some(rank) = sharing.iter().position(|member| *member.name == *me) else { return 0 };
         places / sharing.len() + usize::from(rank < places % sharing.len())
     }
@@ -74,7 +81,7 @@ impl View {
         match (of_name(&self.gone), of_name(&self.present)) {
             (Some(gone), _) => Some(gone),
             (None, Some(_)) => None,
-            (None, None) => Some(Member { name: holder.clone(), beat: -1, shares: false }),
+            (None, None) => Some(Member { name: holder.clone(), beat: -1, shares: false, stands_in: false }),
         }
     }
 
@@ -180,7 +187,7 @@ struct Watch {
     pace: Duration,
     /// What was heard last of each other worker, and how long ago.
     heard: HashMap<Arc<str>, Heard>,
-    heard_at: Option<Instant>,
+    heard_at: Option<Duration>,
     away: Away,
     leftovers: Leftovers,
     view: View,
@@ -194,14 +201,14 @@ struct Away {
     settled: u64,
     /// How long it last kept away.
     pause: Duration,
-    until: Option<Instant>,
+    until: Option<Duration>,
 }
 
 impl Away {
     /// Whether it keeps away now.
     fn keeps(&mut self, board: &Board, silence: Duration) -> bool {
         let own = |origin| matches!(origin, Origin::Commit | Origin::Source(_));
-        let (settled, trouble) = (board.settled(), board.in_trouble_for(own));
+        let (settled, trouble, now) = (board.settled(), board.in_trouble_for(own), board.time().now());
         if settled != self.settled && trouble.is_zero() {
             *self = Self { settled, ..Self::default() };
         }
@@ -209,11 +216,11 @@ impl Away {
         if trouble.is_zero() && board.holds_any() {
             self.until = None;
         }
-        if trouble > silence && self.until.is_none_or(|until| until <= Instant::now()) {
+        if trouble > silence && self.until.is_none_or(|until| until <= now) {
             self.pause = (self.pause * 2).clamp(silence.min(AWAY_MAX), AWAY_MAX);
-            self.until = Some(Instant::now() + self.pause);
+            self.until = Some(now + self.pause);
         }
-        self.until.is_some_and(|until| until > Instant::now())
+        self.until.is_some_and(|until| until > now)
     }
 }
 
@@ -253,7 +260,8 @@ impl Watch {
                     pause.reset();
                     board.well(Origin::Lookout);
                     if beats {
-                        self.leftovers.look(&self.database, &self.build, self.silence_max, self.pace).await;
+                        let now = board.time().now();
+                        self.leftovers.look(&self.database, &self.build, self.silence_max, self.pace, now).await;
                     }
                 }
                 Err(error) => {
@@ -292,7 +300,7 @@ impl Watch {
             // Its look at the others fails where the database is away: that need not be so for all of them.
             let blind = self.board.in_trouble_for(|origin| origin == Origin::Lookout) > silence;
             // Where nobody else is there, nobody would do better.
-            let others = self.view.present.iter().any(|other| other.shares && other.name != self.member.name);
+            let others = self.view.sharers().iter().any(|other| other.name != self.member.name);
             self.view.ailing = (self.away.keeps(&self.board, silence) || blind) && others;
         }
         if self.view.ailing {
@@ -337,8 +345,9 @@ impl Watch {
     fn listen(&mut self, members: Vec<Member>) {
         let Some(standing) = &self.view.standing else { return };
         let first = self.heard_at.is_none() && self.heard.is_empty();
-        let now = Instant::now();
-        let passed = self.heard_at.replace(now).map_or(Duration::ZERO, |before| (now - before).min(2 * self.pace));
+        let now = self.board.time().now();
+        let passed = |before| now.saturating_sub(before).min(2 * self.pace);
+        let passed = self.heard_at.replace(now).map_or(Duration::ZERO, passed);
         let silence_max = self.silence_max.unwrap_or(Duration::MAX);
         let mut heard = HashMap::new();
         (self.view.present, self.view.gone) = (Vec::new(), Vec::new());
@@ -360,11 +369,13 @@ impl Watch {
     /// Shows why there is nothing to do, where that is so.
     fn tell(&self) {
         let Some(standing) = &self.view.standing else { return };
-        let (workers, partitions) =
-            (self.view.present.iter().filter(|member| member.shares).count(), standing.saved.len());
+        let (sharers, partitions) = (self.view.sharers(), standing.saved.len());
+        let (workers, shares) = (sharers.len(), sharers.iter().any(|sharer| sharer.name == self.member.name));
         let others = || standing.holders.iter().flatten().find(|holder| **holder != self.member.name);
         let why = match self.view.quota(&self.member.name, partitions) {
-            0 if workers > partitions => Some(StandsBy::Spare { workers, partitions }),
+            // It only looks at a build of another version.
+            _ if !self.member.shares => Some(StandsBy::OtherVersion { version: self.build.version }),
+            0 if shares && workers > partitions => Some(StandsBy::Spare { workers, partitions }),
             _ => others().map(|holder| StandsBy::Others { holder: holder.clone() }),
         };
         let is_spare = matches!(why, Some(StandsBy::Spare { .. }));
@@ -422,12 +433,13 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
+    use super::super::time::Time;
     use super::*;
 
     /// Shows: who fails keeps away for longer each time that it comes back in vain, and comes at once after a success.
     #[tokio::test(start_paused = true)]
     async fn who_fails_again_keeps_away_for_longer() {
-        let (board, mut away) = (Board::new("balances".into(), Arc::from([])), Away::default());
+        let (board, mut away) = (Board::new("balances".into(), Arc::from([]), Time::of(None)), Away::default());
         let silence = Duration::from_secs(5);
         let fails = || board.trouble(Origin::Commit, Arc::new(Error::invalid("made to fail")));
         let mut pauses = Vec::new();
@@ -457,7 +469,7 @@ mod tests {
     }
 
     fn member(name: &str) -> Member {
-        Member { name: name.into(), beat: 1, shares: true }
+        Member { name: name.into(), beat: 1, shares: true, stands_in: false }
     }
 
     fn view(present: &[&str], gone: &[&str]) -> View {
@@ -480,6 +492,16 @@ mod tests {
         assert_eq!(view(&["a"], &[]).quota("b", 8), 0, "one that has not raised its beat yet");
     }
 
+    /// Shows: who stands in holds something only as long as nobody else shares.
+    #[test]
+    fn who_stands_in_makes_way() {
+        let mut both = view(&["a", "b", "c"], &[]);
+        both.present[0].stands_in = true;
+        assert_eq!(["a", "b", "c"].map(|name| both.quota(name, 8)), [0, 4, 4]);
+        both.present.iter_mut().for_each(|member| member.stands_in = true);
+        assert_eq!(["a", "b", "c"].map(|name| both.quota(name, 8)), [3, 3, 2]);
+    }
+
     #[test]
     fn a_plan_gives_what_is_too_much_and_takes_what_nobody_holds() {
         let plan = |view: &View, holders: &[Option<&str>], me: &str| {
@@ -495,7 +517,7 @@ mod tests {
         assert_eq!(taken, [(Some(member("b")), vec![2, 3]), (None, vec![1])]);
         // Who holds a place and is nowhere else has been struck, or is of an older release.
         let taken = plan(&view(&["a"], &[]), &[a, b], "a").take;
-        assert_eq!(taken, [(Some(Member { name: "b".into(), beat: -1, shares: false }), vec![1])]);
+        assert_eq!(taken, [(Some(Member { name: "b".into(), beat: -1, shares: false, stands_in: false }), vec![1])]);
         // Who takes all, and is there, keeps all.
         let mut takes_all = both.clone();
         takes_all.present[1].shares = false;

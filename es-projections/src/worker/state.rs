@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use es_core::{Checkpoint, Position, StreamId, partition_of};
+use es_core::{Checkpoint, Position, StreamId, partition_of, with_causes};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use super::lag::{Backlog, Lag};
+use super::time::Time;
 use super::way::Way;
 use crate::checkpoint::{Place, Saved};
 use crate::error::Error;
@@ -61,6 +61,12 @@ pub enum StandsBy {
         /// How many partitions there are.
         partitions: usize,
     },
+    /// The read model was replaced by one of another version of the projection, as a new release does: see
+    /// [`Worker::deploy`](super::Worker::deploy). Its own workers fold the events in; this one goes on if its version is live again.
+    OtherVersion {
+        /// The version that is live.
+        version: u32,
+    },
 }
 
 impl fmt::Display for StandsBy {
@@ -70,19 +76,22 @@ impl fmt::Display for StandsBy {
             Self::Spare { workers, partitions } => {
                 write!(f, "there are more workers ({workers}) than partitions ({partitions})")
             }
+            Self::OtherVersion { version } => write!(f, "the read model is of version {version} now"),
         }
     }
 }
 
-/// In a few words, the causes of an error not among them.
+/// In a few words, an error with its causes.
 impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Running => f.write_str("running"),
-            Self::Retrying { error, attempts, .. } => write!(f, "trying again after {attempts} failures: {error}"),
+            Self::Retrying { error, attempts, .. } => {
+                write!(f, "trying again after {attempts} failures: {}", with_causes(error))
+            }
             Self::StandingBy { why, .. } => write!(f, "standing by: {why}"),
             Self::Stopped { error: None } => f.write_str("stopped"),
-            Self::Stopped { error: Some(error) } => write!(f, "stopped: {error}"),
+            Self::Stopped { error: Some(error) } => write!(f, "stopped: {}", with_causes(error)),
         }
     }
 }
@@ -136,6 +145,7 @@ pub(super) struct Board {
     asked: Notify,
     /// How many batches were committed.
     settled: AtomicU64,
+    time: Time,
 }
 
 /// What the board shows.
@@ -170,12 +180,12 @@ struct Trouble {
     error: Arc<Error>,
     since: DateTime<Utc>,
     /// The same by a clock that is not set.
-    began: Instant,
+    began: Duration,
     attempts: u32,
 }
 
 impl Board {
-    pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>) -> Self {
+    pub(super) fn new(projection: Arc<str>, places: Arc<[Place]>, time: Time) -> Self {
         let backlog = Backlog::new(places.len());
         Self {
             projection,
@@ -185,11 +195,16 @@ impl Board {
             way: Way::default(),
             asked: Notify::new(),
             settled: AtomicU64::new(0),
+            time,
         }
     }
 
     pub(super) fn projection(&self) -> &Arc<str> {
         &self.projection
+    }
+
+    pub(super) fn time(&self) -> &Time {
+        &self.time
     }
 
     pub(super) fn places(&self) -> &Arc<[Place]> {
@@ -342,9 +357,10 @@ impl Board {
 
     /// For how long something of this has failed.
     pub(super) fn in_trouble_for(&self, of: impl Fn(Origin) -> bool) -> Duration {
+        let now = self.time.now();
         self.read(|notice| {
             let troubles = notice.troubles.iter().filter(|(origin, _)| of(**origin));
-            troubles.map(|(_, trouble)| trouble.began.elapsed()).max().unwrap_or_default()
+            troubles.map(|(_, trouble)| now.saturating_sub(trouble.began)).max().unwrap_or_default()
         })
     }
 
@@ -355,7 +371,7 @@ impl Board {
 
     pub(super) fn trouble(&self, origin: Origin, error: Arc<Error>) {
         self.sender.send_modify(|notice| {
-            let new = Trouble { error: error.clone(), since: Utc::now(), began: Instant::now(), attempts: 0 };
+            let new = Trouble { error: error.clone(), since: Utc::now(), began: self.time.now(), attempts: 0 };
             let trouble = notice.troubles.entry(origin).or_insert(new);
             trouble.error = error;
             trouble.attempts += 1;

@@ -188,7 +188,8 @@ impl Worker {
         }
         let (replayed, mut compared) = (copy.of(&self.database), Vec::new());
         for table in &projection.tables() {
-            let table = compare::table(&mut Side::Then(&mut then), &mut Side::Now(&replayed), table).await?;
+            let form = projection.form_column(table.name());
+            let table = compare::table(&mut Side::Then(&mut then), &mut Side::Now(&replayed), table, form).await?;
             compared.push(table);
         }
         let parked = parked::all(&mut then, &live).await?;

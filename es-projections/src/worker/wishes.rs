@@ -58,7 +58,7 @@ impl Run {
             }
             while !self.shutdown.is_cancelled() {
                 match self.resume_in_time(&stream, &asked).await {
-                    Ok(Page::Folded) => asked = Asked::Retry,
+                    Ok(Page::Folded) => asked = Asked::Retry { seen: None },
                     Ok(Page::Last) => break,
                     Err(error) if error.is_fenced() => return Err(error),
                     Err(error) => {
@@ -84,9 +84,10 @@ impl Run {
         Ok(())
     }
 
-    /// Begins a transaction in which nobody else can take any of the places that this worker holds.
+    /// Begins a transaction in which nobody else can take any of the places that this worker holds. It moves no checkpoint, by which
+    /// the loss of its commit in a crash would show.
     async fn begin_holding(&self) -> Result<Tx, Error> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_durably().await?;
         if !self.ledger.holds(&mut tx).await? {
             return Err(self.ledger.fenced(0));
         }
@@ -116,13 +117,17 @@ impl Run {
     async fn resume(&self, stream: &StreamId, asked: &Asked) -> Result<Page, Error> {
         let build = self.ledger.build();
         let mut tx = self.begin_holding().await?;
-        // No checkpoint moves, by which the loss of this commit in a crash of the server would show.
-        tx.commit_durably().await?;
         let entries = parked::first_waiting(&mut tx, build, stream, PAGE).await?;
         let more = entries.len() >= PAGE as usize;
+        // Somebody else's wish may have been done since it was seen.
+        let first = entries.first().map(|entry| entry.recorded.envelope.event_id);
+        if asked.seen().is_some_and(|seen| first != Some(seen)) {
+            parked::refuse(&mut tx, build, stream).await?;
+            return tx.commit().await.map(|()| Page::Last);
+        }
         let left_out = match asked {
-            Asked::Retry => 0,
-            Asked::Skip { by, why } => {
+            Asked::Retry { .. } => 0,
+            Asked::Skip { by, why, .. } => {
                 let first = first_command(&entries);
                 parked::skip(&mut tx, build, &entries[..first], by, why).await?;
                 first

@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use es_core::Recorded;
 use es_projections::{
-    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, Table, Tx, WorkerState,
+    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, StandsBy, Table, Tx,
+    WorkerState,
 };
 
 use super::accounts::*;
+use super::silence::{ALL, passing};
 use super::support::*;
 
 const SILENCE: Duration = Duration::from_secs(5);
@@ -21,6 +23,67 @@ fn quiet(_: RebuildProgress) {}
 async fn goes_on(worker: &Handle, events: &mut Events) {
     let position = events.move_money("late", 1);
     worker.wait_for(&position, SOON).await.unwrap_or_else(|error| panic!("{}: {}", worker.state(), chain(&error)));
+}
+
+/// Balances with further SQL.
+struct WithSetup {
+    balances: Balances,
+    sql: &'static str,
+    passes_over: bool,
+}
+
+#[async_trait]
+impl Projection for WithSetup {
+    fn name(&self) -> &str {
+        self.balances.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.balances.version()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.balances.tables()
+    }
+
+    async fn setup(&self, tx: &mut Tx) -> Result<(), ProjectionError> {
+        match tx.execute(self.sql, &[]).await {
+            Err(error) if !self.passes_over => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.balances.project(tx, events).await
+    }
+}
+
+/// Shows: a setup with a mistake in it is told as such by whatever makes the read model, rather than tried for ever.
+pub async fn a_setup_that_fails_is_told(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let of = |version, sql| WithSetup { balances: Balances::of_version(version), sql, passes_over: false };
+    let (right, wrong) = ("SELECT 1", "CREAT VIEW mine AS SELECT 1");
+    let worker = events.worker(&database).share(SILENCE);
+    let ended = async || {
+        let told = |error: Error| {
+            assert!(matches!(error, Error::Sql { .. }), "{error:?}");
+            let told = chain(&error);
+            assert!(told.contains("the setup of projection balances") && told.contains("statement"), "{told}");
+        };
+        told(worker.start(of(1, wrong)).await.unwrap_err());
+        let error = worker.start(WithSetup { passes_over: true, ..of(1, wrong) }).await.unwrap_err();
+        assert!(matches!(error, Error::Sql { .. }), "{error:?}");
+        let live = worker.start(of(1, right)).await.unwrap();
+        caught_up(&live).await;
+        told(worker.rebuild(of(1, wrong), Check::Nothing, quiet).await.unwrap_err());
+        told(worker.deploy(of(2, wrong), quiet).await.unwrap_err());
+        caught_up(&live).await;
+        assert_eq!(balances(&database).await, "a 1/1");
+        worker.deploy(of(2, right), quiet).await.map(drop).unwrap();
+    };
+    tokio::time::timeout(SOON, ended()).await.expect("it ends");
 }
 
 /// Shows: while events come in, a build catches up, holds the same rows, takes the other's place, and is kept up from then on by the
@@ -63,9 +126,8 @@ pub async fn a_rebuild_takes_the_live_ones_place_under_load(url: &str) {
     goes_on(&live, &mut events).await;
     caught_up(&live).await;
     let kept = everything(&database).await;
-    assert_eq!(count(&database, "accounts_b1").await, 40, "what was replaced is there");
+    assert!(database.fetch("SELECT * FROM bank_accounts_b2", &[]).await.is_err(), "what was built is in the live one");
     assert!(database.remove_replaced("accounts").await.unwrap());
-    assert!(database.fetch("SELECT * FROM bank_accounts_b1", &[]).await.is_err(), "and is gone");
     live.stop().await.unwrap();
     // The same rows as if nothing had happened.
     database.remove_projection("accounts").await.unwrap();
@@ -151,14 +213,50 @@ pub async fn another_version_replaces_the_one_before(url: &str) {
     events.worker(&database).rebuild(newer(), Check::Nothing, quiet).await.unwrap();
     assert_eq!(balances(&database).await, "a 3/2");
     let position = events.add("b", &[7]);
-    let stopped = live.stopped().await.unwrap_err();
-    assert!(chain(&stopped).contains("was built by version 2, this program has version 1"), "{}", chain(&stopped));
+    let stands_by =
+        || matches!(live.state(), WorkerState::StandingBy { why: StandsBy::OtherVersion { version: 2 }, .. });
+    eventually("the old release stands by", stands_by).await;
     let worker = events.worker(&database).start(newer()).await.unwrap();
     worker.wait_for(&position, SOON).await.unwrap();
     assert_eq!(balances(&database).await, "a 3/2, b 7/1");
     let error = events.worker(&database).start(Balances::default()).await.unwrap_err();
     assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
     assert!(matches!(worker.state(), WorkerState::Running));
+}
+
+/// Shows: a new release builds its version beside the old one, which serves until the switch, and whose workers end neither then nor
+/// later: they wait for, and show, what the new one commits, and go on when their own version is live again.
+pub async fn a_new_release_is_deployed_beside_the_old_one(url: &str) {
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let worker = async |name: &str| events.worker(&connect(url).await).name(name).share(SILENCE);
+    let (one, two) = (worker("release 1").await, worker("release 2").await);
+    let (other, back) = (worker("another of release 2").await, worker("release 1 again").await);
+    let old = one.start(Balances::default()).await.unwrap();
+    caught_up(&old).await;
+    let newer = || Balances::of_version(2).with_column("note");
+    let (new, second) = tokio::join!(two.deploy(newer(), quiet), other.deploy(newer(), quiet));
+    let (new, second) = (new.unwrap(), second.unwrap());
+    let position = events.add("b", &[7]);
+    for handle in [&new, &second, &old] {
+        handle.wait_for(&position, SOON).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
+    let stands_by =
+        || matches!(old.state(), WorkerState::StandingBy { why: StandsBy::OtherVersion { version: 2 }, .. });
+    eventually("the old release stands by", stands_by).await;
+    old.check(None).await.unwrap();
+    let database = connect(url).await;
+    assert_eq!(balances(&database).await, "a 3/2, b 7/1");
+    // A way back is a rebuild of the old release; it is not taken by a start.
+    let error = back.deploy(Balances::default(), quiet).await.unwrap_err();
+    assert!(matches!(error, Error::OtherVersion(_)), "{error:?}");
+    new.stop().await.unwrap();
+    second.stop().await.unwrap();
+    back.rebuild(Balances::default(), Check::Nothing, quiet).await.unwrap();
+    let position = events.add("c", &[4]);
+    old.wait_for(&position, SOON).await.unwrap();
+    eventually("it works again", || matches!(old.state(), WorkerState::Running)).await;
+    assert_eq!(balances(&database).await, "a 3/2, b 7/1, c 4/1");
 }
 
 pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &str) {
@@ -176,7 +274,7 @@ pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &st
     assert_eq!(shown(recorded.database()).await, "a 6/2, b 7/1");
     let yesterday = AsOf::Occurred(then - TimeDelta::days(1) + TimeDelta::seconds(10));
     let occurred = worker.as_of(model(), &yesterday, "yesterday", quiet).await.unwrap();
-    assert_eq!(shown(occurred.database()).await, "a 3/1, b 7/1");
+    assert_eq!(shown(occurred.database()).await, "b 7/1", "a was not there yet, though something is recorded before");
     assert_eq!(shown(&database).await, "a 9/3, b 7/1", "the live one is what it was");
     // Later events change nothing, not even one that belongs to an earlier day.
     events.move_money_on("b", 4, -5);
@@ -190,8 +288,7 @@ pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &st
     let error = worker.as_of(model(), &AsOf::Recorded(then), "yesterday", quiet).await.unwrap_err();
     assert!(error.to_string().starts_with(r#""yesterday" is read model accounts as of occurred "#), "{error}");
     // Whoever removes it and builds it again has the log of now: what was recorded then is the same, what took place then is not.
-    for (as_of, name, expected) in
-        [(AsOf::Recorded(then), "then", "a 6/2, b 7/1"), (yesterday, "yesterday", "a 3/1, b 11/2")]
+    for (as_of, name, expected) in [(AsOf::Recorded(then), "then", "a 6/2, b 7/1"), (yesterday, "yesterday", "b 11/2")]
     {
         assert!(database.remove_as_of("accounts", name).await.unwrap());
         let anew = worker.clone().batch_max(1).as_of(model(), &as_of, name, quiet).await.unwrap();
@@ -202,6 +299,33 @@ pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &st
     let future = AsOf::Recorded(chrono::Utc::now() + TimeDelta::days(1));
     let error = worker.as_of(model(), &future, "tomorrow", quiet).await.unwrap_err();
     assert!(error.to_string().contains("is not over yet"), "{error}");
+}
+
+/// Shows: as of a business time, an aggregate whose first event took place later has nothing in the read model, in batches of any size and
+/// when it is stopped half way; its other events fail nothing.
+pub async fn a_read_model_as_of_a_business_time_lacks_what_was_not_there_yet(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for number in 0..60 {
+        // The newest first.
+        events.move_money_on(&format!("newest{}", number % 3), 5, 60 - number);
+        events.move_money_on(&format!("oldest{}", number % 3), 5, number);
+    }
+    let then = AsOf::Occurred(events.now() + TimeDelta::days(30));
+    let expected = "oldest0 55/11, oldest1 50/10, oldest2 50/10";
+    for batch in [1, 7, 1_000] {
+        let name = format!("in batches of {batch}");
+        let worker = events.worker(&database).batch_max(batch);
+        let token = tokio_util::sync::CancellationToken::new();
+        let stop = token.clone();
+        let stopped = worker.clone().shutdown(token).as_of(model(), &then, &name, move |_| stop.cancel()).await;
+        drop(stopped); // it goes on below
+        let built = worker.as_of(model(), &then, &name, quiet).await.unwrap();
+        assert!(built.parked(1).await.unwrap().is_empty());
+        assert_eq!(shown(built.database()).await, expected, "{name}");
+        database.remove_as_of("accounts", &name).await.unwrap();
+    }
+    assert_eq!(count(&database, "es_absent").await, 0, "it goes with the read model");
 }
 
 pub async fn a_read_model_as_of_a_cut_holds_what_is_before_it(url: &str) {
@@ -248,8 +372,12 @@ pub async fn a_build_that_was_begun_anew_meanwhile_is_not_made_live(url: &str) {
             let database = connect(&url).await;
             assert!(database.remove_replaced("balances").await.unwrap());
             let worker = es_projections::Worker::builder(database, Arc::new(log), vec![source]);
-            let rebuild = worker.rebuild(Balances::default().hanging(), Check::Nothing, quiet);
-            assert!(tokio::time::timeout(Duration::from_millis(500), rebuild).await.is_err(), "it hangs");
+            let hanging = Balances::default().hanging();
+            let hangs = hanging.hangs.clone();
+            tokio::select! {
+                rebuilt = worker.rebuild(hanging, Check::Nothing, quiet) => panic!("it did not hang: {rebuilt:?}"),
+                () = hangs.notified() => {}
+            }
         });
     };
     let error = events.worker(&database).rebuild(Balances::default(), Check::Nothing, begin_anew).await.unwrap_err();
@@ -358,6 +486,7 @@ pub async fn a_rebuild_is_not_taken_for_silent(url: &str) {
         std::thread::sleep(Duration::from_millis(100));
         None
     });
+    let _time = passing(&events, url, Duration::from_millis(500), ALL).await;
     let worker = events.worker(&database).batch_max(1);
     let waiting = live.clone();
     let load = tokio::spawn(async move {
@@ -398,11 +527,37 @@ impl Projection for Viewed {
     }
 }
 
-/// Shows: as long as somebody reads a table that is to be renamed, others read it too and new events come in; then it is
-/// renamed, though they read all the time.
+/// Shows: whoever reads a table for long keeps no rebuild of the same columns from its end, and sees what was there when it began.
+pub async fn a_long_query_keeps_no_rows_from_being_taken_over(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let mut tx = database.begin().await.unwrap();
+    tx.execute("UPDATE bank_balances SET balance = 7", &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let other = connect(url).await;
+    let mut report = match url.starts_with("postgres") {
+        true => {
+            let mut report = other.begin().await.unwrap();
+            report.fetch("SELECT * FROM bank_balances", &[]).await.unwrap();
+            Some(report)
+        }
+        false => None, // there a transaction of one's own writes, and is the only one
+    };
+    events.worker(&database).rebuild(Balances::default(), Check::Nothing, quiet).await.unwrap();
+    assert_eq!(balances(&database).await, "a 1/1");
+    if let Some(report) = report.take() {
+        report.rollback().await.unwrap();
+    }
+}
+
+/// Shows: as long as somebody reads a table whose columns are to change, others read it too and new events come in; then they
+/// change, though they read all the time.
 pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
     if !url.starts_with("postgres") {
-        return; // readers keep nobody from renaming a table on SQLite
+        return; // readers keep nobody from writing on SQLite
     }
     let database = connect(url).await;
     let mut events = Events::new();
@@ -416,7 +571,8 @@ pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
     let rebuild = {
         let (worker, switched) = (events.worker(&database), switched.clone());
         tokio::spawn(async move {
-            worker.rebuild(Viewed(Balances::default()), Check::Equal, quiet).await.unwrap();
+            let newer = Viewed(Balances::of_version(2).with_column("note"));
+            worker.rebuild(newer, Check::Nothing, quiet).await.unwrap();
             switched.store(true, Ordering::Relaxed);
         })
     };
@@ -440,7 +596,8 @@ pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
     };
     let ended = tokio::time::timeout(SOON, futures::future::join(rebuild, reading)).await.expect("it ends");
     ended.0.unwrap();
-    assert_eq!(count(&database, "balances_b1").await, 1, "what was replaced is there");
+    drop(live.stop().await); // it may have seen by itself that it is another version's
+    let live = events.worker(&database).start(Viewed(Balances::of_version(2).with_column("note"))).await.unwrap();
     last = events.add("a", &[1]);
     live.wait_for(&last, SOON).await.unwrap();
     assert_eq!(balances(&database).await, "a 42/42");

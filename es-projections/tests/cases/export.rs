@@ -144,6 +144,7 @@ fn read_csv(text: &str) -> Vec<Line> {
     let header = records.remove(0);
     let line = |record: Vec<String>| {
         assert_eq!(record.len(), header.len());
+        let record = record.iter().map(|field| field.strip_prefix('\'').unwrap_or(field).to_owned());
         let mut fields: BTreeMap<_, _> = header.iter().cloned().zip(record).collect();
         let (json, bytes) = (fields.remove("payload").unwrap(), fields.remove("payload_base64").unwrap());
         assert!(json.is_empty() || bytes.is_empty());

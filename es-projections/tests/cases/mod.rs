@@ -6,14 +6,19 @@ pub mod accounts;
 pub mod audit;
 pub mod builds;
 pub mod bulk;
+pub mod databases;
 pub mod export;
 pub mod faults;
 pub mod models;
+pub mod names;
 pub mod parked;
 pub mod past;
 pub mod replay;
 pub mod sharing;
+pub mod silence;
 pub mod support;
+pub mod switch;
+pub mod values;
 pub mod verify;
 pub mod waiting;
 
@@ -54,6 +59,7 @@ macro_rules! for_each_case {
                 who_does_not_share_has_all_until_it_stops
                 more_workers_than_partitions_is_said
                 an_incomplete_command_is_nobodys_silence
+                who_stands_in_takes_nothing_from_others
                 a_removed_read_model_ends_who_shares
                 a_rebuild_takes_the_place_of_what_two_share
                 who_holds_the_partition_sees_to_a_wish
@@ -77,6 +83,10 @@ macro_rules! for_each_case {
                 a_number_is_one_key_however_it_is_written
                 tables_of_a_newer_release_are_refused
                 tables_of_the_first_release_are_brought_up_and_gone_on_with;
+            databases:
+                read_models_are_read_at_one_moment
+                a_worker_that_can_fold_nothing_in_does_not_start
+                what_no_checkpoint_tells_is_durable;
             models:
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
@@ -90,6 +100,12 @@ macro_rules! for_each_case {
                 an_event_is_left_out_by_name_and_reason
                 a_command_is_parked_as_a_whole
                 a_projection_that_fails_on_all_parks_none
+                any_number_of_bad_aggregates_stops_no_other
+                each_command_has_attempts_of_its_own
+                a_projection_that_breaks_half_way_parks_few
+                a_bad_event_in_a_full_batch_is_found_in_few_attempts
+                what_takes_too_long_is_tried_in_smaller_parts
+                a_skip_leaves_out_what_was_seen_and_nothing_else
                 who_passes_over_a_failed_statement_has_failed
                 what_may_pass_parks_nothing_whatever_is_told_of_it
                 event_types_that_are_not_known_may_be_passed_over
@@ -103,7 +119,9 @@ macro_rules! for_each_case {
                 a_rebuild_that_differs_is_refused_with_the_rows
                 a_rebuild_goes_on_where_it_was_stopped
                 another_version_replaces_the_one_before
+                a_new_release_is_deployed_beside_the_old_one
                 a_read_model_as_of_a_time_is_the_same_whenever_it_is_built
+                a_read_model_as_of_a_business_time_lacks_what_was_not_there_yet
                 a_read_model_as_of_a_cut_holds_what_is_before_it
                 a_build_that_was_begun_anew_meanwhile_is_not_made_live
                 a_build_that_is_removed_meanwhile_is_not_gone_on_with
@@ -111,7 +129,22 @@ macro_rules! for_each_case {
                 a_rebuild_makes_way_for_commands
                 a_rebuild_is_not_taken_for_silent
                 a_long_query_puts_the_switch_off_and_nobody_else
+                a_long_query_keeps_no_rows_from_being_taken_over
+                a_setup_that_fails_is_told
                 tables_that_are_named_like_builds_are_refused;
+            switch:
+                what_users_made_outlives_a_rebuild
+                whatever_columns_another_version_has_are_taken_over
+                what_would_go_with_a_column_is_told
+                what_stands_in_the_way_is_told_before_anything_is_built;
+            names:
+                what_is_not_ones_own_is_refused
+                declared_indexes_are_part_of_what_a_version_is
+                a_table_that_is_gone_is_told
+                the_version_of_all_rows_counts;
+            values:
+                rows_of_every_kind_do_not_depend_on_the_batch
+                what_can_not_be_read_back_is_refused;
             verify:
                 what_is_untouched_is_equal
                 what_was_changed_by_hand_is_found
@@ -133,6 +166,10 @@ macro_rules! for_each_case {
                 each_version_tells_what_it_changed
                 impossible_questions_about_a_past_are_refused
                 a_state_is_told_as_of_a_version_and_of_either_time
+                what_was_not_there_yet_is_not_told
+                a_version_of_very_many_is_told_from_a_kept_state
+                states_of_an_earlier_release_are_kept_anew
+                business_times_in_any_order_are_told_as_if_all_were_read
                 what_can_not_be_folded_again_is_told
                 a_past_that_was_changed_is_noticed
                 a_row_leads_to_the_event_that_changed_it;

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use es_core::log::memory::MemoryLog;
 use es_core::{Recorded, StreamId};
 use es_projections::{
-    AsOf, Check, Database, Error, OnDuplicate, Projection, ProjectionError, Resumed, Table, Tx, WorkerState,
+    AsOf, Check, ConnectOptions, Database, Error, Model, OnDuplicate, Projection, ProjectionError, Resumed, Table, Tx,
+    WorkerState,
 };
 
 use super::accounts::*;
@@ -83,12 +85,18 @@ pub async fn what_waits_is_folded_in_once_it_can_be(url: &str) {
     }
     caught_up(&worker).await;
     assert_eq!(shown(&database).await, "a 5/1");
-    let Resumed::Parked(parked) = database.retry_parked("accounts", &stream("a"), SOON).await.unwrap() else {
+    let first = seen(&database, "accounts", "a").await;
+    let Resumed::Parked(parked) =
+        database.retry_parked("accounts", &stream("a"), seen(&database, "accounts", "a").await, SOON).await.unwrap()
+    else {
         panic!("it fails still")
     };
     assert_eq!((parked.attempts, parked.waiting, parked.reason.as_str()), (3, 1_201, "fourteen"));
     HEALED.store(true, Ordering::Relaxed);
-    assert_eq!(database.retry_parked("accounts", &stream("a"), SOON).await.unwrap(), Resumed::Done);
+    assert_eq!(
+        database.retry_parked("accounts", &stream("a"), seen(&database, "accounts", "a").await, SOON).await.unwrap(),
+        Resumed::Done
+    );
     assert_eq!(shown(&database).await, "a 1219/1202");
     assert_eq!(database.parked("accounts", 10).await.unwrap(), []);
     assert_eq!(count(&database, "es_waiting").await, 0);
@@ -96,7 +104,7 @@ pub async fn what_waits_is_folded_in_once_it_can_be(url: &str) {
     worker.wait_for(&last, SOON).await.unwrap();
     assert_eq!(shown(&database).await, "a 1220/1203");
     assert_eq!(worker.status().await.parked, 0);
-    let error = database.retry_parked("accounts", &stream("a"), SOON).await.unwrap_err();
+    let error = database.retry_parked("accounts", &stream("a"), first, SOON).await.unwrap_err();
     assert_eq!(error.to_string(), "account-a is not parked in read model accounts");
 }
 
@@ -109,7 +117,10 @@ pub async fn an_event_is_left_out_by_name_and_reason(url: &str) {
         events.move_money("a", amount);
     }
     caught_up(&worker).await;
-    let skip = async |by, why| database.skip_parked("accounts", &stream("a"), by, why, SOON).await;
+    let skip = async |by, why| {
+        let seen = seen(&database, "accounts", "a").await;
+        database.skip_parked("accounts", &stream("a"), seen, by, why, SOON).await
+    };
     let error = skip("ada", " ").await.unwrap_err().to_string();
     assert_eq!(error, "an event is left out only with the name of who says so, and a reason");
     let Resumed::Parked(parked) = skip("ada", "an error of the import").await.unwrap() else {
@@ -134,7 +145,10 @@ pub async fn an_event_is_left_out_by_name_and_reason(url: &str) {
     caught_up(&worker).await;
     worker.stop().await.unwrap();
     let soon = Duration::from_millis(200);
-    let error = database.retry_parked("accounts", &stream("b"), soon).await.unwrap_err();
+    let error = database
+        .retry_parked("accounts", &stream("b"), seen(&database, "accounts", "b").await, soon)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::NoAnswer { .. }), "{error:?}");
 }
 
@@ -155,7 +169,8 @@ impl Projection for Careless {
         self.0.project(tx, events).await?;
         let has = |id: &str| events.iter().any(|event| event.envelope.stream.id.as_str() == id);
         if has("bad") {
-            let _ = tx.execute("UPDATE nowhere SET nothing = 1", &[]).await;
+            let row = tx.load(&self.0.tables()[0], vec![vec!["bad".into()]]).await?.remove(0).into_values();
+            let _ = tx.insert(&self.0.tables()[0], vec![row], OnDuplicate::Fail).await;
         }
         if has("wrong") {
             let _ = tx.upsert(&self.0.tables()[0], vec![vec!["too short".into()]]).await;
@@ -176,7 +191,7 @@ pub async fn who_passes_over_a_failed_statement_has_failed(url: &str) {
     worker.wait_for(&last, SOON).await.unwrap();
     let Error::Parked { reason, .. } = worker.wait_for(&bad, SOON).await.unwrap_err() else { panic!("not parked") };
     assert!(reason.starts_with("going on after a statement that failed: return its error instead: "), "{reason}");
-    assert!(reason.contains("error returned from database"), "{reason}");
+    assert!(reason.contains("the database refuses the rows"), "{reason}");
     let Error::Parked { reason, .. } = worker.wait_for(&wrong, SOON).await.unwrap_err() else { panic!("not parked") };
     assert!(reason.starts_with("going on after a statement that failed: return its error instead: "), "{reason}");
     assert_eq!(balances(&database).await, "good 3/2");
@@ -257,6 +272,206 @@ pub async fn a_projection_that_fails_on_all_parks_none(url: &str) {
     let worker = events.worker(&database).start(Balances::default()).await.unwrap();
     caught_up(&worker).await;
     assert_eq!(count(&database, "balances").await, 30);
+}
+
+/// Shows: however many bad aggregates come first, the good ones behind them go on, in the same batch or in a later one.
+pub async fn any_number_of_bad_aggregates_stops_no_other(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::with_partitions("account", MemoryLog::new(1), 1);
+    (0..11).for_each(|n| drop(events.rubbish(&format!("bad-{n}"), "renamed", "{}")));
+    (0..100).for_each(|n| drop(events.move_money(&format!("good-{n}"), 1)));
+    let batches = events.worker(&database).park_after(1).batch_max(40);
+    let worker = batches.start(model()).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!(worker.status().await.parked, 11);
+    assert_eq!(count(&database, "accounts").await, 100);
+    worker.stop().await.unwrap();
+    // Three batches of nothing else.
+    (11..130).for_each(|n| drop(events.rubbish(&format!("bad-{n}"), "renamed", "{}")));
+    events.move_money("good-100", 1);
+    let worker = batches.start(model()).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!(worker.status().await.parked, 130);
+    assert_eq!(count(&database, "accounts").await, 101);
+    assert!(matches!(worker.state(), WorkerState::Running), "{:?}", worker.state());
+}
+
+/// Balances, with something that may go wrong before.
+struct Told<F>(Balances, F);
+
+#[async_trait]
+impl<F: Fn(&[Recorded]) -> Result<(), ProjectionError> + Send + Sync + 'static> Projection for Told<F> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.0.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        (self.1)(events)?;
+        self.0.project(tx, events).await
+    }
+}
+
+fn has(events: &[Recorded], id: &str) -> bool {
+    events.iter().any(|event| event.envelope.stream.id.as_str() == id)
+}
+
+/// Shows: that one aggregate used its attempts up costs another none of its own: what fails once alone is tried again. What is told
+/// of the attempts is true.
+pub async fn each_command_has_attempts_of_its_own(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::with_partitions("account", MemoryLog::new(1), 1);
+    for id in ["bad", "good", "shaky", "good"] {
+        events.add(id, &[1]);
+    }
+    let shook = AtomicU64::new(0);
+    let fails = move |events: &[Recorded]| match () {
+        () if has(events, "bad") => Err("bad".into()),
+        () if has(events, "shaky") && shook.fetch_add(1, Ordering::Relaxed) < 2 => Err("shaky".into()),
+        () => Ok(()),
+    };
+    let worker = events.worker(&database).park_after(2).start(Told(Balances::default(), fails)).await.unwrap();
+    caught_up(&worker).await;
+    let parked = database.parked("balances", 10).await.unwrap();
+    let told: Vec<_> = parked.iter().map(|parked| (parked.aggregate_id.as_str(), parked.attempts)).collect();
+    assert_eq!(told, [("bad", 3)]);
+    assert_eq!(balances(&database).await, "good 2/2, shaky 1/1");
+}
+
+/// Shows: a projection that succeeds at first and then fails on all does not put all that follows aside: it waits for its repair.
+pub async fn a_projection_that_breaks_half_way_parks_few(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::with_partitions("account", MemoryLog::new(1), 1);
+    events.add("bad", &[1]);
+    events.add("good", &[1]);
+    for number in 0..30 {
+        events.add(&format!("a{number}"), &[1]);
+    }
+    let healed = Arc::new(AtomicU64::new(0));
+    let (heal, goods) = (healed.clone(), AtomicU64::new(0));
+    let fails = move |events: &[Recorded]| match () {
+        () if has(events, "bad") => Err("bad".into()),
+        // It is tried out, and then folded in.
+        () if heal.load(Ordering::Relaxed) == 0 && goods.load(Ordering::Relaxed) == 2 => Err("broken".into()),
+        () => {
+            goods.fetch_add(u64::from(has(events, "good")), Ordering::Relaxed);
+            Ok(())
+        }
+    };
+    let worker = events.worker(&database).park_after(1).start(Told(Balances::default(), fails)).await.unwrap();
+    let failing = || matches!(worker.state(), WorkerState::Retrying { attempts: 6.., .. });
+    eventually("it failed often", failing).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let parked = database.parked("balances", 100).await.unwrap().len();
+    assert!(parked <= 3, "{parked} are parked");
+    healed.store(1, Ordering::Relaxed);
+    caught_up(&worker).await;
+    assert_eq!(count(&database, "balances").await + parked as i64, 32);
+}
+
+/// A projection that counts how often it is called, and how many of its events were folded in before.
+struct Counted {
+    model: Model<AccountRow>,
+    calls: Arc<AtomicU64>,
+    /// More events at once than this take longer than a statement may.
+    events_max: usize,
+}
+
+#[async_trait]
+impl Projection for Counted {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.model.tables()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if events.len() > self.events_max {
+            let counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000) \
+                            SELECT count(*) AS n FROM n";
+            tx.fetch(counting, &[]).await?;
+        }
+        self.model.project(tx, events).await
+    }
+}
+
+/// Shows: one bad event in a full batch is found in few attempts, each of which is committed by itself: where the database is far, a
+/// careful look at each event would never end.
+pub async fn a_bad_event_in_a_full_batch_is_found_in_few_attempts(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::with_partitions("account", MemoryLog::new(1), 1);
+    (0..999).for_each(|n| drop(events.move_money(&format!("a{n}"), 1)));
+    events.rubbish("bad", "renamed", "{}");
+    (0..1_000).for_each(|n| drop(events.move_money(&format!("b{n}"), 1)));
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Counted { model: model(), calls: calls.clone(), events_max: usize::MAX };
+    let worker = events.worker(&database).park_after(1).start(counted).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!((worker.status().await.parked, count(&database, "accounts").await), (1, 1_999));
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls < 80, "{calls} attempts");
+}
+
+/// Shows: what takes longer than it may is tried in smaller parts until it does not, parks nothing, and later batches grow again.
+pub async fn what_takes_too_long_is_tried_in_smaller_parts(url: &str) {
+    let options = ConnectOptions { statement_max: Duration::from_secs(2), ..ConnectOptions::default() };
+    let database = Database::connect_with(url, "bank", options).await.unwrap();
+    let mut events = Events::with_partitions("account", MemoryLog::new(1), 1);
+    (0..200).for_each(|n| drop(events.move_money(&format!("a{n}"), 1)));
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Counted { model: model(), calls: calls.clone(), events_max: 30 };
+    let worker = events.worker(&database).park_after(0).start(counted).await.unwrap();
+    caught_up(&worker).await;
+    assert_eq!((worker.status().await.parked, count(&database, "accounts").await), (0, 200));
+}
+
+/// Shows: a wish is for the event that was seen. Whatever others ask meanwhile, nothing else is left out, and who asked is told.
+pub async fn a_skip_leaves_out_what_was_seen_and_nothing_else(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let projection = Moody::default();
+    let moods = projection.moods.clone();
+    moods.lock().unwrap().insert("a", Mood::Fails);
+    let worker = events.worker(&database).park_after(0).start(projection).await.unwrap();
+    let first = events.add("a", &[1]);
+    for record in events.command("a", vec!["{}".into()]) {
+        events.append(partition("a"), record);
+    }
+    caught_up(&worker).await;
+    let parked = database.parked("balances", 10).await.unwrap();
+    assert_eq!((parked[0].version.get(), parked[0].waiting), (1, 2));
+    // Ada sees version 1. Meanwhile Bob has it tried again with a mended release, which fails on version 2.
+    let ada_saw = parked[0].event_id;
+    moods.lock().unwrap().clear();
+    let resumed = database.retry_parked("balances", &stream("a"), ada_saw, SOON).await.unwrap();
+    let Resumed::Parked(parked) = resumed else { panic!("version 2 fails") };
+    assert_eq!(parked.version.get(), 2);
+    worker.wait_for(&first, SOON).await.unwrap();
+    let error = database.skip_parked("balances", &stream("a"), ada_saw, "ada", "an error", SOON).await.unwrap_err();
+    assert!(matches!(error, Error::OtherEvent { seen, .. } if seen == ada_saw), "{error:?}");
+    // The same when the worker comes to it only after something else was done.
+    let sql = format!(
+        "UPDATE {} SET asked = 'skip', asked_by = 'ada', asked_why = 'an error', asked_event = ?",
+        database.table_name("es_parked")
+    );
+    let mut tx = database.begin().await.unwrap();
+    tx.execute(&sql, &[ada_saw.get().into()]).await.unwrap();
+    tx.commit().await.unwrap();
+    let asked = format!("SELECT asked FROM {}", database.table_name("es_parked"));
+    while database.fetch(&asked, &[]).await.unwrap()[0].get::<Option<String>>("asked").unwrap().is_some() {
+        assert!(matches!(worker.state(), WorkerState::Running), "{:?}", worker.state());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(count(&database, "es_skipped").await, 0);
+    assert_eq!(balances(&database).await, "a 1/1");
+    let done = database.skip_parked("balances", &stream("a"), parked.event_id, "ada", "an error", SOON).await.unwrap();
+    assert_eq!((done, count(&database, "es_skipped").await), (Resumed::Done, 1));
 }
 
 pub async fn event_types_that_are_not_known_may_be_passed_over(url: &str) {
@@ -379,7 +594,8 @@ pub async fn what_was_left_out_is_left_out_of_a_rebuild(url: &str) {
         events.move_money("a", amount);
     }
     caught_up(&worker).await;
-    let skipped = database.skip_parked("accounts", &stream("a"), "ada", "an error", SOON).await.unwrap();
+    let first = seen(&database, "accounts", "a").await;
+    let skipped = database.skip_parked("accounts", &stream("a"), first, "ada", "an error", SOON).await.unwrap();
     assert_eq!(skipped, Resumed::Done);
     let rebuild = events.worker(&database).park_after(0).rebuild(model(), Check::Equal, |_| {}).await;
     rebuild.unwrap_or_else(|error| panic!("{}", chain(&error)));

@@ -9,7 +9,7 @@ use super::accounts::*;
 use super::support::*;
 
 async fn trail(events: &Events, database: &Database) -> Handle {
-    let trail = AuditTrail::new(std::slice::from_ref(&events.source));
+    let trail = AuditTrail::new(std::slice::from_ref(&events.source)).keeping::<Account>();
     let worker = events.worker(database).start(trail).await.unwrap();
     caught_up(&worker).await;
     worker
@@ -161,6 +161,132 @@ pub async fn a_state_is_told_as_of_a_version_and_of_either_time(url: &str) {
         let error = past("a").state_at::<Account>(&database, &At::Version(Version::new(version))).await.unwrap_err();
         assert!(matches!(error, Error::Invalid(_)), "{error:?}");
         assert_eq!(error.to_string(), reason);
+    }
+}
+
+/// Shows: whatever is recorded first, an aggregate is not there before its first event took place; where events in between took place
+/// later, the state is no version's, and tells how many.
+pub async fn what_was_not_there_yet_is_not_told(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let now = events.now();
+    // The newest first, as an archive may be sorted.
+    for (amount, day) in [(5, 10), (7, 5), (2, 1)] {
+        events.move_money_on("newest", amount, day);
+    }
+    for (amount, day) in [(5, 1), (7, 5), (2, 3), (1, 9)] {
+        events.move_money_on("late", amount, day);
+    }
+    let _worker = trail(&events, &database).await;
+    let at = async |id: &str, days| {
+        let at = At::Occurred(now + chrono::TimeDelta::days(days) + chrono::TimeDelta::seconds(10));
+        let then = past(id).state_at::<Account>(&database, &at).await.unwrap();
+        then.map(|then| (then.state.balance, then.version().map(Version::get), then.left_out))
+    };
+    for day in [0, 1, 5, 9] {
+        assert_eq!(at("newest", day).await, None, "{day}");
+    }
+    assert_eq!(at("newest", 10).await, Some((14, Some(3), 0)));
+    assert_eq!(at("late", 0).await, None);
+    assert_eq!(at("late", 1).await, Some((5, Some(1), 0)));
+    assert_eq!(at("late", 3).await, Some((7, None, 1)), "no version left it so");
+    assert_eq!(at("late", 5).await, Some((14, Some(3), 0)));
+    assert_eq!(at("late", 9).await, Some((15, Some(4), 0)));
+}
+
+async fn run(database: &Database, statement: &str) {
+    let mut tx = database.begin().await.unwrap();
+    assert!(tx.execute(statement, &[]).await.unwrap() > 0, "{statement}");
+    tx.commit().await.unwrap();
+}
+
+/// Shows: of an aggregate with very many events few are read to tell a late version, its history or its state at a time: those behind
+/// the last state that the trail kept. A state that is not what the events give is found by a comparison with the log, one of another form
+/// is not used, and what stands at its place is compared.
+pub async fn a_version_of_very_many_is_told_from_a_kept_state(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    for _ in 0..1_300 {
+        events.move_money("long", 1);
+        events.now();
+    }
+    let worker = trail(&events, &database).await;
+    assert_eq!(count(&database, "audit_states").await, 2);
+    let trail = || AuditTrail::new(std::slice::from_ref(&events.source)).keeping::<Account>();
+    let verdict = async || events.worker(&database).verify(trail(), |_| ()).await.unwrap().verdict();
+    assert_eq!(verdict().await, es_projections::Verdict::Equal);
+    // Whoever reads it notices.
+    run(&database, r#"UPDATE bank_audit SET payload = '{"amount":300}' WHERE version = 3"#).await;
+    let at = async |at: At| past("long").state_at::<Account>(&database, &at).await.map(balance);
+    let version = |version| At::Version(Version::new(version));
+    let is_damaged = |told: Result<_, Error>| matches!(told, Err(Error::Damaged(_)));
+    assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)));
+    assert_eq!(at(version(1_000)).await.unwrap(), Some((1_000, 1_000)));
+    assert_eq!(at(version(999)).await.unwrap(), Some((999, 999)));
+    assert_eq!(at(At::Recorded(events.now())).await.unwrap(), Some((1_300, 1_300)));
+    assert_eq!(at(At::Occurred(events.now())).await.unwrap(), Some((1_300, 1_300)));
+    assert!(is_damaged(at(version(499)).await), "before the first state all are read");
+    let newest = past("long").history::<Account>(&database, &Query { limit: 2, ..Query::default() }).await.unwrap();
+    let told = changes(&Query { limit: 2, ..Query::default() }, &newest);
+    assert_eq!(told, ["1300 deposited: /balance 1299 1300", "1299 deposited: /balance 1298 1299"]);
+    let error = at(version(1_301)).await.unwrap_err().to_string();
+    assert_eq!(error, "account-long has no version 1301 in the audit trail, only 1300");
+    run(&database, r#"UPDATE bank_audit SET payload = '{"amount":1}' WHERE version = 3"#).await;
+    run(&database, r#"UPDATE bank_audit_states SET state = '{"balance":7}' WHERE version = 1000"#).await;
+    assert_eq!(verdict().await, es_projections::Verdict::Differs);
+    run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 1000").await;
+    assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the state before");
+    run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 500").await;
+    assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the first event on");
+    worker.stop().await.unwrap();
+}
+
+/// Shows: after a release that keeps states in another form the comparison with the log is equal still, and the trail goes on keeping:
+/// the earlier ones anew, too.
+pub async fn states_of_an_earlier_release_are_kept_anew(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    (0..1_100).for_each(|_| drop(events.move_money("long", 1)));
+    let worker = trail(&events, &database).await;
+    run(&database, "UPDATE bank_audit_states SET form = 'another', state = '{}' WHERE version > 0").await;
+    let trail = || AuditTrail::new(std::slice::from_ref(&events.source)).keeping::<Account>();
+    let verified = events.worker(&database).verify(trail(), |_| ()).await.unwrap();
+    assert_eq!(verified.verdict(), es_projections::Verdict::Equal, "{:?}", verified.differences().next());
+    (0..500).for_each(|_| drop(events.move_money("long", 1)));
+    caught_up(&worker).await;
+    let sql = "SELECT version FROM bank_audit_states WHERE form <> 'another' ORDER BY version";
+    let kept = database.fetch(sql, &[]).await.unwrap();
+    let kept: Vec<i64> = kept.iter().map(|row| row.get("version").unwrap()).collect();
+    assert_eq!(kept, [500, 1_000, 1_500]);
+    let told = past("long").state_at::<Account>(&database, &At::Version(Version::new(1_600))).await.map(balance);
+    assert_eq!(told.unwrap(), Some((1_600, 1_600)));
+    worker.stop().await.unwrap();
+}
+
+/// Shows: at every business time, in whatever order such times come, the states that are kept change nothing of what is told.
+pub async fn business_times_in_any_order_are_told_as_if_all_were_read(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let (now, mut rng, mut days) = (events.now(), fastrand::Rng::with_seed(11), Vec::new());
+    for version in 1..=1_700 {
+        // In order at first, then long before, then all over the place.
+        let day = match version {
+            ..=600 => version / 10,
+            601..=1_100 => rng.i64(40..50),
+            _ => rng.i64(2..200),
+        };
+        events.move_money_on("a", version, day);
+        days.push(day);
+    }
+    let _worker = trail(&events, &database).await;
+    assert_eq!(count(&database, "audit_states").await, 3);
+    for day in [-1, 0, 1, 30, 39, 45, 49, 55, 60, 120, 199, 300] {
+        let time = now + chrono::TimeDelta::days(day) + chrono::TimeDelta::seconds(10);
+        let then = past("a").state_at::<Account>(&database, &At::Occurred(time)).await.unwrap();
+        let counted: Vec<u64> = (1..).zip(&days).filter(|(_, at)| **at <= day).map(|(version, _)| version).collect();
+        let expected = counted.last().map(|last| (counted.iter().sum(), *last, last - counted.len() as u64));
+        let told = then.map(|then| (then.state.balance, then.last.recorded.envelope.version.get(), then.left_out));
+        assert_eq!(told, expected, "on day {day}");
     }
 }
 

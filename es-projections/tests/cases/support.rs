@@ -12,12 +12,14 @@ use es_core::log::Record;
 use es_core::log::memory::MemoryLog;
 use es_core::record::{Claim, Encoder, Stamp};
 use es_core::{
-    AggregateKey, CommandHash, CommandId, Envelope, Epoch, EventHash, EventId, EventSource, Position, Recorded,
-    StreamId, Version, partition_of,
+    AggregateKey, CommandHash, CommandId, Envelope, Epoch, EventHash, EventId, EventSource, ManualClock, Position,
+    Recorded, StreamId, Version, partition_of,
 };
 use es_projections::{Database, Error, Handle, Kind, Projection, ProjectionError, Row, Table, Tx, Worker};
+use tokio::sync::Notify;
 
-pub const SOON: Duration = Duration::from_secs(60);
+/// What is waited for comes sooner, however slow the machine is: after this the test has failed.
+pub const SOON: Duration = Duration::from_secs(300);
 pub const PARTITIONS: u32 = 3;
 
 /// The events of one aggregate type in a log in memory, as an owner would write them.
@@ -25,6 +27,8 @@ pub const PARTITIONS: u32 = 3;
 pub struct Events {
     pub log: MemoryLog,
     pub source: EventSource,
+    /// By this its workers measure silence: it stands, see [`super::silence`].
+    pub clock: Arc<ManualClock>,
     encoder: Encoder,
     writers: Vec<Writer>,
     streams: HashMap<String, (u64, EventHash)>,
@@ -52,7 +56,8 @@ impl Events {
         let source = EventSource { context: "bank".into(), category: category.into(), topic: topic.into(), partitions };
         let encoder = Encoder::new("bank", category);
         let writers = vec![Writer::default(); partitions as usize];
-        let mut events = Self { log, source, encoder, writers, streams: HashMap::new(), now_ms: 1_700_000_000_000 };
+        let (streams, clock) = (HashMap::new(), Arc::default());
+        let mut events = Self { log, source, clock, encoder, writers, streams, now_ms: 1_700_000_000_000 };
         for partition in 0..partitions {
             events.claim(partition);
         }
@@ -64,8 +69,15 @@ impl Events {
         let before = self.writers[partition as usize].epoch;
         let epoch = Epoch { number: before.number + 1, writer: u64::from(partition) + 77 * (before.number + 1) };
         let log_id = uuid::Uuid::from_u128(0x10_6000 + u128::from(partition));
-        let claim =
-            Claim { epoch, log_id, node: "test".into(), partitions: Some(self.source.partitions), previous: None };
+        let claim = Claim {
+            epoch,
+            log_id,
+            node: "test".into(),
+            program: None,
+            partitions: Some(self.source.partitions),
+            previous: None,
+            copy: None,
+        };
         let record = self.encoder.claim(&claim, self.now_ms);
         self.append(partition, record);
         self.writers[partition as usize] = Writer { epoch, sequence: 0 };
@@ -125,7 +137,7 @@ impl Events {
             recorded_at: now,
             occurred_at: now,
             command_id: CommandId::random(),
-            command_hash: CommandHash([7; 16]),
+            command_hash: CommandHash([7; 17]),
             correlation_id: "conversation".parse().expect("a valid id"),
             causation_id: None,
             actor: None,
@@ -158,7 +170,8 @@ impl Events {
     }
 
     pub fn worker(&self, database: &Database) -> Worker {
-        Worker::builder(database.clone(), Arc::new(self.log.clone()), vec![self.source.clone()])
+        let log = Arc::new(self.log.clone());
+        Worker::builder(database.clone(), log, vec![self.source.clone()]).clock(self.clock.clone())
     }
 
     pub fn now(&self) -> DateTime<Utc> {
@@ -203,6 +216,8 @@ pub struct Balances {
     hook: Option<Hook>,
     /// Never comes to an end.
     hang: bool,
+    /// Told when it hangs.
+    pub hangs: Arc<Notify>,
     /// The number of events of each batch that was given.
     pub batches: Arc<Mutex<Vec<usize>>>,
 }
@@ -215,8 +230,8 @@ impl Default for Balances {
             .column("events", Kind::Integer)
             .column("changed_at", Kind::Time)
             .index("by_balance", &["balance"]);
-        let (attempts, batches) = (AtomicI64::new(0), Arc::default());
-        Self { table, name: "balances", version: 1, attempts, hook: None, hang: false, batches }
+        let (attempts, hangs, batches) = (AtomicI64::new(0), Arc::default(), Arc::default());
+        Self { table, name: "balances", version: 1, attempts, hook: None, hang: false, hangs, batches }
     }
 }
 
@@ -267,6 +282,7 @@ impl Projection for Balances {
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         if self.hang {
+            self.hangs.notify_one();
             std::future::pending::<()>().await;
         }
         let id = |event: &Recorded| event.envelope.stream.id.as_str().to_owned();
@@ -323,6 +339,12 @@ pub async fn count(database: &Database, table: &str) -> i64 {
     database.fetch(&sql, &[]).await.expect("the table is there")[0].get("n").unwrap()
 }
 
+/// The event that a parked account waits behind, as an operator sees it.
+pub async fn seen(database: &Database, projection: &str, id: &str) -> EventId {
+    let parked = database.parked(projection, 1_000).await.expect("the table is there");
+    parked.iter().find(|parked| parked.aggregate_id == id).expect("it is parked").event_id
+}
+
 /// Waits for a condition.
 #[track_caller]
 pub fn eventually<'a>(what: &'a str, condition: impl Fn() -> bool + 'a) -> impl Future<Output = ()> + 'a {
@@ -336,16 +358,7 @@ pub fn eventually<'a>(what: &'a str, condition: impl Fn() -> bool + 'a) -> impl 
     }
 }
 
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
+pub use es_core::with_causes as chain;
 
 pub async fn caught_up(worker: &Handle) {
     let caught_up = worker.catch_up(SOON).await;

@@ -170,7 +170,7 @@ impl Query {
 
     /// The statement that goes through the tree, if one is asked for.
     pub(super) fn tree(&self, database: &Database) -> Option<Statement> {
-        self.caused_by.as_ref().map(|id| tree(&database.table_name("audit"), id))
+        self.caused_by.as_ref().map(|id| tree(database, &database.table_name("audit"), id))
     }
 
     /// The rows of the type that is asked for; of each that there is, if none is. Types are few, so going through an index for
@@ -244,9 +244,10 @@ fn types(table: &str, of: &Branch) -> Statement {
 
 /// All that an id caused, itself among it: ids of commands, with a 1, and of events. What is there already is not added again, so it ends
 /// even if the ids go in a circle.
-fn tree(table: &str, id: &CausationId) -> Statement {
+fn tree(database: &Database, table: &str, id: &CausationId) -> Statement {
+    let bytewise = database.bytewise();
     let sql = format!(
-        "WITH RECURSIVE caused(id, kind) AS (SELECT CAST(? AS TEXT), 1 UNION \
+        "WITH RECURSIVE caused(id, kind) AS (SELECT CAST(? AS TEXT){bytewise}, 1 UNION \
          SELECT CASE which.n WHEN 1 THEN t.command_id ELSE CAST(t.event_id AS TEXT) END, which.n \
          FROM caused JOIN {table} AS t ON t.causation_id = caused.id OR t.command_id = caused.id \
          CROSS JOIN (SELECT 1 AS n UNION ALL SELECT 2) AS which) SELECT id, kind FROM caused LIMIT ?"
@@ -257,7 +258,7 @@ fn tree(table: &str, id: &CausationId) -> Statement {
 /// The commands of a tree. They are arguments of the statement that finds their events: a database does not know how few they are, and
 /// would rather read all events than look for those of each.
 async fn commands_of_tree(database: &Database, table: &str, id: &CausationId) -> Result<Vec<Value>, Error> {
-    let (sql, args) = tree(table, id);
+    let (sql, args) = tree(database, table, id);
     let rows = database.fetch_planned(&sql, &args).await?;
     if rows.len() > TREE_MAX as usize {
         return Err(Error::invalid(format!(

@@ -8,13 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::SqlitePool;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::{Opener, Pool, Result, script};
 
 /// Pages of write-ahead log after which the writer does it itself: 80 MB.
 pub(super) const WRITER_PAGES: &str = "20000";
 /// How long what was committed waits at least.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long it may take: a disk may hang.
+const MOVE_MAX: Duration = Duration::from_secs(60);
 
 /// The task that does it, ended on drop.
 pub(super) struct WalMover {
@@ -23,7 +28,7 @@ pub(super) struct WalMover {
 }
 
 impl WalMover {
-    pub(super) fn start(pool: SqlitePool) -> Self {
+    pub(super) fn start(pool: Pool<Opener>) -> Self {
         let committed = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(run(pool, committed.clone())).abort_handle();
         Self { committed, task }
@@ -41,18 +46,21 @@ impl Drop for WalMover {
     }
 }
 
-async fn run(pool: SqlitePool, committed: Arc<AtomicBool>) {
+async fn run(pool: Pool<Opener>, committed: Arc<AtomicBool>) {
     while !pool.is_closed() {
         tokio::time::sleep(PAUSE).await;
         if !committed.swap(false, Ordering::Relaxed) {
             continue;
         }
-        // Passive: it waits for nobody, and does what it can.
-        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&pool).await {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "moving the write-ahead log failed, the writer will do it"
-            );
+        if let Err(error) = move_on(&pool).await {
+            tracing::debug!(?error, "moving the write-ahead log failed, the writer will do it");
         }
     }
+}
+
+async fn move_on(pool: &Pool<Opener>) -> Result<()> {
+    let mut lease = pool.acquire(MOVE_MAX).await?;
+    // Passive: it waits for nobody, and does what it can.
+    let done = timeout(MOVE_MAX, script(lease.ask(), "PRAGMA wal_checkpoint(PASSIVE)")).await;
+    lease.answered(MOVE_MAX, done)
 }

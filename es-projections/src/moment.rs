@@ -1,0 +1,48 @@
+//! Reading read models as they are at one moment.
+
+use crate::error::Error;
+use crate::model::ReadModel;
+use crate::sql::{Database, Row, Tx, Value};
+
+/// Read models at one moment: whatever is asked of it is answered from the rows that were there when it began, however long that takes.
+///
+/// It keeps nobody from writing. While it is open PostgreSQL can't reclaim what was deleted since, and SQLite's write-ahead log grows;
+/// and a rebuild that gives a table other columns waits until it has ended. Dropping it ends it.
+#[derive(Debug)]
+pub struct Moment(Tx);
+
+impl Database {
+    /// Begins to read these tables as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a database in memory, which can't be read beside its writer; [`Error::Unavailable`], or
+    /// [`Error::Sql`] when there is no such table.
+    pub async fn at_one_moment(&self, tables: &[&str]) -> Result<Moment, Error> {
+        let names: Vec<_> = tables.iter().map(|table| self.table_name(table)).collect();
+        self.snapshot_of(&names).await.map(Moment)
+    }
+}
+
+impl Moment {
+    /// The rows that the rest of a statement selects, as [`Database::rows`] tells them.
+    ///
+    /// # Errors
+    /// As for [`Database::rows`].
+    pub async fn rows<R: ReadModel>(&mut self, rest: &str, args: &[Value]) -> Result<Vec<R>, Error> {
+        let sql = format!("SELECT * FROM {} {rest}", self.0.table_name(R::NAME));
+        self.fetch(&sql, args).await?.iter().map(R::from_row).collect()
+    }
+
+    /// Runs a query. `?` stands for the arguments in turn.
+    ///
+    /// # Errors
+    /// As for [`Database::fetch`].
+    pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        self.0.fetch(sql, args).await
+    }
+
+    /// The name of a table, quoted, for SQL of one's own.
+    pub fn table_name(&self, name: &str) -> String {
+        self.0.table_name(name)
+    }
+}

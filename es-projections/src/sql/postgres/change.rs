@@ -1,0 +1,279 @@
+//! A table takes over what a build holds. Whoever reads it goes on meanwhile, save for the moment in which columns come and go.
+
+use sqlx::postgres::PgDatabaseError;
+use tokio::time::timeout;
+
+use super::{Result, Tx, kind_name};
+use crate::sql::DriverError;
+use crate::sql::change::{Change, Columns, add_rows, take_rows};
+use crate::sql::statement::{self, quoted};
+use crate::sql::table::Column;
+use crate::sql::value::Kind;
+
+/// "Dependent objects still exist".
+const DEPENDENTS: &str = "2BP01";
+/// "Insufficient privilege", which a policy is, too.
+const NO_RIGHT: &str = "42501";
+
+impl Tx {
+    /// Does what may be refused, in a transaction that is rolled back.
+    pub(in crate::sql) async fn try_change(&mut self, change: &Change) -> Result<()> {
+        // With policies that bind this role it would see some rows only: told rather than passed over.
+        self.script("SET LOCAL row_security = off").await?;
+        let name = quoted(&change.name);
+        if change.from.is_some() {
+            self.define(&format!("DO $$ BEGIN PERFORM 1 FROM {name} LIMIT 1; END $$")).await?;
+        }
+        match change.columns() {
+            Some(columns) if !change.is_of_rows() => {
+                self.wait_for_free(&change.name, "SHARE UPDATE EXCLUSIVE").await?;
+                self.refuse_references(&change.name, &columns).await?;
+                self.refuse_losses(&change.name, &columns).await?;
+                self.prepare(&change.name, &columns).await?;
+                self.begin_columns(&change.name, &columns).await?;
+                self.end_columns(&change.name, &columns).await
+            }
+            None if change.from.is_some() => {
+                self.wait_for_free(&change.name, "SHARE UPDATE EXCLUSIVE").await?;
+                self.define(&format!("DROP TABLE {name}")).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps nobody waiting and hurts nobody that goes on as before.
+    pub(in crate::sql) async fn prepare_change(&mut self, change: &Change) -> Result<()> {
+        match change.columns() {
+            Some(columns) if !change.is_of_rows() => {
+                self.wait_for_free(&change.name, "SHARE UPDATE EXCLUSIVE").await?;
+                self.prepare(&change.name, &columns).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes over the rows, and what columns it takes for that.
+    pub(in crate::sql) async fn change(&mut self, change: &Change) -> Result<()> {
+        self.script("SET LOCAL row_security = off").await?;
+        let (name, built) = (&change.name, &change.built);
+        let Some(to) = &change.to else {
+            self.wait_for_free(name, "SHARE UPDATE EXCLUSIVE").await?;
+            return self.define(&format!("DROP TABLE {}", quoted(name))).await;
+        };
+        let Some(columns) = change.columns() else {
+            self.create(to, name).await?;
+            return self.script(&add_rows(name, to, built)).await;
+        };
+        self.wait_for_free(name, "SHARE ROW EXCLUSIVE").await?;
+        let other_key = columns.has_another_key();
+        if other_key || columns.of_another_kind().next().is_some() {
+            self.lock_table(name, "ACCESS EXCLUSIVE").await?;
+        }
+        if other_key {
+            self.refuse_references(name, &columns).await?;
+            self.script(&format!("DELETE FROM {}", quoted(name))).await?;
+        }
+        self.begin_columns(name, &columns).await?;
+        match other_key {
+            true => self.script(&add_rows(name, to, built)).await?,
+            false => {
+                for statement in take_rows(name, to, built, differs) {
+                    self.script(&statement).await?;
+                }
+            }
+        }
+        if change.is_of_rows() {
+            return self.create(to, name).await; // an index may have been removed by hand
+        }
+        self.lock_table(name, "ACCESS EXCLUSIVE").await?;
+        self.end_columns(name, &columns).await?;
+        let required = |column: &&Column| !column.optional;
+        for column in
+            columns.added().chain(columns.of_another_kind()).chain(columns.otherwise_optional()).filter(required)
+        {
+            self.alter(name, &format!("ALTER COLUMN {} SET NOT NULL", quoted(&column.name))).await?;
+        }
+        if other_key {
+            let key = statement::names(to.key_columns(), "");
+            self.alter(name, &format!("ADD PRIMARY KEY ({key})")).await?;
+        }
+        self.create(to, name).await
+    }
+
+    /// Columns that come, as yet without values; those that go need none any more.
+    async fn prepare(&mut self, name: &str, columns: &Columns<'_>) -> Result<()> {
+        for column in columns.added() {
+            let sql = "SELECT format_type(atttypid, atttypmod) AS type FROM pg_attribute \
+                       WHERE attrelid = to_regclass(quote_ident(?)) AND attname = ? AND NOT attisdropped";
+            let there = self.fetch(sql, &[name.into(), column.name.as_str().into()]).await?;
+            let (kind, column) = (kind_name(column), &column.name);
+            match there.first().and_then(|row| row.get::<String>("type").ok()) {
+                None => self.alter(name, &format!("ADD COLUMN {} {kind}", quoted(column))).await?,
+                Some(there) if kind.split(' ').next() == Some(written(&there)) => {}
+                Some(there) => {
+                    let why = format!("table {name:?} has a column {column:?} of type {there} already: remove it");
+                    return Err(DriverError::Invalid(why));
+                }
+            }
+        }
+        // Those of the key can't be, as long as it is the key.
+        for column in columns.emptied().filter(|column| !columns.is_in_key(column)) {
+            self.alter(name, &format!("ALTER COLUMN {} DROP NOT NULL", quoted(&column.name))).await?;
+        }
+        Ok(())
+    }
+
+    /// What has to be done before rows are taken over.
+    async fn begin_columns(&mut self, name: &str, columns: &Columns<'_>) -> Result<()> {
+        if columns.has_another_key() {
+            let sql = "SELECT conname::text AS name FROM pg_constraint \
+                       WHERE conrelid = to_regclass(quote_ident(?)) AND contype = 'p'";
+            for row in self.fetch(sql, &[name.into()]).await? {
+                let key: String = row.get("name").map_err(|error| DriverError::Invalid(error.to_string()))?;
+                self.alter(name, &format!("DROP CONSTRAINT {}", quoted(&key))).await?;
+            }
+            for column in columns.emptied().filter(|column| columns.is_in_key(column)) {
+                self.alter(name, &format!("ALTER COLUMN {} DROP NOT NULL", quoted(&column.name))).await?;
+            }
+        }
+        for column in columns.of_another_kind() {
+            let kind = kind_name(column);
+            let column = quoted(&column.name);
+            self.alter(name, &format!("DROP COLUMN {column}")).await?;
+            self.alter(name, &format!("ADD COLUMN {column} {kind}")).await?;
+        }
+        Ok(())
+    }
+
+    /// What can wait until they are.
+    async fn end_columns(&mut self, name: &str, columns: &Columns<'_>) -> Result<()> {
+        for index in columns.indexes_removed() {
+            let index = quoted(&statement::index_name(name, index));
+            self.define(&format!("DROP INDEX IF EXISTS {index}")).await?;
+        }
+        for column in columns.removed() {
+            self.alter(name, &format!("DROP COLUMN {}", quoted(&column.name))).await?;
+        }
+        Ok(())
+    }
+
+    /// Rows that others refer to can't be taken out and put in again with another key.
+    async fn refuse_references(&mut self, name: &str, columns: &Columns<'_>) -> Result<()> {
+        if !columns.has_another_key() {
+            return Ok(());
+        }
+        let sql = "SELECT string_agg(conname || ' of table ' || conrelid::regclass, ', ' ORDER BY conname) AS names \
+                   FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(quote_ident(?))";
+        let found = self.fetch(sql, &[name.into()]).await?;
+        match found.first().and_then(|row| row.get::<Option<String>>("names").ok().flatten()) {
+            None => Ok(()),
+            Some(names) => Err(DriverError::Invalid(format!(
+                "the key of table {name:?} changes, and foreign keys refer to it: {names}"
+            ))),
+        }
+    }
+
+    /// What is over a column goes with it without a word, and so do the rights to it. A key that changes takes all rows out, and with
+    /// them what others keep in columns of their own.
+    async fn refuse_losses(&mut self, name: &str, columns: &Columns<'_>) -> Result<()> {
+        let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let list = |names: Vec<String>| format!("ARRAY[{}]::text[]", names.join(", "));
+        let (from, to) = (columns.from(), columns.to);
+        let going =
+            list(columns.removed().chain(columns.of_another_kind()).map(|column| literal(&column.name)).collect());
+        let ours = list(from.indexes().iter().map(|index| literal(&statement::index_name(name, index))).collect());
+        let declared = list(from.columns().iter().chain(to.columns()).map(|column| literal(&column.name)).collect());
+        let sql = format!(
+            "WITH a AS (SELECT * FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped), \
+             gone AS (SELECT * FROM a WHERE attname::text = ANY ({going})) \
+             SELECT string_agg(DISTINCT what COLLATE \"C\", ', ' ORDER BY what COLLATE \"C\") AS names FROM ( \
+             SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS what FROM gone \
+             JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = attrelid AND d.refobjsubid = attnum \
+             WHERE d.deptype = 'a' \
+             AND NOT (d.classid = 'pg_class'::regclass AND EXISTS \
+             (SELECT 1 FROM pg_class AS i WHERE i.oid = d.objid AND i.relname::text = ANY ({ours}))) \
+             AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS \
+             (SELECT 1 FROM pg_constraint AS c WHERE c.oid = d.objid AND c.contype IN ('p', 'n'))) \
+             UNION ALL SELECT 'rights to column ' || attname FROM gone WHERE attacl IS NOT NULL \
+             UNION ALL SELECT 'column ' || attname FROM a WHERE {} AND attname::text <> ALL ({declared})) AS lost",
+            columns.has_another_key()
+        );
+        let found = self.fetch(&sql, &[name.into()]).await?;
+        let names = found.first().map(|row| row.get::<Option<String>>("names"));
+        match names.transpose().map_err(|error| DriverError::Invalid(error.to_string()))?.flatten() {
+            None => Ok(()),
+            Some(names) => Err(DriverError::Invalid(format!(
+                "columns of table {name:?} go or are made anew, and with them: {names}"
+            ))),
+        }
+    }
+
+    /// Takes a lock that keeps no reader waiting. It has time for it, since the server's vacuum makes way only for who has waited for
+    /// a second; what follows fails soon again where somebody is in the way.
+    async fn wait_for_free(&mut self, name: &str, mode: &str) -> Result<()> {
+        self.wait_for_vacuum().await?;
+        self.lock_table(name, mode).await?;
+        self.wait_briefly().await
+    }
+
+    pub(in crate::sql) async fn wait_briefly(&mut self) -> Result<()> {
+        self.script("SET LOCAL lock_timeout = '200ms'").await
+    }
+
+    /// For longer than `deadlock_timeout`, which is a second.
+    pub(in crate::sql) async fn wait_for_vacuum(&mut self) -> Result<()> {
+        self.script("SET LOCAL lock_timeout = '3s'").await
+    }
+
+    async fn lock_table(&mut self, name: &str, mode: &str) -> Result<()> {
+        self.script(&format!("LOCK TABLE {} IN {mode} MODE", quoted(name))).await
+    }
+
+    async fn alter(&mut self, name: &str, what: &str) -> Result<()> {
+        self.define(&format!("ALTER TABLE {} {what}", quoted(name))).await
+    }
+
+    /// A statement about the table itself; where something depends on it, the error tells what.
+    async fn define(&mut self, sql: &str) -> Result<()> {
+        let work = async {
+            let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(self.lease.ask()).await;
+            done.map(drop).map_err(refused)
+        };
+        let done = timeout(self.limit, work).await;
+        self.lease.answered(self.limit, done)
+    }
+}
+
+fn refused(error: sqlx::Error) -> DriverError {
+    let known = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    match known.filter(|known| [DEPENDENTS, NO_RIGHT].contains(&known.code())) {
+        Some(known) => {
+            let detail = known.detail().map(|detail| format!(": {}", detail.replace('\n', "; ")));
+            DriverError::Invalid(format!("{}{}", known.message(), detail.unwrap_or_default()))
+        }
+        None => super::failed(error),
+    }
+}
+
+/// The name of a type as statements have it.
+fn written(there: &str) -> &str {
+    match there {
+        "bigint" => "BIGINT",
+        "text" => "TEXT",
+        "boolean" => "BOOLEAN",
+        "bytea" => "BYTEA",
+        "json" => "JSON",
+        "timestamp with time zone" => "TIMESTAMPTZ",
+        "date" => "DATE",
+        "numeric" => "NUMERIC",
+        "uuid" => "UUID",
+        other => other,
+    }
+}
+
+/// Whether a column is another one. JSON has no equality, and numbers that are equal may be written otherwise.
+fn differs(column: &Column) -> String {
+    let name = quoted(&column.name);
+    let text = if matches!(column.kind, Kind::Json | Kind::Decimal) { "::text" } else { "" };
+    format!("t.{name}{text} IS DISTINCT FROM b.{name}{text}")
+}
