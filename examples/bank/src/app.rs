@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use es_core::group::Group;
+use es_core::log::Log;
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
-use es_core::log::{Log, TopicKind, TopicSpec};
-use es_core::{Aggregate, Bus, Engine, EngineConfig, EventSource, events_topic};
+use es_core::{Bus, Engine, EngineConfig, EventSource};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
 use es_projections::{ConnectOptions, Database, Error, Handle, Projection, Worker, WorkerState};
@@ -17,7 +18,9 @@ use crate::domain::Account;
 use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::keys::Keys;
-use crate::read_model;
+use crate::output::say;
+use crate::progress::OfBuild;
+use crate::read_model::{self, PastAccount};
 
 /// Importing a file again changes nothing, however late: so command ids are remembered for ten years, on disk.
 const DEDUP_RETENTION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -59,6 +62,9 @@ pub(crate) struct Options {
     /// 0 for no snapshots
     #[arg(long, value_name = "RECORDS", default_value_t = EngineConfig::default().snapshot_every, global = true)]
     pub(crate) snapshot_every: u64,
+    /// Go on with accounts whose last record is ahead of the clock, where it is not later than this (RFC 3339)
+    #[arg(long, value_name = "TIME", global = true)]
+    pub(crate) accept_time_until: Option<DateTime<Utc>>,
     #[command(flatten)]
     pub(crate) keys: Keys,
 }
@@ -92,9 +98,7 @@ impl Store {
     pub(crate) async fn open(options: &Options) -> Result<Self, Failure> {
         let folder = Folder::open(&options.data)?;
         let ((log, group), database) = tokio::try_join!(open_log(options, &folder), open_database(options, &folder))?;
-        let topic = TopicSpec { name: events_topic(&options.namespace, Account::NAME), kind: TopicKind::Events };
-        let partitions = log.prepare(&topic).await?;
-        let source = EventSource::of::<Account>(&options.namespace, partitions);
+        let source = EventSource::open::<Account>(log.as_ref(), &options.namespace).await?;
         Ok(Self { log, source, database, group, folder })
     }
 
@@ -106,7 +110,7 @@ impl Store {
     }
 
     pub(crate) fn audit_trail(&self) -> AuditTrail {
-        AuditTrail::new(std::slice::from_ref(&self.source))
+        AuditTrail::new(std::slice::from_ref(&self.source)).keeping::<PastAccount>()
     }
 
     /// Closes the connections; those of a query that does not end are left to the end of the process.
@@ -116,14 +120,25 @@ impl Store {
 }
 
 impl ReadModels {
-    /// Opens log and database, and starts the projections. `node` is what those of other processes call these.
-    pub(crate) async fn open(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
+    /// Opens log and database, and starts the projections. `node` is what those of other processes call these. Read models of an earlier
+    /// release are built anew beside those that serve.
+    async fn serve(options: &Options, node: Option<&str>) -> Result<Self, Failure> {
         let store = Store::open(options).await?;
         let worker = store.worker();
         let worker = match node {
             Some(node) => worker.name(node),
             None => worker,
         };
+        let accounts = deploy(&worker, read_model::accounts()).await?;
+        let statements = deploy(&worker, read_model::statements()).await?;
+        let audit = deploy(&worker, store.audit_trail()).await?;
+        Ok(Self { store, accounts, statements, audit })
+    }
+
+    /// The same to look at the read models: what processes that serve keep up is left to them.
+    pub(crate) async fn open_to_read(options: &Options) -> Result<Self, Failure> {
+        let store = Store::open(options).await?;
+        let worker = store.worker().stand_in();
         let accounts = start(&worker, read_model::accounts()).await?;
         let statements = start(&worker, read_model::statements()).await?;
         let audit = start(&worker, store.audit_trail()).await?;
@@ -146,9 +161,9 @@ impl ReadModels {
             let parked = model.status().await.parked;
             if parked > 0 {
                 let name = model.projection();
-                eprintln!(
+                say(format_args!(
                     "bank: read model {name} lacks events of {parked} accounts, which are parked: see `bank parked`"
-                );
+                ));
             }
         }
         Ok(())
@@ -165,13 +180,25 @@ impl ReadModels {
 /// Starts a projection, or tells what to do where its tables are of another release.
 async fn start(worker: &Worker, projection: impl Projection) -> Result<Handle, Failure> {
     let name = projection.name().to_owned();
-    worker.start(projection).await.map_err(|error| match error {
+    worker.start(projection).await.map_err(|error| refused(&name, error))
+}
+
+fn refused(name: &str, error: Error) -> Failure {
+    match error {
         Error::OtherVersion(_) => Failure::new(format!(
             "read model {name} was built by another release of the bank: run `bank rebuild {name}` with the same options, \
              which builds it anew, or go on with that release"
         )),
         error => error.into(),
-    })
+    }
+}
+
+/// Starts a projection; where its tables are of an earlier release it is built anew beside them first.
+async fn deploy(worker: &Worker, projection: impl Projection) -> Result<Handle, Failure> {
+    let (name, bar) = (projection.name().to_owned(), OfBuild::new(projection.name()));
+    let deployed = worker.deploy(projection, |progress| bar.show(progress)).await;
+    bar.clear();
+    deployed.map_err(|error| refused(&name, error))
 }
 
 impl Bank {
@@ -179,7 +206,7 @@ impl Bank {
     /// needs a name of its own; without one it is made up. `standby`: as [`EngineConfig::standby`].
     pub(crate) async fn open(options: &Options, node: Option<&str>, standby: bool) -> Result<Self, Failure> {
         let sealing = options.keys.sealing()?;
-        let models = ReadModels::open(options, node).await?;
+        let models = ReadModels::serve(options, node).await?;
         let unnamed = EngineConfig::default();
         let config = EngineConfig {
             namespace: Some(options.namespace.clone()),
@@ -191,6 +218,7 @@ impl Bank {
             cached_max: STATES_MAX,
             standby,
             sealing,
+            accept_time_until: options.accept_time_until,
             ..EngineConfig::default()
         };
         let engine = match &models.store.group {
@@ -228,11 +256,12 @@ async fn open_log(options: &Options, folder: &Folder) -> Result<(Arc<dyn Log>, O
 }
 
 async fn open_database(options: &Options, folder: &Folder) -> Result<Database, Failure> {
-    let embedded = || format!("sqlite://{}", folder.join("bank.db").display());
-    let url = options.database.clone().unwrap_or_else(embedded);
     // Each connection to SQLite has a cache of its own, and the requests of one process need no more than a few.
     let connect = ConnectOptions { connections: 4, ..ConnectOptions::default() };
-    Ok(Database::connect_with(&url, &options.namespace, connect).await?)
+    Ok(match &options.database {
+        Some(url) => Database::connect_with(url, &options.namespace, connect).await?,
+        None => Database::open_file(&folder.join("bank.db"), &options.namespace, connect).await?,
+    })
 }
 
 /// The name of the machine, or container, with a colon, where the system tells it.

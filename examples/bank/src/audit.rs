@@ -1,10 +1,10 @@
 //! `bank audit`: the audit trail, and how its entries are shown.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use chrono::{DateTime, Utc};
 use es_core::{Actor, Aggregate, AggregateKey, CausationId, CommandId, CorrelationId, Event, Position, StreamId};
-use es_projections::audit::{Entry, LIMIT_MAX, Order, PayloadField, Query};
+use es_projections::audit::{Entry, LIMIT_MAX, Order, PayloadField, Query, RefusedQuery};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,12 +12,17 @@ use crate::app::{Options, ReadModels};
 use crate::cli::wrong_usage;
 use crate::domain::{Account, AccountEvent};
 use crate::failure::Failure;
+use crate::output::{say, stdout};
+use crate::refused;
 use crate::time::{end_of, shown, start_of};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     selection: Selection,
+    /// What was refused instead of what was done, the newest first: of an account, an actor, a conversation or a command
+    #[arg(long)]
+    refused: bool,
     /// At most so many events, up to 1000, and where to go on; all unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
     limit: Option<u32>,
@@ -71,6 +76,31 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// The query for what was refused of them. What it can't be asked for ends the program.
+    fn refused(&self, cursor: Option<String>) -> RefusedQuery {
+        let others = [
+            ("causation", self.causation.is_some()),
+            ("caused-by", self.caused_by.is_some()),
+            ("type", self.event_type.is_some()),
+            ("from", self.from.is_some()),
+            ("to", self.to.is_some()),
+            ("field", !self.fields.is_empty()),
+        ];
+        if let Some((other, _)) = others.iter().find(|(_, given)| *given) {
+            wrong_usage(&format!("--{other} does not go with --refused: what was refused is no event, and has none"));
+        }
+        RefusedQuery {
+            aggregate: self.account.clone().map(stream),
+            actor: self.actor.clone(),
+            correlation: self.correlation.clone(),
+            command: self.command.clone(),
+            from: self.recorded_from,
+            to: self.recorded_to,
+            cursor,
+            ..RefusedQuery::default()
+        }
+    }
+
     /// The query for them, the first first. What can't be meant ends the program.
     pub(crate) fn query(&self) -> Query {
         for (what, from, to) in [("", self.from, self.to), ("recorded-", self.recorded_from, self.recorded_to)] {
@@ -105,10 +135,14 @@ impl Selection {
 /// Brings the read models up to date and prints the entries, the first first.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let mut query = args.selection.query();
+    if args.refused {
+        let query = args.selection.refused(args.cursor.clone());
+        return refused::run(options, query, args.limit, args.json).await;
+    }
     (query.limit, query.cursor) = (args.limit.unwrap_or(LIMIT_MAX), args.cursor.clone());
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     let mut before = "{\"items\":[";
     let mut left = args.limit;
     loop {
@@ -124,7 +158,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         // A page may have fewer entries than its limit and still a next one.
         left = left.map(|left| left - page.entries.len() as u32);
         query.cursor = page.next;
-        if query.cursor.is_none() || left == Some(0) {
+        if query.cursor.is_none() || left == Some(0) || out.is_deserted() {
             break;
         }
         query.limit = left.unwrap_or(LIMIT_MAX);
@@ -136,7 +170,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         writeln!(out, "{open}]{next}}}")?;
     } else if let Some(next) = next {
         out.flush()?;
-        eprintln!("there is more: --cursor {next}");
+        say(format_args!("there is more: --cursor {next}"));
     }
     out.flush()?;
     drop(out);
@@ -209,12 +243,5 @@ impl<'a> Shown<'a> {
             hash: event.hash.to_string(),
             previous_hash: event.previous_hash.to_string(),
         }
-    }
-}
-
-impl Shown<'_> {
-    /// Where the event is in the log.
-    pub(crate) fn position(&self) -> &str {
-        &self.position
     }
 }

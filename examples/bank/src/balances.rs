@@ -1,16 +1,18 @@
 //! `bank balances`: the balance of each account, now or at a business time.
 
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use es_core::AggregateKey;
+use es_projections::audit::csv_cell;
 use es_projections::{AsOf, Database, Frozen, Parked, ReadModel};
 use uuid::Uuid;
 
 use crate::app::{Options, ReadModels, Store};
 use crate::failure::Failure;
+use crate::output::{Output, say, stdout};
 use crate::progress::OfBuild;
-use crate::read_model::{self, BalanceRow, accounts_after, balances_after};
+use crate::read_model::{self, AccountRow, BalanceRow, accounts_of, balances_after};
 use crate::time::{last_of, shown};
 
 /// Rows of one query.
@@ -36,7 +38,7 @@ struct Balance {
 
 /// Prints the balances: those of now after the read models are up to date.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let mut out = Printer { out: BufWriter::new(io::stdout().lock()), csv: args.csv };
+    let mut out = Printer { out: stdout(), csv: args.csv };
     if let Some(time) = args.at {
         let store = Store::open(options).await?;
         print_at(&store, time, &mut out).await?;
@@ -44,31 +46,49 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         store.close().await;
         return Ok(());
     }
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
     print_now(&models.store.database, &mut out).await?;
     out.out.flush()?;
     models.stop().await
 }
 
-async fn print_now(database: &Database, out: &mut Printer<impl Write>) -> Result<(), Failure> {
-    let mut after = None;
+/// All of one moment, however long it takes to print them.
+async fn print_now(database: &Database, out: &mut Printer) -> Result<(), Failure> {
+    let mut moment = database.at_one_moment(&[AccountRow::NAME]).await?;
+    let (mut after, mut damaged) = (None, 0);
     out.header()?;
     loop {
-        let page = accounts_after(database, after.as_ref(), PAGE).await?;
-        for row in &page {
-            out.row(&Balance { account: row.id.clone(), balance: row.balance.get(), version: row.version.get() })?;
+        let page = accounts_of(&mut moment, after.as_ref(), PAGE).await?;
+        for (account, row) in &page {
+            match row {
+                Ok(AccountRow { balance, version, .. }) => {
+                    out.row(&Balance { account: account.clone(), balance: balance.get(), version: version.get() })?;
+                }
+                Err(damage) => {
+                    damaged += 1;
+                    say(format_args!(
+                        "bank: the row of account {account} can't be read: {}",
+                        es_core::with_causes(damage)
+                    ));
+                }
+            }
         }
         match page.into_iter().next_back() {
-            Some(last) => after = Some(last.id),
-            None => return Ok(()),
+            Some((last, _)) if !out.out.is_deserted() => after = Some(last),
+            _ if damaged > 0 => {
+                out.out.flush()?;
+                let what = format!("{damaged} rows of read model accounts can't be read");
+                return Err(Failure::new(format!("{what}: build it anew with `bank rebuild accounts`")));
+            }
+            _ => return Ok(()),
         }
     }
 }
 
 /// Builds the balances of then in tables of their own, and removes them again. No read model that is kept up is touched:
 /// what is in the log now counts, whether it is in them or not.
-async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer<impl Write>) -> Result<(), Failure> {
+async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer) -> Result<(), Failure> {
     remove_left_behind(&store.database).await?;
     let name = format!("{} {}", shown(Utc::now()), Uuid::new_v4());
     let (worker, until, bar) = (store.worker(), AsOf::Occurred(time), OfBuild::new(BalanceRow::NAME));
@@ -85,7 +105,7 @@ async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer<impl Wri
     printed
 }
 
-async fn print_built(balances: &Frozen, out: &mut Printer<impl Write>) -> Result<(), Failure> {
+async fn print_built(balances: &Frozen, out: &mut Printer) -> Result<(), Failure> {
     let database = balances.database();
     let mut after = None;
     out.header()?;
@@ -95,8 +115,8 @@ async fn print_built(balances: &Frozen, out: &mut Printer<impl Write>) -> Result
             out.row(&Balance { account: row.account.clone(), balance: row.balance, version: row.version.get() })?;
         }
         match page.into_iter().next_back() {
-            Some(last) => after = Some(last.account),
-            None => return Ok(()),
+            Some(last) if !out.out.is_deserted() => after = Some(last.account),
+            _ => return Ok(()),
         }
     }
 }
@@ -106,7 +126,7 @@ async fn tell_left_out(balances: &Frozen) -> Result<(), Failure> {
     let mut parked = balances.parked(i32::MAX.unsigned_abs()).await?;
     parked.sort_by(|one, other| one.aggregate_id.cmp(&other.aggregate_id));
     for Parked { aggregate_id, reason, .. } in parked {
-        eprintln!("bank: account {aggregate_id} lacks events, since they can't be folded in: {reason}");
+        say(format_args!("bank: account {aggregate_id} lacks events, since they can't be folded in: {reason}"));
     }
     Ok(())
 }
@@ -124,12 +144,12 @@ async fn remove_left_behind(database: &Database) -> Result<(), Failure> {
     Ok(())
 }
 
-struct Printer<W> {
-    out: W,
+struct Printer {
+    out: Output,
     csv: bool,
 }
 
-impl<W: Write> Printer<W> {
+impl Printer {
     fn header(&mut self) -> Result<(), Failure> {
         let line = if self.csv {
             "account,balance,version".into()
@@ -148,7 +168,29 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// A field of CSV, in quotes where it needs them.
+/// A text of CSV, in quotes where it needs them.
 fn quoted(text: &str) -> String {
-    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
+    let text = csv_cell(text);
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (account, cell) in [
+            ("7", "7"),
+            ("a=b", "a=b"),
+            ("=1+1", "'=1+1"),
+            ("+7", "'+7"),
+            ("-7", "'-7"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("'7", "''7"),
+            ("=HYPERLINK(\"x\",1)", "\"'=HYPERLINK(\"\"x\"\",1)\""),
+        ] {
+            assert_eq!(quoted(account), cell);
+        }
+    }
 }

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::Options;
 use crate::failure::Failure;
+use crate::output::say;
 use crate::{audit, balances, export, import, log, parked, past, quarantine, rebuild, serve, verify};
 
 /// A bank with an event log as its only truth: embedded in a folder, or on Kafka and PostgreSQL.
@@ -20,6 +22,8 @@ use crate::{audit, balances, export, import, log, parked, past, quarantine, rebu
 struct Cli {
     #[command(flatten)]
     options: Options,
+    #[command(flatten, next_help_heading = "Options of serve, which is done without a command")]
+    serve: serve::Args,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -43,11 +47,11 @@ enum Command {
     History(past::HistoryArgs),
     /// Show the event that last changed a row of a read model, and whose command it was
     Explain(past::ExplainArgs),
-    /// Show what is on the events topic and does not count: foreign records, and how many void ones there are
+    /// Show records on the events topic that do not count: those that are not ours, and how many are of superseded processes
     Quarantine(quarantine::Args),
     /// Rebuild a read model beside the live one, then switch
     Rebuild(rebuild::Args),
-    /// Show the accounts whose events wait since one could not be folded into a read model, and see to them
+    /// Show accounts that could not be folded into a read model, whose events wait; fold them in again, or leave events out
     Parked(parked::Args),
     /// Check that nobody changed the log, with the seals in it, and that the read models are what it gives
     Verify(verify::Args),
@@ -70,7 +74,7 @@ const THREADS_MAX: Duration = Duration::from_secs(1);
 
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     log::if_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
@@ -84,9 +88,8 @@ pub(crate) fn run() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) if failure.nobody_reads() => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bank: {failure}");
+            say(format_args!("bank: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -97,9 +100,26 @@ pub(crate) fn wrong_usage(what: &str) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, what).exit()
 }
 
-async fn execute(Cli { options, command }: Cli) -> Result<(), Failure> {
+/// Reads the command line. What is said of serving and goes with another command would be without effect, and is refused.
+fn parse() -> Cli {
+    let matches = Cli::command().get_matches();
+    if let Some((name, _)) = matches.subcommand() {
+        let of_serve = serve::Args::augment_args(clap::Command::new("serve"));
+        let given = |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        if let Some(arg) = of_serve.get_arguments().find(given) {
+            let option = arg.get_long().unwrap_or_default();
+            wrong_usage(&match name {
+                "serve" => format!("--{option} stands before `serve`: write it behind, as `bank serve --{option} …`"),
+                _ => format!("--{option} is an option of serve: it goes behind `serve`, and not with `{name}`"),
+            });
+        }
+    }
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+async fn execute(Cli { options, serve, command }: Cli) -> Result<(), Failure> {
     match command {
-        None => serve::run(&options, &serve::Args::default()).await,
+        None => serve::run(&options, &serve).await,
         Some(Command::Serve(args)) => serve::run(&options, &args).await,
         Some(Command::Import(Import::Pkdd99(args))) => import::run(&options, &args).await,
         Some(Command::Balances(args)) => balances::run(&options, &args).await,

@@ -1,6 +1,6 @@
 //! `bank export`: events of the audit trail as files with a manifest of hashes, and whether they are still as they were.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use es_projections::audit::{ExportFormat, Exported, check_export, export};
@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::app::{Options, ReadModels};
 use crate::audit::Selection;
 use crate::failure::Failure;
+use crate::output::stdout;
 use crate::progress::bar;
 use crate::time::shown;
 
@@ -44,22 +45,23 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let Exported { manifest, manifest_sha256 } = done;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if args.json {
         let folder = folder.display().to_string();
         let summary = json!({ "folder": folder, "manifest": manifest, "manifest_sha256": manifest_sha256 });
-        return Ok(writeln!(out, "{summary}")?);
+        writeln!(out, "{summary}")?;
+        return Ok(out.flush()?);
     }
     let (file, at) = (folder.join(&manifest.file.name), shown(manifest.exported_at));
     writeln!(out, "{} events in {} {how} at {at}", manifest.events, file.display())?;
     writeln!(out, "the SHA-256 of manifest.json, {kept}: {manifest_sha256}")?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 async fn exported(options: &Options, args: &Args, folder: &Path) -> Result<Exported, Failure> {
     let query = args.selection.query();
     let format = if args.csv { ExportFormat::Csv } else { ExportFormat::JsonLines };
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
     let bar = bar(0, "export {human_pos} events {per_sec} {elapsed}");
     let done = export(&models.store.database, &query, format, folder, |events| bar.set_position(events)).await;

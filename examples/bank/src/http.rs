@@ -4,6 +4,7 @@ mod audit;
 mod body;
 mod commands;
 mod connection;
+mod guard;
 mod headers;
 mod health;
 mod live;
@@ -11,13 +12,14 @@ mod metrics;
 mod past;
 mod problem;
 mod reading;
+mod tags;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 use es_core::{Bus, Position};
 use es_projections::{Database, Handle};
 use tokio::net::TcpListener;
@@ -25,12 +27,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Bank;
 use crate::domain::Account;
-use connection::WriteDeadline;
+use connection::Limits;
+pub(crate) use guard::Trust;
+use guard::{Names, guard};
 use live::Live;
 use problem::Problem;
 
 /// How long a GET waits for the position that it was given.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How long the database may take to answer a question of a GET.
+const READ_MAX: Duration = Duration::from_secs(5);
 
 /// What every request may use.
 #[derive(Clone)]
@@ -43,32 +50,40 @@ struct App {
     live: Arc<Live>,
     /// How old what the read models lack may be.
     lag_max: Option<Duration>,
+    trust: Arc<Trust>,
+    names: Arc<Names>,
+}
+
+/// How HTTP is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    /// The address as it was asked for.
+    pub(crate) listen: String,
+    pub(crate) trust: Trust,
+    pub(crate) lag_max: Option<Duration>,
 }
 
 /// Serves until `stop`, then finishes the requests that are under way.
 pub(crate) fn serve(
     listener: TcpListener,
     bank: &Bank,
-    lag_max: Option<Duration>,
+    serving: Serving,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let models = &bank.models;
+    let Serving { listen, trust, lag_max } = serving;
     let app = App {
         bus: bank.bus.clone(),
-        database: models.store.database.clone(),
+        database: models.store.database.within(READ_MAX),
         accounts: models.accounts.clone(),
         audit: models.audit.clone(),
         projections: models.all().into_iter().cloned().collect(),
         live: Arc::new(Live::new(models, stop.clone())),
         lag_max,
+        names: Arc::new(Names::new(&trust, &listen)),
+        trust: Arc::new(trust),
     };
-    let router = router(app);
-    async move {
-        let served = axum::serve(WriteDeadline(listener), router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!(%error, "serving HTTP failed");
-        }
-    }
+    connection::serve(listener, router(app), Limits::default(), stop)
 }
 
 fn router(app: App) -> Router {
@@ -87,6 +102,7 @@ fn router(app: App) -> Router {
         .route("/", get(health::index))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
 
@@ -101,5 +117,5 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
 /// Waits until a read model contains the position that the request names.
 async fn wait_for(read_model: &Handle, position: Option<Position>) -> Result<(), Problem> {
     let Some(position) = position else { return Ok(()) };
-    Ok(read_model.wait_for(&position, WAIT).await?)
+    read_model.wait_for(&position, WAIT).await.map_err(Problem::asked)
 }

@@ -1,6 +1,7 @@
 //! `bank import`: the transactions of a file, each as a command through the bus.
 
 mod file;
+mod known;
 mod lanes;
 mod pkdd99;
 mod report;
@@ -10,13 +11,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::NaiveDate;
+use es_projections::Database;
 
-use crate::app::{Bank, Options};
+use crate::app::{Bank, Options, catch_up};
 use crate::cli::wrong_usage;
 use crate::failure::Failure;
+use crate::read_model::Name;
 use crate::time::yymmdd;
+use file::Encoding;
+use known::Known;
 use lanes::{Item, Lanes};
 use report::Report;
+
+/// Rows that are looked up at once in what was imported before.
+const BATCH: usize = 512;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +39,10 @@ pub(crate) struct Args {
     /// Leave out what was after this day
     #[arg(long, value_name = "YYMMDD", value_parser = yymmdd)]
     to: Option<NaiveDate>,
+    /// How letters beyond ASCII are written. Unless given: UTF-8 behind a byte order mark, else Latin-1, and where both fit
+    /// the import stops and asks
+    #[arg(long, value_name = "ENCODING")]
+    encoding: Option<Encoding>,
     /// Print the summary as a JSON object
     #[arg(long)]
     json: bool,
@@ -45,11 +57,15 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     }
     let started = Instant::now();
     // Both are looked at before anything is opened, so that a wrong name or header changes nothing.
-    let transactions = pkdd99::Transactions::open(&args.trans)?;
-    let open = |path: &PathBuf| pkdd99::Accounts::open(path).map(|accounts| (path.clone(), accounts));
+    let transactions = pkdd99::Transactions::open(&args.trans, args.encoding)?;
+    let open = |path: &PathBuf| pkdd99::Accounts::open(path, args.encoding).map(|accounts| (path.clone(), accounts));
     let accounts = args.accounts.as_ref().map(open).transpose()?;
     let bank = Bank::open(options, None, false).await?;
     bank.bus.ready().await.map_err(|error| Failure::because("taking over the accounts", &error))?;
+    // Only then it tells of everything that was imported before.
+    catch_up(&bank.models.audit).await?;
+    must_not_be_parked(&bank.models.store.database).await?;
+    let mut known = Known::open(&bank.models.store.database).await?;
 
     let report = Arc::new(Report::new(transactions.bytes()));
     let correlation = format!("import-{}", file_name(&args.trans));
@@ -60,15 +76,28 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
         if let Some((path, accounts)) = accounts {
             read_accounts(accounts, &path, selection, &sender, &told)?;
         }
-        read_transactions(transactions, selection, &sender, &told)
+        read_transactions(transactions, selection, &mut known, &sender, &told)
     });
     let accounts = lanes.finish().await;
     reading.await??;
     let accounts = accounts?;
     report.waiting_for_read_models();
     bank.models.catch_up().await?;
-    report.finish(accounts, started.elapsed()).print(args.json);
-    bank.stop().await
+    let summary = report.finish(accounts, started.elapsed());
+    // What was done is done, whether or not the summary can be written.
+    bank.stop().await?;
+    summary.print(args.json)
+}
+
+/// Refuses to look for earlier imports in an audit trail that lacks some: a row would be booked for a second account.
+async fn must_not_be_parked(database: &Database) -> Result<(), Failure> {
+    let parked = database.parked(Name::Audit.as_str(), 1).await?;
+    let Some(first) = parked.first() else { return Ok(()) };
+    Err(Failure::new(format!(
+        "account {} is parked in the audit trail, which tells whose transactions were imported before: see to it with \
+         `bank parked`, then import the file; nothing was done",
+        first.aggregate_id
+    )))
 }
 
 /// The days that were asked for.
@@ -106,20 +135,31 @@ fn read_accounts(
     Ok(())
 }
 
+/// On a thread that may block.
 fn read_transactions(
     transactions: pkdd99::Transactions,
     selection: Selection,
+    known: &mut Known,
     lanes: &lanes::Sender,
     report: &Report,
 ) -> Result<(), Failure> {
+    let mut batch = Vec::with_capacity(BATCH);
     for row in transactions {
-        let row = row?;
+        let row = match row {
+            Ok(row) => row,
+            // The failure says that what stands before it is imported.
+            Err(failure) => {
+                send(&mut batch, known, lanes, report)?;
+                return Err(failure);
+            }
+        };
         report.read_up_to(row.end);
         match row.result {
             Ok(transaction) if !selection.has(transaction.date) => {}
             Ok(transaction) => {
                 report.read();
-                if !lanes.send(Item::Transaction(transaction)) {
+                batch.push(transaction);
+                if batch.len() == BATCH && !send(&mut batch, known, lanes, report)? {
                     return Ok(()); // a lane failed, and says why
                 }
             }
@@ -129,11 +169,68 @@ fn read_transactions(
             }
         }
     }
-    Ok(())
+    send(&mut batch, known, lanes, report).map(drop)
+}
+
+/// Sends those whose `trans_id` is no other account's. False when a lane has failed.
+fn send(
+    batch: &mut Vec<pkdd99::Transaction>,
+    known: &mut Known,
+    lanes: &lanes::Sender,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let others = tokio::runtime::Handle::current().block_on(known.others(batch))?;
+    for (transaction, other) in batch.drain(..).zip(others) {
+        if let Some(other) = other {
+            let pkdd99::Transaction { line, id, .. } = transaction;
+            report.refused(&format!(
+                "line {line} refused: its trans_id {id} is that of a transaction of account {other}"
+            ));
+        } else if !lanes.send(Item::Transaction(transaction)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The file's name, cut so that it fits in a correlation id.
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows: what the failure says of the rows before it is true: they are on their way.
+    #[tokio::test]
+    async fn a_file_that_ends_in_a_failure_is_imported_up_to_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trans.asc");
+        let header = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account";
+        let row = |id: u64, operation: &str| format!("{id};1;930101;PRIJEM;{operation};700;700;;;");
+        let rows = [header.into(), row(1, "VKLAD"), row(2, "VKLAD"), row(3, "vkladů"), row(4, "VKLAD")];
+        std::fs::write(&path, rows.join("\r\n")).unwrap();
+        let database = Database::connect("sqlite::memory:", "bank").await.unwrap();
+        let mut tx = database.begin().await.unwrap();
+        let table = database.table_name("audit");
+        tx.execute(&format!("CREATE TABLE {table} (actor TEXT)"), &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut known = Known::open(&database).await.unwrap();
+
+        let (items, mut sent) = tokio::sync::mpsc::channel(8);
+        let reading = tokio::task::spawn_blocking(move || {
+            let transactions = pkdd99::Transactions::open(&path, None)?;
+            let all = Selection { from: None, to: None };
+            read_transactions(transactions, all, &mut known, &lanes::Sender::of_one(items), &Report::new(1))
+        });
+        let failure = reading.await.unwrap().unwrap_err().to_string();
+        assert!(failure.contains("line 4") && failure.contains("what stands before it is imported"), "{failure}");
+        let mut ids = Vec::new();
+        while let Some(Item::Transaction(transaction)) = sent.recv().await {
+            ids.push(transaction.id);
+        }
+        assert_eq!(ids, [1, 2]);
+    }
 }

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::output::LogLines;
+
 /// What a serving bank logs unless `RUST_LOG` says otherwise: our own news, and the troubles of others.
 const WHILE_SERVING: &str = "warn,bank=info,es_core=info,es_kafka=info,es_projections=info";
 
@@ -21,7 +23,7 @@ pub(crate) fn while_serving() {
 }
 
 fn begin(filter: EnvFilter) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::fmt().with_writer(LogLines).with_ansi(std::io::stderr().is_terminal());
     // Fails where it has begun already, and then that is what was asked for.
     let _ = log.with_env_filter(filter).try_init();
 }

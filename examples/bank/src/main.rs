@@ -3,6 +3,9 @@
 //! [`domain`] holds what a bank is, [`read_model`] what SQL sees of it, [`app`] brings log, owners and read models
 //! together, and the rest are the commands of the command line and the HTTP interface.
 
+// Either may be closed at any time, and then these macros panic: see `output`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod app;
 mod audit;
 mod balances;
@@ -15,6 +18,7 @@ mod http;
 mod import;
 mod keys;
 mod log;
+mod output;
 mod parked;
 mod past;
 mod progress;
@@ -22,6 +26,7 @@ mod quarantine;
 mod read_model;
 mod read_models_verify;
 mod rebuild;
+mod refused;
 mod serve;
 mod time;
 mod verify;

@@ -1,15 +1,16 @@
 //! `bank parked`: accounts whose events wait, since one of them could not be folded into a read model.
 
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::time::Duration;
 
-use es_core::{AggregateKey, StreamId};
+use es_core::{AggregateKey, EventId, StreamId};
 use es_projections::{Database, Error, Parked, Resumed};
 use serde_json::json;
 
 use crate::app::{Options, ReadModels};
 use crate::audit::{Shown, print_line, stream};
 use crate::failure::Failure;
+use crate::output::stdout;
 use crate::read_model::Name;
 use crate::time::shown;
 
@@ -42,15 +43,19 @@ enum Command {
     Retry {
         #[command(flatten)]
         which: Which,
+        #[command(flatten)]
+        seen: Seen,
     },
     /// Leave the events of the first waiting command out of the read model for good, and fold in what waits behind
     Skip {
         #[command(flatten)]
         which: Which,
-        /// Who says so; it is kept
+        #[command(flatten)]
+        seen: Seen,
+        /// Your name, which is kept
         #[arg(long, value_name = "WHO", value_parser = not_blank)]
         by: String,
-        /// For what reason; it is kept
+        /// The reason, which is kept
         #[arg(long, value_name = "TEXT", value_parser = not_blank)]
         why: String,
     },
@@ -65,35 +70,57 @@ struct Which {
     account: AggregateKey,
 }
 
+#[derive(Debug, clap::Args)]
+struct Seen {
+    /// The version that the account waits behind, as `bank parked` shows it: nothing is done where it is another one by now
+    #[arg(long, value_name = "N")]
+    version: u64,
+}
+
 fn not_blank(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("it is empty".into()) } else { Ok(text.into()) }
 }
 
 /// Brings the read models up to date, and shows what is parked or has it seen to.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.settle().await?;
     let database = &models.store.database;
-    if let Some(Command::Show { which, .. } | Command::Retry { which } | Command::Skip { which, .. }) = &args.command {
+    if let Some(Command::Show { which, .. } | Command::Retry { which, .. } | Command::Skip { which, .. }) =
+        &args.command
+    {
         which.must_be_parked(database).await?;
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     let done = match &args.command {
         None => list(database, args.json, &mut out).await,
         Some(Command::Show { which, json }) => show(database, which, *json, &mut out).await,
-        Some(Command::Retry { which }) => {
-            let (model, stream) = which.names();
-            resumed(which, "events", database.retry_parked(model, &stream, WITHIN).await, &mut out)
-        }
-        Some(Command::Skip { which, by, why }) => {
-            let (model, stream) = which.names();
-            resumed(which, "other events", database.skip_parked(model, &stream, by, why, WITHIN).await, &mut out)
-        }
+        Some(Command::Retry { which, seen }) => retry(database, which, seen, &mut out).await,
+        Some(Command::Skip { which, seen, by, why }) => skip(database, which, seen, by, why, &mut out).await,
     };
     out.flush()?;
     drop(out);
     models.stop().await?;
     done
+}
+
+async fn retry(database: &Database, which: &Which, seen: &Seen, out: &mut impl Write) -> Result<(), Failure> {
+    let (model, stream) = which.names();
+    let event = which.event(database, seen).await?;
+    resumed(which, "events", database.retry_parked(model, &stream, event, WITHIN).await, out)
+}
+
+async fn skip(
+    database: &Database,
+    which: &Which,
+    seen: &Seen,
+    by: &str,
+    why: &str,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let (model, stream) = which.names();
+    let event = which.event(database, seen).await?;
+    resumed(which, "other events", database.skip_parked(model, &stream, event, by, why, WITHIN).await, out)
 }
 
 async fn list(database: &Database, json: bool, out: &mut impl Write) -> Result<(), Failure> {
@@ -107,11 +134,12 @@ async fn list(database: &Database, json: bool, out: &mut impl Write) -> Result<(
         return Ok(());
     }
     for parked in &all {
-        let Parked { projection, aggregate_id, reason, attempts, waiting, .. } = parked;
+        let Parked { projection, aggregate_id, reason, attempts, waiting, version, .. } = parked;
         let (since, tried) = (shown(parked.parked_at), shown(parked.tried_at));
         writeln!(
             out,
-            "{projection} {aggregate_id} since {since}, {waiting} events wait, tried {attempts} times, last {tried}: {reason}"
+            "{projection} {aggregate_id} since {since}, {waiting} events wait from version {version} on, tried {attempts} times, \
+             last {tried}: {reason}"
         )?;
     }
     match all.len() {
@@ -160,6 +188,24 @@ impl Which {
         (self.read_model.as_str(), stream(self.account.clone()))
     }
 
+    /// The event that was seen, which must be the first that waits.
+    async fn event(&self, database: &Database, seen: &Seen) -> Result<EventId, Failure> {
+        let (model, stream) = self.names();
+        let first = database.waiting(model, &stream, 1).await?;
+        let first = first.first().map(|entry| &entry.recorded.envelope);
+        match first {
+            Some(first) if first.version.get() == seen.version => Ok(first.event_id),
+            first => {
+                let now = first.map_or("nothing".into(), |first| format!("version {}", first.version));
+                Err(Failure::new(format!(
+                    "account {} waits behind {now} in read model {model}, not behind version {}: look at it again with `bank parked \
+                     show {model} {}`; nothing was done",
+                    self.account, seen.version, self.account
+                )))
+            }
+        }
+    }
+
     async fn must_be_parked(&self, database: &Database) -> Result<(), Failure> {
         let (model, stream) = self.names();
         if database.waiting(model, &stream, 1).await?.is_empty() {
@@ -179,6 +225,7 @@ pub(crate) fn as_json(parked: &Parked) -> serde_json::Value {
         "reason": parked.reason,
         "attempts": parked.attempts,
         "waiting": parked.waiting,
+        "version": parked.version.get(),
         "parked_at": shown(parked.parked_at),
         "tried_at": shown(parked.tried_at),
     })

@@ -1,7 +1,7 @@
 //! `bank account`, `bank history` and `bank explain`: an account as it was, how it came to be so, and where a row comes from.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use es_core::{AggregateKey, Version};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::app::{Options, ReadModels};
 use crate::audit::{Shown, print_line, stream};
 use crate::failure::Failure;
+use crate::output::stdout;
 use crate::read_model::{AccountRow, BranchTotal, DailyBalance, PastAccount, StatementLine};
 use crate::time::last_of;
 
@@ -109,43 +110,48 @@ pub(crate) async fn account(options: &Options, args: &AccountArgs) -> Result<(),
         When { version: Some(version), .. } => At::Version(Version::new(version)),
         When { .. } => At::Recorded(DateTime::<Utc>::MAX_UTC),
     };
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
-    let (past, before) = (Past::of(stream(args.account.clone())), PastAccount::absent(&args.account));
-    let then = past.fold_at(&models.store.database, &at, before, PastAccount::fold).await;
+    let past = Past::of(stream(args.account.clone()));
+    let then = past.state_at::<PastAccount>(&models.store.database, &at).await;
     models.stop().await?;
     let Some(then) = then? else {
-        return Err(Failure::new(format!("account {} was not there then: nothing was recorded of it", args.account)));
+        return Err(Failure::new(format!("account {} was not there then", args.account)));
     };
-    let AccountRow { id, owner, balance, overdraft_limit, status, version, .. } = &then.state.0;
-    let mut out = io::stdout().lock();
+    let AccountRow { id, owner, balance, overdraft_limit, status, .. } = &then.state.0;
+    let version = then.version();
+    let mut out = stdout();
     if args.json {
         let account = json!({
             "id": id, "owner": owner, "balance": balance, "overdraft_limit": overdraft_limit, "status": status.as_str(),
-            "version": version.get(), "last": Shown::of(&then.last),
+            "version": version.map(Version::get), "left_out": then.left_out, "last": Shown::of(&then.last),
         });
         writeln!(out, "{account}")?;
-        return Ok(());
+        return Ok(out.flush()?);
     }
     writeln!(
         out,
-        "{id} {status} balance {balance} overdraft limit {overdraft_limit} version {version} owner {owner:?}"
+        "{id} {status} balance {balance} overdraft limit {overdraft_limit} {} owner {owner:?}",
+        match version {
+            Some(version) => format!("version {version}"),
+            None => format!("no version ({} later ones left out)", then.left_out),
+        }
     )?;
     write!(out, "since ")?;
-    Ok(print_line(&mut out, &then.last)?)
+    print_line(&mut out, &then.last)?;
+    Ok(out.flush()?)
 }
 
 /// Brings the read models up to date and prints the account's versions from the first on.
 pub(crate) async fn history(options: &Options, args: &HistoryArgs) -> Result<(), Failure> {
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
     let past = Past::of(stream(args.account.clone()));
     let mut query = Query { order: Order::OldestFirst, limit: LIMIT_MAX, ..Query::default() };
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     let mut count = 0;
     loop {
-        let before = PastAccount::absent(&args.account);
-        let page = past.history_of(&models.store.database, &query, before, PastAccount::fold).await?;
+        let page = past.history::<PastAccount>(&models.store.database, &query).await?;
         for step in &page.steps {
             match (args.json, count) {
                 (false, _) => print_step(&mut out, step)?,
@@ -155,7 +161,7 @@ pub(crate) async fn history(options: &Options, args: &HistoryArgs) -> Result<(),
             count += 1;
         }
         query.cursor = page.next;
-        if query.cursor.is_none() {
+        if query.cursor.is_none() || out.is_deserted() {
             break;
         }
     }
@@ -183,23 +189,25 @@ fn print_step(out: &mut impl Write, step: &Step) -> io::Result<()> {
 
 /// Brings the read models up to date and prints the event that last changed a row.
 pub(crate) async fn row(options: &Options, args: &ExplainArgs) -> Result<(), Failure> {
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
     let explained = explained(&models, &args.row).await;
     models.stop().await?;
     let entry = explained?;
     let event = &entry.recorded.envelope;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     if args.json {
         writeln!(out, "{}", json!({ "event": Shown::of(&entry) }))?;
-        return Ok(());
+        return Ok(out.flush()?);
     }
     print_line(&mut out, &entry)?;
-    let actor = event.actor.as_ref().map_or("nobody who gave a name", |actor| actor.as_str());
-    writeln!(out, "by command {} of {actor}", event.command_id)?;
+    match &event.actor {
+        Some(actor) => writeln!(out, "by command {} of {actor}", event.command_id)?,
+        None => writeln!(out, "by command {}; who sent it is not known", event.command_id)?,
+    }
     writeln!(out, "all of its conversation: bank audit --correlation {}", quoted(event.correlation_id.as_str()))?;
     writeln!(out, "all of the account: bank history {}", quoted(event.stream.id.as_str()))?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 async fn explained(models: &ReadModels, row: &Row) -> Result<Entry, Failure> {

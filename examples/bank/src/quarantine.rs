@@ -1,6 +1,6 @@
 //! `bank quarantine`: what is on the events topic and does not count.
 
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 
 use chrono::{DateTime, Utc};
 use es_projections::Value;
@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::app::{Options, ReadModels};
 use crate::failure::Failure;
+use crate::output::stdout;
 
 /// Rows of one query.
 const PAGE: i64 = 1_000;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
 /// Brings the read models up to date, and prints the records that are not ours and how many of superseded processes
 /// were passed.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let models = ReadModels::open(options, None).await?;
+    let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
     let void: u64 = models.accounts.progress().iter().map(|partition| partition.void).sum();
     let database = &models.store.database;
@@ -32,7 +33,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
          ORDER BY topic_partition, topic_offset LIMIT $4",
         database.table_name("es_quarantine")
     );
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     let (mut partition, mut offset, mut count) = (-1_i64, -1_i64, 0_u64);
     if args.json {
         write!(out, "{{\"void\":{void},\"foreign\":[")?;
@@ -57,7 +58,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
             }
             count += 1;
         }
-        if rows.len() < PAGE as usize {
+        if rows.len() < PAGE as usize || out.is_deserted() {
             break;
         }
     }

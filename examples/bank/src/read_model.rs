@@ -15,7 +15,7 @@ use std::fmt;
 use es_projections::{Model, Projection};
 
 use crate::domain::Account;
-pub(crate) use account::{AccountRow, BranchTotal, PastAccount, account, accounts_after};
+pub(crate) use account::{AccountRow, BranchTotal, PastAccount, account, accounts_after, accounts_of};
 pub(crate) use balance::{BalanceRow, balances_after};
 pub(crate) use statement::{DailyBalance, StatementLine};
 

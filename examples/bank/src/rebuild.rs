@@ -1,11 +1,14 @@
 //! `bank rebuild`: builds a read model anew beside the live one, then switches.
 
+use std::fmt;
+use std::io::Write;
 use std::time::Instant;
 
 use es_projections::{Check, Database, Error, Projection};
 
 use crate::app::{Options, Store, catch_up};
 use crate::failure::Failure;
+use crate::output::stdout;
 use crate::progress::OfBuild;
 use crate::read_model::{self, Name};
 
@@ -61,11 +64,17 @@ async fn rebuild(store: &Store, projection: impl Projection, equal: bool) -> Res
     store.database.remove_replaced(&name).await?;
     let (records, took) = (last.map_or(0, |last| last.done), started.elapsed().as_secs_f64());
     let same = if equal { ", with the same rows as the one before" } else { "" };
-    println!(
+    told(format_args!(
         "{name}: rebuilt from {records} records in {took:.1} s, {:.0} records/s; it is live{same}",
         records as f64 / took
-    );
-    Ok(())
+    ))
+}
+
+/// On standard output, at once, so that a line that can't be written is a failure.
+fn told(line: fmt::Arguments<'_>) -> Result<(), Failure> {
+    let mut out = stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }
 
 /// What no release has built yet is not rebuilt: it is built as a start of the bank does it.
@@ -74,8 +83,7 @@ async fn build(store: &Store, projection: impl Projection) -> Result<(), Failure
     let handle = store.worker().start(projection).await?;
     catch_up(&handle).await?;
     handle.stop().await?;
-    println!("{name}: was not there, built in {:.1} s; it is live", started.elapsed().as_secs_f64());
-    Ok(())
+    told(format_args!("{name}: was not there, built in {:.1} s; it is live", started.elapsed().as_secs_f64()))
 }
 
 fn failure(name: &str, error: &Error) -> Failure {

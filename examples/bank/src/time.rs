@@ -42,13 +42,17 @@ pub(crate) fn midnight(day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc()
 }
 
-/// Six digits, `YYMMDD`, of the twentieth century: the dates of the PKDD'99 files.
+/// Six digits, `YYMMDD`: the dates of the PKDD'99 files, which are of 1993 to 1998. Two digits say no century, so years are
+/// read from 1990 to 1999 alone, and 24 is neither 1924 nor 2024.
 pub(crate) fn yymmdd(text: &str) -> Result<NaiveDate, String> {
-    let wrong = || format!("{text:?} is not a date of the form YYMMDD");
     if text.len() != 6 || !text.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(wrong());
+        return Err(format!("{text:?} is not a date of the form YYMMDD"));
     }
-    NaiveDate::parse_from_str(&format!("19{text}"), "%Y%m%d").map_err(|_| wrong())
+    if !text.starts_with('9') {
+        return Err(format!("{text:?} is not of 1990 to 1999: other years can't be told from two digits"));
+    }
+    NaiveDate::parse_from_str(&format!("19{text}"), "%Y%m%d")
+        .map_err(|_| format!("{text:?} is not a date: there is no such day"))
 }
 
 /// Times without a zone, which is nobody's to guess.
@@ -68,9 +72,27 @@ fn parse(text: &str) -> Result<Named, String> {
     }
     let naive = NAIVE.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
     if let Some(time) = naive.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.f")) {
-        return Err(format!("{text:?} has no time zone: write {time}Z for UTC, or {time}+01:00 with its offset"));
+        let offset = "+01:00 with its offset (%2B01:00 in a URL)";
+        return Err(format!("{text:?} has no time zone: write {time}Z for UTC, or {time}{offset}"));
+    }
+    if let Some((time, offset)) = text.rsplit_once(' ')
+        && DateTime::parse_from_rfc3339(&format!("{time}+{offset}")).is_ok()
+    {
+        return Err(format!("{text:?} has a space where its offset begins: in a URL write {time}%2B{offset}"));
+    }
+    if let Some(day) = text.get(..10).filter(|day| has_form(day, "0000-00-00")) {
+        return Err(match NaiveDate::parse_from_str(day, "%Y-%m-%d") {
+            Err(_) => format!("{text:?} is not a date: there is no day {day}"),
+            Ok(_) => format!("{text:?} is not a time: behind the day it goes on as in {day}T12:00:00Z"),
+        });
     }
     Err(format!("{text:?} is neither a date as 1993-12-31 nor a time as 1993-12-31T12:00:00Z"))
+}
+
+/// Whether a text has a digit where the form has one, and else is the same.
+fn has_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form): (u8, u8)| if form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
 #[cfg(test)]
@@ -107,10 +129,36 @@ mod tests {
     }
 
     #[test]
-    fn six_digits_are_a_date_of_the_twentieth_century() {
+    fn what_is_wrong_with_a_time_is_told() {
+        for (text, told) in [
+            ("2026-11-31", "there is no day 2026-11-31"),
+            ("2026-02-29", "there is no day 2026-02-29"),
+            ("2026-13-01", "there is no day 2026-13-01"),
+            ("2026-11-31T12:00:00Z", "there is no day 2026-11-31"),
+            ("2026-11-31T12:00:00+01:00", "there is no day 2026-11-31"),
+            ("2026-11-30T25:00:00Z", "it goes on as in 2026-11-30T12:00:00Z"),
+            ("2026-11-30 noon", "it goes on as in 2026-11-30T12:00:00Z"),
+            // A + in a query is a space to whoever reads it.
+            ("2026-11-30T12:00:00 01:00", "in a URL write 2026-11-30T12:00:00%2B01:00"),
+            ("ž026-11-30", "is neither a date as"),
+        ] {
+            for read in [start_of, end_of, last_of] {
+                let error = read(text).unwrap_err();
+                assert!(error.contains(told), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn six_digits_are_a_date_of_the_nineties_alone() {
         assert_eq!(yymmdd("930101"), Ok(NaiveDate::from_ymd_opt(1993, 1, 1).unwrap()));
+        assert_eq!(yymmdd("991231"), Ok(NaiveDate::from_ymd_opt(1999, 12, 31).unwrap()));
         for wrong in ["", "930230", "93011", "9301011", "93-1-1", "+30101"] {
             assert!(yymmdd(wrong).is_err(), "{wrong}");
+        }
+        for other in ["000101", "240101", "891231", "260228"] {
+            let error = yymmdd(other).unwrap_err();
+            assert!(error.contains("is not of 1990 to 1999"), "{error}");
         }
     }
 }

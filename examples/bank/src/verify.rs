@@ -1,6 +1,6 @@
 //! `bank verify`: whether the log is what was recorded, and what the bank shows is what its log gives.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use es_core::log::{TopicKind, TopicSpec};
@@ -13,6 +13,7 @@ use crate::app::{Options, Store};
 use crate::domain::Account;
 use crate::failure::Failure;
 use crate::keys;
+use crate::output::{say, stdout};
 use crate::progress;
 use crate::read_models_verify::compare;
 use crate::time::shown;
@@ -43,7 +44,9 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     let keys = options.keys.trusted()?;
     let has_keys = !keys.is_empty();
     if !notes.is_empty() && !has_keys {
-        return Err(Failure::new("--note needs the public key of who signed: give it with --public-key FILE"));
+        return Err(Failure::new(
+            "notes can only be checked with their signer's public key: give it with --public-key FILE",
+        ));
     }
     let store = Store::open(options).await?;
     let verifier = notes.into_iter().fold(verifier(options, &store, keys).await?, Verifier::note);
@@ -57,7 +60,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     // What is wrong with the log would be in the read models, too.
     let compared = if args.log_only || !report.is_sound() { None } else { Some(compare(&store).await?) };
 
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     if args.json {
         let read_models = compared.as_ref().map(|compared| compared.as_json());
         writeln!(out, "{}", json!({ "log": as_json(&report, has_keys), "read_models": read_models }))?;
@@ -96,20 +99,20 @@ pub(crate) async fn seals(options: &Options) -> Result<(), Failure> {
     let notes = verifier(options, &store, keys).await?.newest_notes().await?;
     store.close().await;
     if notes.is_empty() {
-        eprintln!("bank: nothing is sealed yet: serve with --signing-key FILE");
+        say("bank: nothing is sealed yet: serve with --signing-key FILE");
     }
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     for note in notes {
         write!(out, "{note}")?;
     }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// The keys that are trusted, of which there must be one.
 fn needed(options: &Options) -> Result<Vec<PublicKey>, Failure> {
     let keys = options.keys.trusted()?;
     match keys.is_empty() {
-        true => Err(Failure::new("whose seals are trusted must be said: give --public-key FILE or --signing-key FILE")),
+        true => Err(Failure::new("it is not known whose seals to trust: give --public-key FILE or --signing-key FILE")),
         false => Ok(keys),
     }
 }
@@ -135,8 +138,9 @@ pub(crate) async fn prove(options: &Options, args: &ProveArgs) -> Result<(), Fai
     })?;
     let proof = verifier.prove(&event).await?;
     store.close().await;
-    writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&proof)?)?;
-    Ok(())
+    let mut out = stdout();
+    writeln!(out, "{}", serde_json::to_string_pretty(&proof)?)?;
+    Ok(out.flush()?)
 }
 
 #[derive(Debug, clap::Args)]
@@ -155,14 +159,14 @@ pub(crate) fn check_proof(options: &Options, args: &CheckProofArgs) -> Result<()
         serde_json::from_str(&text).map_err(|error| Failure::because(format!("{} can't be read", what()), &error))?;
     let (event, index, seal) =
         proof.verify(&keys).map_err(|error| Failure::because(format!("{} proves nothing", what()), &error))?;
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let actor = event.actor.as_ref().map_or("-", |actor| actor.as_str());
     let (stream, version, kind) = (&event.stream, event.version, &event.event_type);
     let payload = String::from_utf8_lossy(&event.payload);
     writeln!(out, "{stream} version {version}: {kind} {payload} by {actor}, recorded {}", shown(event.recorded_at))?;
     let (of, at) = (seal.size, shown(seal.signed_at));
     writeln!(out, "is event {index} of the {of} of {} that were sealed at {at}", seal.origin)?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// The notes in a text, one after the other: each ends with the lines of its signatures.
@@ -206,7 +210,7 @@ fn write_lines(out: &mut impl Write, report: &Report, has_keys: bool) -> io::Res
             writeln!(out, "  nothing is sealed of the {} events of partition {}", at.events, at.partition)?;
         }
     } else {
-        writeln!(out, "seals: not checked, since it was not said whose to trust: give --public-key FILE")?;
+        writeln!(out, "seals: not checked, since no public key was given: give --public-key FILE")?;
     }
     for erased in report.partitions.iter().flat_map(|at| &at.erased) {
         writeln!(

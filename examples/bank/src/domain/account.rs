@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use es_core::{Aggregate, AggregateKey, Apply, Command, Context, Event, Handle, InvalidId};
+use es_core::{Aggregate, AggregateKey, Apply, Command, Context, Event, Handle, InvalidId, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::money::Money;
@@ -49,7 +49,6 @@ pub(crate) enum AccountCommand {
     Open {
         owner: String,
         overdraft_limit: Money,
-        /// Left out where there is none, so that such a command is the same, to its hash, as before there were branches.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         branch: Option<String>,
     },
@@ -86,7 +85,7 @@ pub(crate) enum AccountError {
 }
 
 /// Where an account is in its life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Shape)]
 pub(crate) enum Status {
     /// Not opened yet.
     #[default]
@@ -222,7 +221,8 @@ impl FromStr for Status {
     }
 }
 
-/// An account's id: any text of 1 to 200 bytes without control characters that does not begin with `!`.
+/// An account's id: any text of 1 to 200 bytes without control characters that does not begin with `!` and is
+/// not `.` or `..`, which browsers take out of a URL however they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct AccountId(AggregateKey);
 
@@ -233,6 +233,8 @@ pub(crate) enum InvalidAccountId {
     Text(InvalidId),
     #[error("an account id can't begin with !, which is kept for the log's own records")]
     Reserved,
+    #[error("an account id can't be . or .., which no browser leaves in a URL")]
+    Dots,
 }
 
 impl AccountId {
@@ -251,6 +253,9 @@ impl FromStr for AccountId {
     fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
         if text.starts_with('!') {
             return Err(InvalidAccountId::Reserved);
+        }
+        if matches!(text, "." | "..") {
+            return Err(InvalidAccountId::Dots);
         }
         AggregateKey::new(text).map(Self).map_err(InvalidAccountId::Text)
     }

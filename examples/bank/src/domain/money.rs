@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use es_core::Shape;
 use serde::{Deserialize, Serialize};
 
 /// Money in minor units (cents, haléře), from -(2^53 - 1) to 2^53 - 1: what every JSON reader takes without rounding.
 ///
 /// A sum that does not fit is refused, never wrapped or rounded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Shape)]
 #[serde(try_from = "i64", into = "i64")]
 pub(crate) struct Money(i64);
 

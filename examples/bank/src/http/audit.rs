@@ -5,14 +5,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use es_core::{AggregateKey, Event};
-use es_projections::audit::Query;
+use es_projections::audit::{Query, RefusedQuery};
 use serde::Serialize;
 
 use super::problem::Problem;
-use super::reading::{Asked, Listed, limit_of, query};
+use super::reading::{Asked, Damaged, Listed, limit_of, query};
 use super::{App, headers, wait_for};
 use crate::audit::{Shown, stream};
 use crate::domain::AccountEvent;
+use crate::refused::ShownRefused;
 use crate::time::{end_of, start_of};
 
 pub(super) async fn trail(
@@ -21,12 +22,47 @@ pub(super) async fn trail(
     asked: Asked<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let mut parameters = Parameters(query(asked)?);
+    match parameters.one("refused")?.as_deref() {
+        None | Some("false") => {}
+        Some("true") => return refused(app, headers, parameters).await,
+        Some(other) => return Err(Problem::bad_request(format!("refused: {other:?} is neither true nor false"))),
+    }
     let asked = asked_of(&mut parameters)?;
     parameters.end()?;
     asked.check_type(AccountEvent::TYPES).map_err(|error| Problem::bad_request(format!("type: {error}")))?;
     wait_for(&app.audit, headers::position(&headers)?).await?;
-    let page = asked.run(&app.database).await?;
-    Ok(json_of(&Listed { items: page.entries.iter().map(Shown::of).collect(), next: page.next }))
+    let (page, damaged) = asked.run_readable(&app.database).await.map_err(Problem::asked)?;
+    let told = |what: String| Damaged::new(named(&what).into(), &es_projections::Error::Damaged(what));
+    Ok(json_of(&Listed {
+        items: page.entries.iter().map(Shown::of).collect(),
+        next: page.next,
+        damaged: damaged.into_iter().map(told).collect(),
+    }))
+}
+
+/// Which event is damaged, of the text that tells how.
+fn named(damage: &str) -> &str {
+    damage.split(": ").next().unwrap_or_default()
+}
+
+/// What was refused instead of what was done.
+async fn refused(app: App, headers: HeaderMap, mut parameters: Parameters) -> Result<Response, Problem> {
+    let limit = parameters.one("limit")?.map(|limit| limit.parse::<u32>()).transpose();
+    let query = RefusedQuery {
+        aggregate: id::<AggregateKey>("account", parameters.one("account")?)?.map(stream),
+        actor: id("actor", parameters.one("actor")?)?,
+        correlation: id("correlation", parameters.one("correlation")?)?,
+        command: id("command", parameters.one("command")?)?,
+        from: time("recorded_from", parameters.one("recorded_from")?, start_of)?,
+        to: time("recorded_to", parameters.one("recorded_to")?, end_of)?,
+        limit: limit_of(limit.map_err(|error| Problem::bad_request(format!("limit: {error}")))?)?,
+        cursor: parameters.one("cursor")?,
+    };
+    parameters.end()?;
+    wait_for(&app.audit, headers::position(&headers)?).await?;
+    let page = query.run(&app.database).await.map_err(Problem::asked)?;
+    let items = page.refused.iter().map(ShownRefused::of).collect();
+    Ok(json_of(&Listed { items, next: page.next, damaged: Vec::new() }))
 }
 
 fn asked_of(parameters: &mut Parameters) -> Result<Query, Problem> {
@@ -94,6 +130,6 @@ pub(super) fn json_of(value: &impl Serialize) -> Response {
             let json = HeaderValue::from_static("application/json");
             ([(header::CONTENT_TYPE, json)], Body::from(bytes)).into_response()
         }
-        Err(error) => Problem::new(500, "internal-error", error.to_string()).into_response(),
+        Err(error) => Problem::internal(&error).into_response(),
     }
 }

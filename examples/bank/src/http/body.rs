@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderMap, header};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, de};
@@ -14,21 +15,45 @@ const BODY_MAX: usize = 64 << 10;
 /// What is read of a body that is too large, so that its sender comes to read the answer.
 const DRAIN_MAX: usize = 32 << 20;
 /// How long a sender may take for a body.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
+const BODY_WITHIN: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 const TEXT_MAX: usize = 200;
 
 /// Reads a JSON object.
-pub(super) async fn object<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
-    parse(&read(body).await?)
+pub(super) async fn object<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    let bytes = read(body).await?;
+    must_be_json(headers)?;
+    parse(&bytes)
 }
 
 /// Reads a body that may be left out.
-pub(super) async fn object_or_nothing<T: DeserializeOwned + Default>(body: Body) -> Result<T, Problem> {
+pub(super) async fn object_or_nothing<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
     let bytes = read(body).await?;
+    if bytes.is_empty() && !headers.contains_key(header::CONTENT_TYPE) {
+        return Ok(T::default());
+    }
+    must_be_json(headers)?;
     if bytes.is_empty() { Ok(T::default()) } else { parse(&bytes) }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+/// What a form of any page may send is not taken for JSON, whatever it holds.
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let (first, more) = (given.next().and_then(|value| value.to_str().ok()), given.next());
+    let kind = first.map(|value| value.split(';').next().unwrap_or_default().trim());
+    match kind {
+        Some(kind) if more.is_none() && kind.eq_ignore_ascii_case("application/json") => Ok(()),
+        _ => {
+            let found = first.map_or_else(|| "missing".into(), |kind| format!("{kind:?}"));
+            let detail = format!("Content-Type: it is {found}, and must be application/json");
+            Err(Problem::new(415, "unsupported-media-type", detail))
+        }
+    }
+}
+
+pub(super) async fn read(body: Body) -> Result<Vec<u8>, Problem> {
     let late = || Problem::new(408, "request-timeout", format!("the body did not come within {BODY_WITHIN:?}"));
     tokio::time::timeout(BODY_WITHIN, read_bounded(body)).await.map_err(|_| late())?
 }

@@ -51,13 +51,14 @@ struct Answer {
 }
 
 pub(super) async fn open(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let headers = CommandHeaders::of(&headers)?;
-    let Open { id, owner, overdraft_limit } = body::object(body).await?;
-    let id = id.unwrap_or_else(|| headers.new_id().to_string());
+    let command = CommandHeaders::of(&headers)?;
+    let Open { id, owner, overdraft_limit } = body::object(&headers, body).await?;
+    let id = id.unwrap_or_else(|| command.new_id().to_string());
     let id: AccountId = id.parse().map_err(|error| Problem::bad_request(format!("id: {error}")))?;
     let location = format!("/api/accounts/{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC));
-    reserve(&app, &id, &headers, &owner, overdraft_limit).await?;
-    let mut response = send(&app, &id, headers, AccountCommand::Open { owner, overdraft_limit, branch: None }).await?;
+    reserve(&app, &id, &command, &owner, overdraft_limit).await?;
+    let open = AccountCommand::Open { owner, overdraft_limit, branch: None };
+    let mut response = send(&app, &id, &command, open).await?;
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -89,9 +90,9 @@ pub(super) async fn deposit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let headers = CommandHeaders::of(&headers)?;
-    let Move { amount, reference } = body::object(body).await?;
-    send(&app, &id, headers, AccountCommand::Deposit { amount, reference }).await
+    let command = CommandHeaders::of(&headers)?;
+    let Move { amount, reference } = body::object(&headers, body).await?;
+    send(&app, &id, &command, AccountCommand::Deposit { amount, reference }).await
 }
 
 pub(super) async fn withdraw(
@@ -100,9 +101,9 @@ pub(super) async fn withdraw(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let headers = CommandHeaders::of(&headers)?;
-    let Move { amount, reference } = body::object(body).await?;
-    send(&app, &id, headers, AccountCommand::Withdraw { amount, reference }).await
+    let command = CommandHeaders::of(&headers)?;
+    let Move { amount, reference } = body::object(&headers, body).await?;
+    send(&app, &id, &command, AccountCommand::Withdraw { amount, reference }).await
 }
 
 pub(super) async fn close(
@@ -111,18 +112,18 @@ pub(super) async fn close(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let headers = CommandHeaders::of(&headers)?;
-    let Nothing {} = body::object_or_nothing(body).await?;
-    send(&app, &id, headers, AccountCommand::Close).await
+    let command = CommandHeaders::of(&headers)?;
+    let Nothing {} = body::object_or_nothing(&headers, body).await?;
+    send(&app, &id, &command, AccountCommand::Close).await
 }
 
 async fn send(
     app: &App,
     id: &AccountId,
-    headers: CommandHeaders,
+    headers: &CommandHeaders,
     command: AccountCommand,
 ) -> Result<Response, Problem> {
-    let receipt = headers.apply(app.bus.send(id, command)).await?;
+    let receipt = headers.send(|| app.bus.send(id, command.clone())).await?;
     let position = receipt.position.to_string();
     let header = [(POSITION, position.clone())];
     let (version, duplicate) = (receipt.version.get(), receipt.duplicate);

@@ -1,21 +1,24 @@
 //! Headers of requests: checked, and what is wrong with one names it.
 
 use axum::http::HeaderMap;
-use es_core::{Actor, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, Send, Version};
+use es_core::{
+    Actor, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, Receipt, Send, SendError, Version,
+};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::domain::Account;
+use super::tags::Tags;
+use crate::domain::{Account, AccountError};
 
 const KEY_MAX: usize = 200;
 /// The namespace of ids that are made of an `Idempotency-Key`. It must stay for ever.
 const KEYS: Uuid = Uuid::from_u128(0x6b1d_58a0_3c52_4d0f_9a7e_21c4_5f0d_88e3);
 
 /// What the headers of a command say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CommandHeaders {
     key: Option<String>,
-    expected: ExpectedVersion,
+    condition: Condition,
     correlation: Option<CorrelationId>,
     causation: Option<CausationId>,
     actor: Option<Actor>,
@@ -32,7 +35,7 @@ impl CommandHeaders {
         }
         Ok(Self {
             key,
-            expected: text(headers, "if-match")?.map_or(Ok(ExpectedVersion::Any), |tag| expected_version(&tag))?,
+            condition: Condition::of(headers)?,
             correlation: id(headers, "x-correlation-id")?,
             causation: id(headers, "x-causation-id")?,
             actor: id(headers, "x-actor")?,
@@ -59,21 +62,40 @@ impl CommandHeaders {
         }
     }
 
-    pub(super) fn apply(self, command: Send<Account>) -> Send<Account> {
+    /// Sends the command, on one of the versions that the condition names. The condition is no part of what the key stands for:
+    /// a command that took effect is answered so whatever the condition, and one that did not may be sent with another.
+    pub(super) async fn send(&self, send: impl Fn() -> Send<Account>) -> Result<Receipt, SendError<AccountError>> {
+        let versions = match &self.condition {
+            Condition::One(expected) => return self.apply(send()).expect(*expected).await,
+            Condition::Versions(versions) => versions,
+        };
+        let mut expected = versions.first().map_or(Version::new(NEVER), |first| *first);
+        let mut tries = versions.len();
+        loop {
+            tries = tries.saturating_sub(1);
+            match self.apply(send()).expect(ExpectedVersion::Exactly(expected)).await {
+                // Nothing was done, and it is another of those that are as good.
+                Err(SendError::Conflict { actual, .. }) if tries > 0 && versions.contains(&actual) => expected = actual,
+                answer => return answer,
+            }
+        }
+    }
+
+    fn apply(&self, command: Send<Account>) -> Send<Account> {
         let mut command = self.identify(command);
-        if let Some(correlation) = self.correlation {
+        if let Some(correlation) = &self.correlation {
             command = command.correlation_id(correlation.as_str());
         }
-        if let Some(causation) = self.causation {
+        if let Some(causation) = &self.causation {
             command = command.causation_id(causation.as_str());
         }
-        if let Some(actor) = self.actor {
+        if let Some(actor) = &self.actor {
             command = command.actor(actor.as_str());
         }
-        if let Some(traceparent) = self.traceparent {
-            command = command.traceparent(&traceparent);
+        if let Some(traceparent) = &self.traceparent {
+            command = command.traceparent(traceparent);
         }
-        command.expect(self.expected)
+        command
     }
 }
 
@@ -88,22 +110,40 @@ fn command_id(key: &str) -> String {
     if CommandId::new(key).is_ok() { key.into() } else { format!("key-{}", Uuid::new_v5(&KEYS, key.as_bytes())) }
 }
 
-fn expected_version(tag: &str) -> Result<ExpectedVersion, Problem> {
-    if tag == "*" {
-        return Ok(ExpectedVersion::StreamExists);
-    }
-    let strong = tag.strip_prefix("W/").unwrap_or(tag);
-    let number = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(strong);
-    let version = number.parse().map(|number| ExpectedVersion::Exactly(Version::new(number)));
-    version.map_err(|_| Problem::bad_request(format!("If-Match: {tag:?} is not a version, as \"7\"")))
+/// What a command is decided on.
+#[derive(Debug)]
+pub(super) enum Condition {
+    One(ExpectedVersion),
+    /// Any of these versions; without any, on none.
+    Versions(Vec<Version>),
 }
+
+impl Condition {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let (matching, none) = (Tags::of(headers, "if-match")?, Tags::of(headers, "if-none-match")?);
+        Ok(match (matching.map(|tags| tags.strong()), none) {
+            (None, None) => Self::One(ExpectedVersion::Any),
+            (Some(None), None) => Self::One(ExpectedVersion::StreamExists),
+            (Some(Some(versions)), None) => Self::Versions(versions),
+            (None, Some(Tags::Any)) => Self::One(ExpectedVersion::NoStream),
+            (_, Some(_)) => {
+                return Err(Problem::bad_request(
+                    "if-none-match: with a command it can only be *, and without if-match",
+                ));
+            }
+        })
+    }
+}
+
+/// The version that no stream has.
+const NEVER: u64 = i64::MAX as u64;
 
 fn id<T: std::str::FromStr<Err: std::fmt::Display>>(headers: &HeaderMap, name: &str) -> Result<Option<T>, Problem> {
     let parse = |text: String| text.parse().map_err(|error| Problem::bad_request(format!("{name}: {error}")));
     text(headers, name)?.map(parse).transpose()
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -111,6 +151,14 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     }
     let text = std::str::from_utf8(value.as_bytes());
     text.map(|text| Some(text.into())).map_err(|_| Problem::bad_request(format!("{name}: it is not UTF-8")))
+}
+
+/// All lines of a header as one list.
+pub(super) fn list(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    let line = |value: &axum::http::HeaderValue| std::str::from_utf8(value.as_bytes()).map(str::to_owned);
+    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(line).collect();
+    let lines = lines.map_err(|_| Problem::bad_request(format!("{name}: it is not UTF-8")))?;
+    Ok((!lines.is_empty()).then(|| lines.join(", ")))
 }
 
 /// `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`, of this or a later version.

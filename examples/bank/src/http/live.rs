@@ -1,48 +1,45 @@
 //! `GET /api/live`: each recorded event, as server-sent events.
 //!
-//! One task reads the log for all listeners, while there are any. What a listener has not taken is held for it up to
-//! a bound; one that falls behind further is dropped.
+//! One task reads the log for all listeners, while there are any and for some time after. What it sent last is kept, so
+//! that a listener that comes again with the id of its last event goes on there. What is not kept any more, for one that was away
+//! or slow for long, is told in an event `missed`: which records of which partitions were not sent.
+
+mod feed;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use es_core::log::{Batch, Log, LogError};
 use es_core::{EventSource, Fed, PartitionReader, Recorded};
 use es_projections::{Handle, PartitionProgress};
 use futures::{Stream, StreamExt, stream};
-use tokio::sync::broadcast::{self, Receiver, Sender};
+use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
+use super::headers;
 use super::problem::Problem;
 use crate::app::ReadModels;
 use crate::audit::Shown;
+use feed::{Feed, Item, Listener, Place};
 
-/// Events that are held for the slowest listener.
-const BEHIND_MAX: usize = 4_096;
+/// Events that are kept for listeners that are slow or come again.
+const KEPT_MAX: usize = 4_096;
+/// And their bytes at most: events may be large.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Listeners at once: each is a connection that stays.
 const LISTENERS_MAX: usize = 256;
-/// How often the reader looks whether anybody listens.
+/// For how long events are read on and kept when the last listener has gone.
+const LINGER: Duration = Duration::from_secs(120);
+/// How often is looked whether anybody listens.
 const LOOK: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// An event as it is sent: written once for all listeners.
-#[derive(Debug)]
-struct Message {
-    id: String,
-    event_type: String,
-    json: String,
-}
-
-impl Message {
-    fn event(&self) -> Event {
-        Event::default().id(&self.id).event(&self.event_type).data(&self.json)
-    }
-}
 
 /// What is needed to read the log beside the owners.
 pub(super) struct Live {
@@ -51,27 +48,35 @@ pub(super) struct Live {
     /// Its checkpoints, which are near the end of the log, say where to begin.
     near_the_end: Handle,
     stop: CancellationToken,
-    running: Mutex<Option<Sender<Arc<Message>>>>,
+    running: Mutex<Option<Arc<Feed>>>,
 }
 
-/// Streams events until the listener goes, falls behind, or the process stops.
+/// Streams events until the listener goes or the process stops.
 pub(super) async fn events(
     State(app): State<App>,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let receiver = app.live.listen()?;
-    let messages = stream::unfold(receiver, |mut receiver| async {
-        match receiver.recv().await {
-            Ok(message) => Some((message, receiver)),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "a listener of live events was too slow and is dropped");
-                None
-            }
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+    let last = headers::text(&headers, "last-event-id")?.filter(|id| !id.is_empty());
+    let from = last.as_deref().map(|id| app.live.place(id)).transpose()?;
+    if let Some(place) = &from {
+        app.live.must_be_reached(place).await?;
+    }
+    let listener = app.live.listen(from)?;
+    let items = stream::unfold(listener, |mut listener| async {
+        let item = listener.next().await?;
+        Some((Ok(event(&item, &listener)), listener))
     });
-    let event = |message: Arc<Message>| Ok(message.event());
     let stop = app.live.stop.clone();
-    Ok(Sse::new(messages.map(event).take_until(stop.cancelled_owned())).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(items.take_until(stop.cancelled_owned())).keep_alive(KeepAlive::default()))
+}
+
+/// As it is sent: the id is where the listener is behind it.
+fn event(item: &Item, listener: &Listener) -> Event {
+    let event = Event::default().id(listener.place().to_string());
+    match item {
+        Item::Message(message) => event.event(&message.event_type).data(&message.json),
+        Item::Gap(missed) => event.event("missed").data(json!({ "missed": missed }).to_string()),
+    }
 }
 
 impl Live {
@@ -85,34 +90,57 @@ impl Live {
         }
     }
 
+    /// The place that the id of an event tells.
+    fn place(&self, id: &str) -> Result<Place, Problem> {
+        let wrong = || Problem::bad_request(format!("Last-Event-ID: {id:?} is not the id of an event of this stream"));
+        let place: Place = id.parse().map_err(|_| wrong())?;
+        if place.0.len() == self.source.partitions as usize { Ok(place) } else { Err(wrong()) }
+    }
+
+    /// Refuses a place that the log has not reached: then it is another log, and nothing would ever be sent.
+    async fn must_be_reached(&self, place: &Place) -> Result<(), Problem> {
+        for (partition, offset) in (0..).zip(&place.0) {
+            let bounds = self.log.bounds(&self.source.topic, partition).await;
+            let end =
+                bounds.map_err(|error| Problem::unavailable("log-unavailable", "the log does not answer", &error))?.end;
+            if end < *offset {
+                return Err(Problem::bad_request("Last-Event-ID: the log does not reach that far, it was made anew"));
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to listen; the first listener starts the reader.
-    fn listen(self: &Arc<Self>) -> Result<Receiver<Arc<Message>>, Problem> {
+    fn listen(self: &Arc<Self>, from: Option<Place>) -> Result<Listener, Problem> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*running {
-            if sender.receiver_count() >= LISTENERS_MAX {
+        if let Some(feed) = &*running {
+            if feed.listeners() >= LISTENERS_MAX {
                 let detail = format!("there are {LISTENERS_MAX} listeners already");
                 return Err(Problem::try_again("overloaded", detail));
             }
-            return Ok(sender.subscribe());
+            return Ok(feed.listen(from));
         }
-        let (sender, receiver) = broadcast::channel(BEHIND_MAX);
-        *running = Some(sender.clone());
-        tokio::spawn(self.clone().run(sender));
-        Ok(receiver)
-    }
-
-    /// Reads while anybody listens. Listeners see the end of their stream when the log can't be read on.
-    async fn run(self: Arc<Self>, sender: Sender<Arc<Message>>) {
         let progress = self.near_the_end.progress();
         let resume =
             |at: &PartitionProgress| PartitionReader::resume(self.source.clone(), at.partition, &at.checkpoint);
-        let mut readers: Vec<_> = progress.iter().map(resume).collect();
+        let readers: Vec<_> = progress.iter().map(resume).collect();
+        let next = |partition| readers.iter().find(|reader| reader.partition() == partition).map(PartitionReader::next);
+        let place = (0..self.source.partitions).map(|partition| next(partition).unwrap_or_default()).collect();
+        let feed = Arc::new(Feed::new(Place(place), KEPT_MAX, KEPT_BYTES_MAX));
+        let listener = feed.listen(from);
+        *running = Some(feed.clone());
+        tokio::spawn(self.clone().run(feed, readers));
+        Ok(listener)
+    }
+
+    /// Reads while anybody listens. Listeners see the end of their stream when the log can't be read on.
+    async fn run(self: Arc<Self>, feed: Arc<Feed>, mut readers: Vec<PartitionReader>) {
         loop {
-            let deserted = self.until_deserted(&sender);
+            let deserted = self.until_deserted(&feed);
             let failed = tokio::select! {
                 () = deserted => return,
                 () = self.stop.cancelled() => return self.forget(),
-                Err(error) = self.follow(&mut readers, &sender) => error,
+                Err(error) = self.follow(&mut readers, &feed) => error,
             };
             tracing::warn!(error = &failed as &dyn std::error::Error, "reading the log for live events failed");
             if !failed.is_retryable() {
@@ -122,12 +150,15 @@ impl Live {
         }
     }
 
-    async fn until_deserted(&self, sender: &Sender<Arc<Message>>) {
+    async fn until_deserted(&self, feed: &Feed) {
+        let mut heard = Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
             // Under the lock under which others begin to listen, so that nobody comes between.
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if sender.receiver_count() == 0 {
+            if feed.listeners() > 0 {
+                heard = Instant::now();
+            } else if heard.elapsed() >= LINGER {
                 *running = None;
                 return;
             }
@@ -138,11 +169,7 @@ impl Live {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn follow(
-        &self,
-        readers: &mut [PartitionReader],
-        sender: &Sender<Arc<Message>>,
-    ) -> Result<Infallible, LogError> {
+    async fn follow(&self, readers: &mut [PartitionReader], feed: &Feed) -> Result<Infallible, LogError> {
         let from: Vec<_> = readers.iter().map(|reader| (reader.partition(), reader.next())).collect();
         let mut log = self.log.reader(&self.source.topic, &from).await?;
         loop {
@@ -150,8 +177,10 @@ impl Live {
             let Some(reader) = readers.iter_mut().find(|reader| reader.partition() == partition) else { continue };
             for record in records {
                 if let Fed::Events(events) = reader.feed(record)? {
-                    // Nobody may listen just now.
-                    events.iter().for_each(|event| drop(sender.send(Arc::new(message(event)))));
+                    for event in &events {
+                        let (event_type, json) = written(event);
+                        feed.send(event.partition, event.offset, event_type, json);
+                    }
                 }
             }
             reader.skip_to(next);
@@ -159,12 +188,12 @@ impl Live {
     }
 }
 
-fn message(recorded: &Recorded) -> Message {
-    let shown = Shown::recorded(recorded);
-    let json = serde_json::to_string(&shown).expect("text and numbers are JSON");
+/// Type and data of an event as they are sent.
+fn written(recorded: &Recorded) -> (String, String) {
+    let json = serde_json::to_string(&Shown::recorded(recorded)).expect("text and numbers are JSON");
     // A line break ends a field. In a type it is no name of ours, and in JSON it is only space between its parts.
     let event_type = recorded.envelope.event_type.replace(['\r', '\n'], "\u{fffd}");
-    Message { id: shown.position().into(), event_type, json: json.replace(['\r', '\n'], " ") }
+    (event_type, json.replace(['\r', '\n'], " "))
 }
 
 #[cfg(test)]
@@ -189,7 +218,7 @@ mod tests {
             recorded_at: time,
             occurred_at: time,
             command_id: CommandId::random(),
-            command_hash: CommandHash([7; 16]),
+            command_hash: CommandHash([7; 17]),
             correlation_id: "c".parse().unwrap(),
             causation_id: None,
             actor: None,
@@ -199,11 +228,11 @@ mod tests {
             previous_hash: EventHash::default(),
             hash: EventHash::default(),
         };
-        let message = message(&Recorded { partition: 0, offset: 0, envelope });
-        drop(message.event());
-        assert_eq!(message.event_type, "opened\u{fffd}\u{fffd}id: 0\u{fffd}data: x\u{fffd}");
-        let json: serde_json::Value = serde_json::from_str(&message.json).unwrap();
-        assert_eq!(json["data"]["owner"], "A\nda");
-        assert!(!message.json.contains(['\r', '\n']));
+        let (event_type, json) = written(&Recorded { partition: 0, offset: 0, envelope });
+        drop(Event::default().event(&event_type).data(&json));
+        assert_eq!(event_type, "opened\u{fffd}\u{fffd}id: 0\u{fffd}data: x\u{fffd}");
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(parsed["data"]["owner"], "A\nda");
+        assert!(!json.contains(['\r', '\n']));
     }
 }

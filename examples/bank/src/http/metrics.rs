@@ -20,7 +20,7 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
 
 fn owners(text: &mut String, partitions: &[PartitionStatus]) {
     type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let figures: [Figure; 17] = [
+    let figures: [Figure; 20] = [
         ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
             u64::from(at.state == OwnerState::Serving)
         }),
@@ -39,7 +39,14 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
         ("sealed_events", "gauge", "Events that the partition's last seal covers", |at| at.sealed),
         ("unsealed_events", "gauge", "Events after it that are read and not sealed yet", |at| at.unsealed),
         ("failed_seals_total", "counter", "Times that the partition could not be sealed", |at| at.failed_seals),
+        ("parked_accounts", "gauge", "Accounts whose events can't be read, so that their commands are refused", |at| {
+            at.parked
+        }),
         ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
+        ("task_restarts_total", "counter", "Tasks of the partition that panicked and were started anew", |at| {
+            at.restarts
+        }),
+        ("tasks_down", "gauge", "Tasks of the partition that do not run now", |at| at.down.len() as u64),
     ];
     for (name, kind, help, figure) in figures {
         head(text, &format!("bank_owner_{name}"), kind, help);

@@ -1,7 +1,7 @@
 //! An account as it was, and how it came to be what it is.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use es_core::Version;
 use es_projections::audit::{At, Past, Query};
@@ -10,7 +10,7 @@ use super::audit::json_of;
 use super::commands::Id;
 use super::problem::Problem;
 use super::reading::{AsOf, Asked, Listed, Page, limit_of, query, shown};
-use super::{App, headers, wait_for};
+use super::{App, headers, tags, wait_for};
 use crate::audit::stream;
 use crate::past::Told;
 use crate::read_model::{self, PastAccount};
@@ -26,12 +26,13 @@ pub(super) async fn history(
     let Page { limit, cursor } = query(asked)?;
     let asked = Query { limit: limit_of(limit)?, cursor, ..Query::default() };
     wait_for(&app.audit, headers::position(&headers)?).await?;
-    let (past, before) = (Past::of(stream(account.key().clone())), PastAccount::absent(account.key()));
-    let history = past.history_of(&app.database, &asked, before, PastAccount::fold).await?;
+    let past = Past::of(stream(account.key().clone()));
+    let history = past.history::<PastAccount>(&app.database, &asked).await.map_err(Problem::asked)?;
     if history.steps.is_empty() && read_model::account(&app.database, account.key()).await?.is_none() {
         return Err(Problem::account_not_found(account.as_str()));
     }
-    Ok(json_of(&Listed { items: history.steps.iter().map(Told::of).collect(), next: history.next }))
+    let items = history.steps.iter().map(Told::of).collect();
+    Ok(json_of(&Listed { items, next: history.next, damaged: Vec::new() }))
 }
 
 /// The account as a version left it, or as it was at the end of a business time.
@@ -48,9 +49,14 @@ pub(super) async fn account(app: &App, id: &Id, headers: &HeaderMap, as_of: AsOf
         _ => return Err(Problem::bad_request("at and version: only one of them can be given")),
     };
     wait_for(&app.audit, headers::position(headers)?).await?;
-    let (past, before) = (Past::of(stream(id.0.key().clone())), PastAccount::absent(id.0.key()));
-    let then = past.fold_at(&app.database, &at, before, PastAccount::fold).await?;
-    let row = then.ok_or_else(|| Problem::account_not_found(id.0.as_str()))?.state.0;
-    let tag = format!("\"{}\"", row.version);
-    Ok(([(header::ETAG, tag)], axum::Json(shown(row))).into_response())
+    let past = Past::of(stream(id.0.key().clone()));
+    let then = past.state_at::<PastAccount>(&app.database, &at).await.map_err(Problem::asked)?;
+    let then = then.ok_or_else(|| Problem::account_not_found(id.0.as_str()))?;
+    let (version, left_out) = (then.version(), then.left_out);
+    let account = axum::Json(shown(then.state.0).of_past(version, left_out));
+    match version {
+        Some(version) => tags::tagged(headers, version, account),
+        // What no version left so has no tag.
+        None => Ok(account.into_response()),
+    }
 }

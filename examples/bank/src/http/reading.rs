@@ -3,15 +3,15 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
-use es_core::AggregateKey;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use es_core::{AggregateKey, Version};
 use es_projections::audit::LIMIT_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::commands::Id;
-use super::problem::Problem;
-use super::{App, headers, past, wait_for};
+use super::problem::{self, Problem};
+use super::{App, headers, past, tags, wait_for};
 use crate::read_model::{self, AccountRow};
 
 const LIMIT: u32 = 100;
@@ -38,6 +38,24 @@ pub(super) struct Listed<T> {
     pub(super) items: Vec<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
+    /// What can't be read, and so is not among the items.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) damaged: Vec<Damaged>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Damaged {
+    id: String,
+    /// Under which the log tells what is wrong.
+    reference: String,
+}
+
+impl Damaged {
+    pub(super) fn new(id: String, damage: &(dyn std::error::Error + 'static)) -> Self {
+        let reference = problem::reference();
+        tracing::error!(id, error = damage, reference, "a row can't be read");
+        Self { id, reference }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -47,7 +65,18 @@ pub(super) struct Shown {
     balance: i64,
     overdraft_limit: i64,
     status: &'static str,
-    version: u64,
+    /// Null where no version left it so: at a business time before that of events that were recorded in between.
+    version: Option<u64>,
+    /// How many events these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<u64>,
+}
+
+impl Shown {
+    /// The same as of some time.
+    pub(super) fn of_past(self, version: Option<Version>, left_out: u64) -> Self {
+        Self { version: version.map(Version::get), left_out: (left_out > 0).then_some(left_out), ..self }
+    }
 }
 
 pub(super) async fn list(
@@ -62,8 +91,15 @@ pub(super) async fn list(
     let mut rows = read_model::accounts_after(&app.database, after.as_ref(), limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|last| encode(last.id.as_str()));
-    Ok(Json(Listed { items: rows.into_iter().map(shown).collect(), next }))
+    let next = rows.last().filter(|_| more).map(|(last, _)| encode(last.as_str()));
+    let (mut items, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (id, row) in rows {
+        match row {
+            Ok(row) => items.push(shown(row)),
+            Err(damage) => damaged.push(Damaged::new(id.to_string(), &damage)),
+        }
+    }
+    Ok(Json(Listed { items, next, damaged }))
 }
 
 pub(super) async fn one(
@@ -80,8 +116,7 @@ pub(super) async fn one(
     wait_for(&app.accounts, headers::position(&headers)?).await?;
     let row = read_model::account(&app.database, id.key()).await?;
     let row = row.ok_or_else(|| Problem::account_not_found(id.as_str()))?;
-    let tag = format!("\"{}\"", row.version);
-    Ok(([(header::ETAG, tag)], Json(shown(row))).into_response())
+    tags::tagged(&headers, row.version, Json(shown(row)))
 }
 
 /// The query, or a problem that names what is wrong.
@@ -102,7 +137,8 @@ pub(super) fn shown(row: AccountRow) -> Shown {
         balance: row.balance.get(),
         overdraft_limit: row.overdraft_limit.get(),
         status: row.status.as_str(),
-        version: row.version.get(),
+        version: Some(row.version.get()),
+        left_out: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rows of a file of the PKDD'99 challenge: `;`, quotes, CRLF, Latin-1.
+//! Rows of a file of the PKDD'99 challenge: `;`, quotes, CRLF, Latin-1 or UTF-8.
 //!
 //! Each line is split by itself, so that a quote that is never closed costs its own row and none after it.
 
@@ -15,6 +15,18 @@ use crate::failure::Failure;
 /// A row is some 100 bytes; a line longer than this is no row, and is not kept in memory.
 const LINE_MAX: usize = 4_096;
 
+/// What UTF-8 may begin with, and Latin-1 does not.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How letters beyond ASCII are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Encoding {
+    #[value(name = "latin-1")]
+    Latin1,
+    #[value(name = "utf-8")]
+    Utf8,
+}
+
 /// The lines of a file, and where each column is.
 pub(super) struct Rows {
     path: PathBuf,
@@ -22,6 +34,8 @@ pub(super) struct Rows {
     bytes: u64,
     at: u64,
     line: u64,
+    /// None until it is known.
+    encoding: Option<Encoding>,
     splitter: Splitter,
     columns: HashMap<&'static str, usize>,
 }
@@ -42,7 +56,7 @@ pub(super) struct Fields<'a> {
 
 impl Rows {
     /// Opens the file and finds each of `columns` in its first line.
-    pub(super) fn open(path: &Path, columns: &[&'static str]) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, columns: &[&'static str], encoding: Option<Encoding>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::because(format!("reading {}", path.display()), &error);
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -55,6 +69,7 @@ impl Rows {
             bytes: metadata.len(),
             at: 0,
             line: 0,
+            encoding,
             splitter: Splitter::default(),
             columns: HashMap::new(),
         };
@@ -106,9 +121,42 @@ impl Rows {
             while line.last().is_some_and(ends) {
                 line.pop();
             }
-            if !line.is_empty() {
-                return Ok(Some(self.splitter.split(&line)));
+            if self.line == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+                self.marked()?;
             }
+            if !line.is_empty() {
+                let text = self.decode(&line)?;
+                return Ok(Some(text.and_then(|text| self.splitter.split(&text))));
+            }
+        }
+    }
+
+    /// It begins with a byte order mark.
+    fn marked(&mut self) -> Result<(), Failure> {
+        if self.encoding == Some(Encoding::Latin1) {
+            let path = self.path.display();
+            return Err(Failure::new(format!("{path} begins with a byte order mark: it is UTF-8 and not Latin-1")));
+        }
+        self.encoding = Some(Encoding::Utf8);
+        Ok(())
+    }
+
+    /// The text of a line. Where nobody said how it is written, what both could be is nobody's to guess: money would be
+    /// booked with another text than the file's.
+    fn decode(&self, line: &[u8]) -> Result<Result<String, String>, Failure> {
+        let utf8 = std::str::from_utf8(line);
+        match (self.encoding, utf8) {
+            (Some(Encoding::Latin1), _) | (None, Err(_)) => Ok(Ok(latin1(line))),
+            (Some(Encoding::Utf8), Err(_)) => Ok(Err("it is not UTF-8".into())),
+            (None, Ok(text)) if !text.is_ascii() => {
+                let (number, path) = (self.line, self.path.display());
+                Err(Failure::new(format!(
+                    "line {number} of {path} can be read as UTF-8 and as Latin-1: say which it is with --encoding; \
+                     what stands before it is imported, and importing the file again goes on"
+                )))
+            }
+            (_, Ok(text)) => Ok(Ok(text.into())),
         }
     }
 
@@ -145,13 +193,14 @@ struct Splitter {
 impl Default for Splitter {
     fn default() -> Self {
         let reader = csv_core::ReaderBuilder::new().delimiter(b';').build();
-        // A line has fewer bytes and fields than this, whatever is in it.
-        Self { reader, text: vec![0; LINE_MAX], ends: vec![0; LINE_MAX] }
+        // A line has fewer bytes and fields than this, whatever is in it: a letter of Latin-1 may become two bytes.
+        Self { reader, text: vec![0; 2 * LINE_MAX], ends: vec![0; LINE_MAX] }
     }
 }
 
 impl Splitter {
-    fn split(&mut self, line: &[u8]) -> Result<Vec<String>, String> {
+    fn split(&mut self, line: &str) -> Result<Vec<String>, String> {
+        let line = line.as_bytes();
         // The reader would take it for the end of the row, and what follows would be lost without a word.
         if line.contains(&b'\r') {
             return Err("a carriage return stands in its midst, without a line feed".into());
@@ -175,8 +224,9 @@ impl Splitter {
             }
         }
         let starts = std::iter::once(&0).chain(&self.ends[..ended]);
-        let fields = starts.zip(&self.ends[..ended]).map(|(start, end)| latin1(&self.text[*start..*end]));
-        Ok(fields.collect())
+        let field = |(start, end): (&usize, &usize)| String::from_utf8(self.text[*start..*end].to_vec());
+        let fields: Result<_, _> = starts.zip(&self.ends[..ended]).map(field).collect();
+        fields.map_err(|error| error.to_string())
     }
 }
 
@@ -188,8 +238,7 @@ fn latin1(bytes: &[u8]) -> String {
 fn find_columns(header: &[String], columns: &[&'static str]) -> Result<HashMap<&'static str, usize>, String> {
     let mut found = HashMap::new();
     for (place, name) in header.iter().enumerate() {
-        // A file saved by an editor may begin with a byte order mark, here read as Latin-1.
-        let name = name.trim_start_matches("\u{ef}\u{bb}\u{bf}").trim();
+        let name = name.trim();
         let Some(column) = columns.iter().find(|column| **column == name) else {
             return Err(format!("column {name:?} is unknown"));
         };
@@ -229,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows");
         std::fs::write(&path, "a;b\r\n1;2\r3;4\r\n5;6\r\n7;\"8\r\"\n").unwrap();
-        let mut rows = Rows::open(&path, &["a", "b"]).unwrap();
+        let mut rows = Rows::open(&path, &["a", "b"], None).unwrap();
         let mut seen = Vec::new();
         while let Some(row) = rows.next().unwrap() {
             seen.push(

@@ -27,6 +27,9 @@ const OVERDRAFT: i64 = 1_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Who sends the commands of an import.
+pub(super) const ACTOR: &str = "import";
+
 /// What a lane is given.
 pub(super) enum Item {
     Open(Opening),
@@ -88,6 +91,14 @@ impl Sender {
     }
 }
 
+#[cfg(test)]
+impl Sender {
+    /// All lanes are this one.
+    pub(super) fn of_one(items: mpsc::Sender<Item>) -> Self {
+        Self(vec![items; LANES].into())
+    }
+}
+
 struct Lane {
     bus: Bus<Account>,
     report: Arc<Report>,
@@ -142,7 +153,7 @@ impl Lane {
             Direction::Debit => AccountCommand::Withdraw { amount, reference },
         };
         let send = || {
-            let command = self.bus.send(&id_of(account)?, command.clone()).command_id(format!("pkdd99-{id}"));
+            let command = self.bus.send(&id_of(account)?, command.clone()).command_id(command_id(id));
             Ok(command.occurred_at(midnight(date)))
         };
         match self.deliver(send).await? {
@@ -159,7 +170,7 @@ impl Lane {
     ) -> Result<Result<Receipt, SendError<AccountError>>, Failure> {
         let (started, mut pause) = (Instant::now(), Duration::from_millis(5));
         loop {
-            let command = send()?.correlation_id(&self.correlation).actor("import");
+            let command = send()?.correlation_id(&self.correlation).actor(ACTOR);
             let error = match command.await {
                 Err(error) if error.is_retryable() => error,
                 answer => return Ok(answer),
@@ -175,6 +186,11 @@ impl Lane {
     }
 }
 
+/// The command id of a transaction.
+pub(super) fn command_id(trans_id: u64) -> String {
+    format!("pkdd99-{trans_id}")
+}
+
 fn id_of(account: u64) -> Result<AccountId, Failure> {
     Ok(account.to_string().parse()?)
 }
@@ -182,6 +198,6 @@ fn id_of(account: u64) -> Result<AccountId, Failure> {
 fn reason(error: &SendError<AccountError>) -> String {
     match error {
         SendError::CommandIdReused => "its trans_id was imported before with other contents".into(),
-        error => crate::failure::chain(error),
+        error => es_core::with_causes(error),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chrono::NaiveDate;
 
-use super::file::{Fields, Refused, Rows};
+use super::file::{Encoding, Fields, Refused, Rows};
 use crate::domain::Money;
 use crate::failure::Failure;
 use crate::time::yymmdd;
@@ -54,8 +54,8 @@ pub(super) struct Transactions(Rows);
 pub(super) struct Accounts(Rows);
 
 impl Transactions {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        Rows::open(path, &TRANSACTION_COLUMNS).map(Self)
+    pub(super) fn open(path: &Path, encoding: Option<Encoding>) -> Result<Self, Failure> {
+        Rows::open(path, &TRANSACTION_COLUMNS, encoding).map(Self)
     }
 
     /// The size of the file.
@@ -65,8 +65,8 @@ impl Transactions {
 }
 
 impl Accounts {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        Rows::open(path, &ACCOUNT_COLUMNS).map(Self)
+    pub(super) fn open(path: &Path, encoding: Option<Encoding>) -> Result<Self, Failure> {
+        Rows::open(path, &ACCOUNT_COLUMNS, encoding).map(Self)
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trans.asc");
         fs::write(&path, text).unwrap();
-        let rows = Transactions::open(&path)?;
+        let rows = Transactions::open(&path, None)?;
         Ok(rows.map(|row| row.unwrap().result.map_err(|refused| refused.to_string())).collect())
     }
 
@@ -178,6 +178,40 @@ mod tests {
         assert_eq!((second.direction, second.amount.get()), (Direction::Debit, 1_460));
         assert_eq!(second.reference.as_deref(), Some("VÝBÌR; X SLUZBY"));
         assert_eq!(rows.len(), 2);
+    }
+
+    /// Shows: letters are those of the file, and where that can't be told the import asks.
+    #[test]
+    fn letters_are_read_as_they_were_written() {
+        let file = |text: &[u8]| {
+            [HEADER.as_bytes(), b"\n1;7;930101;PRIJEM;VKLAD;1.00;1.00;;;\n2;7;930101;PRIJEM;", text, b";1.00;2.00;;;\n"]
+                .concat()
+        };
+        let with_bom = |text: &[u8]| [b"\xef\xbb\xbf", file(text).as_slice()].concat();
+        let (utf8, latin1) = ("\u{10c}\u{c1}STKA".as_bytes(), b"V\xddB\xccR".as_slice());
+        let (utf8_text, latin1_text) = ("\u{10c}\u{c1}STKA", "V\u{dd}B\u{cc}R");
+        let second = |text: Vec<u8>, encoding| -> Result<String, String> {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("trans.asc");
+            fs::write(&path, text).unwrap();
+            let failed = |failure: Failure| failure.to_string();
+            let mut rows = Transactions::open(&path, encoding).map_err(failed)?.skip(1);
+            let row = rows.next().unwrap().map_err(failed)?.result.map_err(|refused| refused.to_string())?;
+            Ok(row.reference.unwrap())
+        };
+        assert_eq!(second(file(latin1), None).as_deref(), Ok(latin1_text));
+        assert_eq!(second(file(latin1), Some(Encoding::Latin1)).as_deref(), Ok(latin1_text));
+        assert_eq!(second(with_bom(utf8), None).as_deref(), Ok(utf8_text));
+        for text in [with_bom(utf8), file(utf8)] {
+            assert_eq!(second(text, Some(Encoding::Utf8)).as_deref(), Ok(utf8_text));
+        }
+        let asked = second(file(utf8), None).unwrap_err();
+        assert!(asked.contains("line 3 of") && asked.contains("say which it is with --encoding"), "{asked}");
+        let not_utf8 = "line 3 refused: it is not UTF-8";
+        assert_eq!(second(file(latin1), Some(Encoding::Utf8)).unwrap_err(), not_utf8);
+        assert_eq!(second(with_bom(latin1), None).unwrap_err(), not_utf8);
+        let both = second(with_bom(utf8), Some(Encoding::Latin1)).unwrap_err();
+        assert!(both.contains("byte order mark"), "{both}");
     }
 
     #[test]
@@ -217,7 +251,7 @@ mod tests {
         let header = "\"account_id\";\"district_id\";\"frequency\";\"date\"";
         let rows = "576;55;\"POPLATEK MESICNE\";930101\r\n1;;X;930101\r\n2;5x;X;930101\r\n3;5;X;931301\r\n4;5;X";
         fs::write(&path, format!("{header}\r\n{rows}")).unwrap();
-        let rows = Accounts::open(&path).unwrap();
+        let rows = Accounts::open(&path, None).unwrap();
         let mut rows = rows.map(|row| row.unwrap().result.map_err(|refused| refused.to_string()));
         let date = NaiveDate::from_ymd_opt(1993, 1, 1).unwrap();
         assert_eq!(rows.next(), Some(Ok(Opening { account: 576, date, district: Some(55) })));
@@ -225,7 +259,7 @@ mod tests {
         let expected = [
             "line 3 refused: district_id \"\" is not a whole number",
             "line 4 refused: district_id \"5x\" is not a whole number",
-            "line 5 refused: date \"931301\" is not a date of the form YYMMDD",
+            "line 5 refused: date \"931301\" is not a date: there is no such day",
             "line 6 refused: it has 3 fields, not 4",
         ];
         assert_eq!(refused, expected);

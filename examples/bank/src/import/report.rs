@@ -1,11 +1,14 @@
 //! What an import tells: a progress bar, refused rows and the summary.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::failure::Failure;
+use crate::output::{say, stdout};
 use crate::progress;
 
 /// Counts what happens to the rows, and shows it on standard error.
@@ -67,7 +70,7 @@ impl Report {
 
     /// Tells something beside the progress bar.
     pub(super) fn note(&self, what: &str) {
-        self.bar.suspend(|| eprintln!("{what}"));
+        self.bar.suspend(|| say(what));
     }
 
     pub(super) fn waiting_for_read_models(&self) {
@@ -79,10 +82,10 @@ impl Report {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let otherwise = get(&self.opened_otherwise);
         if otherwise > 0 {
-            eprintln!(
+            say(format_args!(
                 "{otherwise} accounts were open before, with another branch than in the accounts file or none, and stay \
                  so: a branch is told when an account is opened"
-            );
+            ));
         }
         let (read, seconds) = (get(&self.read), took.as_secs_f64());
         Summary {
@@ -98,14 +101,16 @@ impl Report {
 }
 
 impl Summary {
-    pub(super) fn print(&self, json: bool) {
+    pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
+        let mut out = stdout();
         if json {
-            println!("{}", serde_json::to_string(self).expect("numbers are JSON"));
-            return;
+            writeln!(out, "{}", serde_json::to_string(self)?)?;
+            return Ok(out.flush()?);
         }
         let Self { read, accepted, duplicate, refused, accounts, seconds, per_second } = self;
-        println!("{read} rows read: {accepted} accepted, {duplicate} duplicate, {refused} refused");
-        println!("{accounts} accounts, {seconds:.1} s, {per_second:.0} rows/s");
+        writeln!(out, "{read} rows read: {accepted} accepted, {duplicate} duplicate, {refused} refused")?;
+        writeln!(out, "{accounts} accounts, {seconds:.1} s, {per_second:.0} rows/s")?;
+        Ok(out.flush()?)
     }
 }
 

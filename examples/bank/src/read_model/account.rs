@@ -1,15 +1,16 @@
 //! The accounts as they are, and what each branch holds.
 
 use chrono::{DateTime, Utc};
-use es_core::{AggregateKey, Apply, Recorded, Version};
-use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
+use es_core::{Aggregate, AggregateKey, Apply, Recorded, StreamId, Version};
+use es_projections::audit::PastState;
+use es_projections::{Database, Error, Fold, Moment, ProjectionError, ReadModel, Rows};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::column::storable;
 use crate::domain::{Account, AccountEvent, Money, Status};
 
 /// An account.
-#[derive(Debug, Clone, PartialEq, ReadModel)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, ReadModel)]
 #[read_model(name = "accounts", version = 2)]
 pub(crate) struct AccountRow {
     #[key]
@@ -101,16 +102,30 @@ impl AccountRow {
 #[derive(Debug)]
 pub(crate) struct PastAccount(pub(crate) AccountRow);
 
-impl PastAccount {
-    /// Before its first event.
-    pub(crate) fn absent(id: &AggregateKey) -> Self {
-        Self(AccountRow::absent(id))
+impl PastState for PastAccount {
+    const CATEGORY: &'static str = Account::NAME;
+
+    fn form() -> String {
+        // Raised when the fields of a row change, or what events do to it.
+        format!("account row {} 1", AccountRow::VERSION)
     }
 
-    pub(crate) fn fold(&mut self, recorded: &Recorded) -> Result<(), ProjectionError> {
+    fn before(stream: &StreamId) -> Self {
+        Self(AccountRow::absent(&stream.id))
+    }
+
+    fn fold(&mut self, recorded: &Recorded) -> Result<(), ProjectionError> {
         let event = recorded.envelope.event::<Account>()?;
         self.0.fold_in(&event, recorded);
         Ok(())
+    }
+
+    fn keep(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(&self.0)
+    }
+
+    fn restore(_: &StreamId, kept: serde_json::Value) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(kept).map(Self)
     }
 }
 
@@ -154,13 +169,42 @@ pub(crate) async fn account(database: &Database, id: &AggregateKey) -> Result<Op
     database.row(id).await
 }
 
-/// At most `limit` accounts in the order of their ids, from behind `after` on.
+/// At most `limit` accounts in the order of their ids, from behind `after` on. A row that is damaged takes no other with it.
 pub(crate) async fn accounts_after(
     database: &Database,
     after: Option<&AggregateKey>,
     limit: u32,
-) -> Result<Vec<AccountRow>, Error> {
+) -> Result<Vec<(AggregateKey, Result<AccountRow, Error>)>, Error> {
     // No id is empty, so that all are behind the empty text.
     let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
-    database.rows("WHERE id > ? ORDER BY id LIMIT ?", &args).await
+    let rest = "WHERE id > ? ORDER BY id LIMIT ?";
+    match database.rows::<AccountRow>(rest, &args).await {
+        Ok(rows) => return Ok(rows.into_iter().map(|row| (row.id.clone(), Ok(row))).collect()),
+        Err(Error::Damaged(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let sql = format!("SELECT id FROM {} {rest}", database.table_name(AccountRow::NAME));
+    let mut rows = Vec::new();
+    for row in database.fetch(&sql, &args).await? {
+        let id: AggregateKey = row.get("id")?;
+        match account(database, &id).await {
+            Ok(Some(row)) => rows.push((id, Ok(row))),
+            Ok(None) => {} // it is gone by now
+            Err(damage @ Error::Damaged(_)) => rows.push((id, Err(damage))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rows)
+}
+
+/// The same at one moment.
+pub(crate) async fn accounts_of(
+    moment: &mut Moment,
+    after: Option<&AggregateKey>,
+    limit: u32,
+) -> Result<Vec<(AggregateKey, Result<AccountRow, Error>)>, Error> {
+    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
+    let sql = format!("SELECT * FROM {} WHERE id > ? ORDER BY id LIMIT ?", moment.table_name(AccountRow::NAME));
+    let rows = moment.fetch(&sql, &args).await?;
+    rows.iter().map(|row| Ok((row.get("id")?, AccountRow::from_row(row)))).collect()
 }

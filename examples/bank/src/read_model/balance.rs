@@ -8,7 +8,7 @@ use crate::domain::{Account, AccountEvent};
 /// The sum of what happened to an account until a business time.
 ///
 /// Less than an [`AccountRow`](super::AccountRow), which needs each version: of events in the order in which they were
-/// recorded, those until a business time may leave out any, the opening too.
+/// recorded, those until a business time may leave out any but the opening, without which the account was not there yet.
 #[derive(Debug, Clone, PartialEq, ReadModel)]
 #[read_model(name = "balances")]
 pub(crate) struct BalanceRow {

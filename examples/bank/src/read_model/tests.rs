@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
-use es_core::{Aggregate, AggregateKey, Bus, Engine, EventSource};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use es_core::{Aggregate, AggregateKey, Bus, Engine, EventSource, ExpectedVersion, SendError};
+use es_projections::audit::{AuditTrail, Query, RefusedQuery};
 use es_projections::{AsOf, Database, Handle, ReadModel, Worker};
 
 use super::*;
@@ -171,4 +172,91 @@ async fn balances_at_a_business_time_are_sums_that_may_leave_out_versions() {
     assert_eq!(at("1993-01-02").await, [(key("1"), -20, 4), (key("2"), 0, 1)]);
     assert_eq!(at("1993-01-03").await, [(key("1"), 480, 4), (key("2"), 70, 2)]);
     assert_eq!(at("1993-01-04").await, [(key("1"), 480, 4), (key("2"), 0, 4), (key("3"), 0, 1)]);
+}
+
+/// Shows: a row that somebody damaged takes no other with it.
+#[tokio::test]
+async fn a_damaged_row_takes_no_list_with_it() {
+    let bank = Bench::new().await;
+    for account in ["a", "b", "c", "d"] {
+        bank.send(account, "1993-01-01", open("Ada", None)).await;
+    }
+    caught_up(bank.worker(10).start(accounts()).await.unwrap()).await;
+    let table = bank.database.table_name("accounts");
+    for damage in ["status = 'weird' WHERE id = 'b'", "balance = 9007199254740993 WHERE id = 'c'"] {
+        let mut tx = bank.database.begin().await.unwrap();
+        tx.execute(&format!("UPDATE {table} SET {damage}"), &[]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let listed = |rows: Vec<(AggregateKey, Result<AccountRow, es_projections::Error>)>| -> Vec<_> {
+        rows.into_iter().map(|(id, row)| format!("{id} {}", if row.is_ok() { "ok" } else { "damaged" })).collect()
+    };
+    let rows = accounts_after(&bank.database, None, 10).await.unwrap();
+    assert_eq!(listed(rows), ["a ok", "b damaged", "c damaged", "d ok"]);
+    let rows = accounts_after(&bank.database, Some(&key("b")), 1).await.unwrap();
+    assert_eq!(listed(rows), ["c damaged"]);
+}
+
+/// Shows: who was refused what, when and why is in the trail, each attempt once, whatever the size of the batches; and is no event.
+#[tokio::test]
+async fn what_was_refused_is_in_the_trail() {
+    let bench = Bench::new().await;
+    bench.send("a", "1993-01-01", open("Ada", None)).await;
+    let id = "a".parse().unwrap();
+    let withdraw = |amount| Command::Withdraw { amount: money(amount), reference: None };
+    for _ in 0..2 {
+        let greedy = bench.bus.send(&id, withdraw(1_000)).command_id("greedy").actor("teller 7");
+        let refused = greedy.correlation_id("corr").causation_id("cause").await;
+        assert!(matches!(refused, Err(SendError::Refused(_))), "{refused:?}");
+    }
+    let stale = bench.bus.send(&id, withdraw(1)).command_id("stale").expect(ExpectedVersion::NoStream).await;
+    assert!(stale.unwrap_err().is_conflict());
+    bench
+        .bus
+        .send(&id, Command::Reserve { id: "a".into(), owner: "x".into(), overdraft_limit: money(0) })
+        .await
+        .unwrap();
+    bench.bus.send(&"nobody".parse().unwrap(), withdraw(1)).await.unwrap_err();
+    let source = EventSource::of::<Account>(Account::CONTEXT, 4);
+    let mut before = None;
+    for batch in [1, 2, 100] {
+        bench.database.remove_projection("audit").await.unwrap();
+        let trail = AuditTrail::new(std::slice::from_ref(&source));
+        caught_up(bench.worker(batch).start(trail).await.unwrap()).await;
+        let events = Query::default().run(&bench.database).await.unwrap().entries;
+        assert_eq!(events.len(), 1);
+        let mut all = Vec::new();
+        let mut query = RefusedQuery { limit: 1, ..RefusedQuery::default() };
+        loop {
+            let page = query.run(&bench.database).await.unwrap();
+            all.extend(page.refused);
+            query.cursor = page.next;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(all.len(), 3, "{all:?}");
+        let one = |query: RefusedQuery| {
+            let database = bench.database.clone();
+            async move { query.run(&database).await.unwrap().refused }
+        };
+        let of_actor = one(RefusedQuery { actor: Some("teller 7".parse().unwrap()), ..RefusedQuery::default() }).await;
+        let [greedy] = of_actor.as_slice() else { panic!("{of_actor:?}") };
+        assert_eq!((greedy.stream.id.as_str(), greedy.command_id.as_str()), ("a", "greedy"));
+        assert_eq!((greedy.command_type.as_deref(), greedy.answer.as_str()), (Some("withdraw"), "refused"));
+        assert_eq!(greedy.causation_id.as_ref().map(|id| id.as_str()), Some("cause"));
+        assert_eq!(greedy.version.get(), 1);
+        assert!(serde_json::from_str::<crate::domain::AccountError>(&greedy.reason).is_ok(), "{}", greedy.reason);
+        let of_talk = one(RefusedQuery { correlation: Some("corr".parse().unwrap()), ..RefusedQuery::default() }).await;
+        assert_eq!(of_talk, of_actor);
+        let of_command = one(RefusedQuery { command: Some("stale".parse().unwrap()), ..RefusedQuery::default() }).await;
+        assert_eq!((of_command.len(), of_command[0].answer.as_str()), (1, "conflict"));
+        let account = Some(crate::audit::stream(key("a")));
+        assert_eq!(one(RefusedQuery { aggregate: account, ..RefusedQuery::default() }).await.len(), 2);
+        let late = Some(greedy.recorded_at + TimeDelta::days(1));
+        assert!(one(RefusedQuery { from: late, ..RefusedQuery::default() }).await.is_empty());
+        assert_eq!(*before.get_or_insert_with(|| all.clone()), all);
+    }
+    let other = RefusedQuery { cursor: Some("x".into()), ..RefusedQuery::default() }.run(&bench.database).await;
+    assert!(matches!(other, Err(es_projections::Error::Invalid(_))), "{other:?}");
 }
