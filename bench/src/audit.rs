@@ -288,7 +288,7 @@ fn insert(table: &str, dialect: &Dialect, from: i64, to: i64) -> String {
         ("recorded_at", time(&recorded)),
         ("occurred_at", format!("CASE h / 32 % 2 WHEN 0 THEN {} ELSE {} END", time(&recorded), time(&day))),
         ("command_id", command("i")),
-        ("command_hash", bytes(16)),
+        ("command_hash", bytes(17)),
         (
             "correlation_id",
             format!(

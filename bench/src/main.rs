@@ -117,8 +117,7 @@ fn report<T>(what: &str, result: Result<T, Failure>) -> Option<T> {
         Ok(value) => return Some(value),
         Err(error) => error,
     };
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    eprintln!("{}", causes.fold(format!("{what}: {error}"), |text, cause| format!("{text}: {cause}")));
+    eprintln!("{what}: {}", es_core::with_causes(&*error));
     None
 }
 

@@ -122,7 +122,8 @@ impl Events {
             let mut events: Vec<(Stamp, Recorded)> = Vec::with_capacity(records.len());
             for stored in records {
                 if let Decoded::Claim(claim) = record::decode(&stored.record) {
-                    rule.claim(stored.offset, claim.epoch).map_err(|reason| format!("a void claim: {reason:?}"))?;
+                    rule.claim(stored.offset, claim.epoch, claim.copy)
+                        .map_err(|reason| format!("a void claim: {reason:?}"))?;
                 }
                 events.extend(decoded(partition, stored));
             }

@@ -31,7 +31,7 @@ fn fails(output: &Output, words: &[&str]) {
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn usage_is_told_and_has_its_own_status() {
-    let wrong: [&[&str]; 34] = [
+    let wrong: [&[&str]; 42] = [
         &["nonsense"],
         &["import"],
         &["import", "pkdd98", "x"],
@@ -45,8 +45,10 @@ fn usage_is_told_and_has_its_own_status() {
         &["account", "7", "--recorded", "1993-12-31T12:00:00"],
         &["explain", "day", "7", "yesterday"],
         &["parked", "show", "accounts"],
-        &["parked", "skip", "accounts", "7", "--by", "ops"],
-        &["parked", "skip", "accounts", "7", "--by", "ops", "--why", " "],
+        &["parked", "retry", "accounts", "7"],
+        &["parked", "skip", "accounts", "7", "--by", "ops", "--why", "an error"],
+        &["parked", "skip", "accounts", "7", "--version", "1", "--by", "ops"],
+        &["parked", "skip", "accounts", "7", "--version", "1", "--by", "ops", "--why", " "],
         &["audit", "--to", "930101"],
         &["serve", "--port", "1"],
         &["audit", "--from", "1993-01-02", "--to", "1993-01-01"],
@@ -55,6 +57,12 @@ fn usage_is_told_and_has_its_own_status() {
         &["audit", "--type", "paid"],
         &["audit", "--field", "amount"],
         &["audit", "--limit", "1001"],
+        &["audit", "--refused", "--type", "opened"],
+        &["audit", "--refused", "--from", "1993-01-01"],
+        &["--listen", "127.0.0.1:0", "balances"],
+        &["serve", "--trust-actor-header=proxy.example"],
+        &["import", "pkdd99", "x", "--from", "240101"],
+        &["import", "pkdd99", "x", "--encoding", "ebcdic"],
         &["prove", "7"],
         &["prove", "7", "--version", "0"],
         &["check-proof"],
@@ -188,7 +196,7 @@ async fn a_second_signal_ends_it_at_once() {
     let bank = Bank::embedded();
     let (mut serving, url) = bank.serve().await;
     let mut request = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
-    let half = "POST /api/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{";
+    let half = "POST /api/accounts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{";
     std::io::Write::write_all(&mut request, half.as_bytes()).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await; // until the request is taken
     serving.sigterm();
@@ -231,7 +239,7 @@ fn malformed_rows_are_listed_and_the_others_go_on() {
     for (line, reason) in [
         (3, "\"1.005\" is not a number with at most two decimals"),
         (4, "type \"GESCHENK\""),
-        (5, "\"930230\" is not a date"),
+        (5, "\"930230\" is not a date: there is no such day"),
         (6, "out of range"),
         (7, "a quote is not closed"),
         (8, "it has 3 fields, not 10"),
@@ -298,18 +306,101 @@ fn days_are_chosen_and_the_audit_trail_is_asked() {
     assert_eq!(first["occurred_at"], "1993-01-15T00:00:00Z");
 }
 
-/// Shows: who stops reading our output gets no complaint.
+/// Shows: whoever stops reading our output gets no complaint and changes no exit status, for every subcommand, on either stream.
 #[test]
 #[ignore = "needs the bank binary: run scripts/test"]
 fn a_reader_that_goes_is_no_failure() {
     let bank = Bank::embedded();
     bank.import(&transactions(), &[]);
-    let program = es_tests::bank_binary();
-    let line = format!("{} audit --data {} | head -1", shown(&program), shown(&bank.data()));
-    let mut shell = std::process::Command::new("sh");
-    shell.arg("-c").arg(line);
-    let output = output(shell);
-    assert_eq!((text(&output.stderr).as_str(), text(&output.stdout).lines().count()), ("", 1));
+    let public = bank.dir.path().join("public.pem");
+    fs::write(&public, crate::bank_verify::PUBLIC_KEY).unwrap();
+    let bad = bank.dir.path().join("bad.asc");
+    fs::write(&bad, format!("{HEADER}\n{}", "1;7;930102;PRIJEM;VKLAD;1.005;1.00;;;\n".repeat(50))).unwrap();
+    let (export, nothing) = (bank.dir.path().join("export"), bank.dir.path().join("nothing"));
+    let account = bank.balances(&[]).into_keys().next().expect("an account");
+    let runs: &[(&[&str], i32)] = &[
+        (&["import", "pkdd99", shown(&bad)], 0),
+        (&["import", "pkdd99", shown(&bad), "--json"], 0),
+        (&["import", "pkdd99", shown(&nothing)], 1),
+        (&["balances"], 0),
+        (&["balances", "--csv"], 0),
+        (&["balances", "--at", "1993-06-30"], 0),
+        (&["audit"], 0),
+        (&["audit", "--json"], 0),
+        (&["audit", "--limit", "3"], 0),
+        (&["audit", "--refused"], 0),
+        (&["export", "--into", shown(&export)], 0),
+        (&["export", "--check", shown(&export)], 0),
+        (&["export", "--check", shown(&nothing)], 1),
+        (&["account", &account], 0),
+        (&["account", "nobody"], 1),
+        (&["history", &account], 0),
+        (&["history", "nobody"], 1),
+        (&["explain", "account", &account], 0),
+        (&["quarantine"], 0),
+        (&["rebuild", "accounts"], 0),
+        (&["parked"], 0),
+        (&["parked", "retry", "accounts", "nobody", "--version", "1"], 1),
+        (&["verify"], 0),
+        (&["seals", "--public-key", shown(&public)], 0),
+        (&["prove", &account, "--version", "1", "--public-key", shown(&public)], 1),
+        (&["check-proof", shown(&nothing), "--public-key", shown(&public)], 1),
+        (&["--help"], 0),
+        (&["help"], 2), // since a folder is named behind it
+        (&["nonsense"], 2),
+    ];
+    let help = bank.ok(&["--help"]);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for command in listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()))
+    {
+        assert!(command == "serve" || runs.iter().any(|(args, _)| args[0] == command), "{command} is not among them");
+    }
+    for (args, status) in runs {
+        for closed in ["stdout", "stderr", "both"] {
+            let _ = fs::remove_dir_all(if args.contains(&"--into") { &export } else { &nothing });
+            let mut command = bank.command(args);
+            if closed != "stderr" {
+                command.stdout(broken_pipe());
+            }
+            if closed != "stdout" {
+                command.stderr(broken_pipe());
+            }
+            let output = output(command);
+            assert_eq!(output.status.code(), Some(*status), "{args:?} without {closed}: {output:?}");
+            let complaint = text(&output.stderr);
+            assert!(!complaint.contains("panicked") && !complaint.contains("pipe"), "{args:?}: {complaint}");
+        }
+    }
+}
+
+/// Shows: a bank serves on, whatever becomes of what it prints and logs.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_bank_whose_output_nobody_reads_serves() {
+    let bank = Bank::embedded();
+    let listen = format!("127.0.0.1:{}", es_tests::free_port());
+    let mut command = bank.command(&["serve", "--listen", &listen]);
+    command.env("RUST_LOG", "debug").stdout(broken_pipe()).stderr(broken_pipe());
+    let mut serving = command.spawn().expect("the bank can be started");
+    let client = reqwest::Client::new();
+    let opened = eventually("the bank to open an account", Duration::from_secs(60), async || {
+        let request = client.post(format!("http://{listen}/api/accounts")).header("Idempotency-Key", "k");
+        let request = request.header("Content-Type", "application/json").body(r#"{"id":"a","owner":"Ada"}"#);
+        request.send().await.ok().filter(|answer| answer.status() == 201)
+    });
+    opened.await;
+    assert!(serving.try_wait().unwrap().is_none(), "it goes on");
+    let stopped = std::process::Command::new("kill").args(["-TERM", &serving.id().to_string()]).status();
+    assert!(stopped.expect("kill is there").success());
+    let ended = eventually("the bank to end", Duration::from_secs(60), async || serving.try_wait().unwrap());
+    assert!(ended.await.success());
+}
+
+/// The end of a pipe whose reader has gone.
+fn broken_pipe() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer
 }
 
 fn shown(path: &Path) -> &str {

@@ -166,7 +166,7 @@ async fn an_account_tells_its_past() {
     assert!(told.contains(&format!("all of the account: bank history {account}\n")), "{told}");
     assert!(told.contains(newest["command_id"].as_str().unwrap()), "{told}");
     for (args, reason) in [
-        (&["account", "nobody"][..], "account nobody was not there then: nothing was recorded of it"),
+        (&["account", "nobody"][..], "account nobody was not there then"),
         (&["account", account, "--at", "1992-12-31"], "was not there then"),
         (&["account", account, "--version", "100000"], "has no version 100000 in the audit trail"),
         (&["history", "nobody"], "there is no account nobody: nothing was ever recorded of it"),
@@ -234,7 +234,7 @@ fn bad_rows_of_the_accounts_file_are_told() {
     assert!(output.status.success(), "{output:?}");
     let expected = [
         format!("{accounts}, line 3 refused: district_id \"5.5\" is not a whole number"),
-        format!("{accounts}, line 4 refused: date \"930230\" is not a date of the form YYMMDD"),
+        format!("{accounts}, line 4 refused: date \"930230\" is not a date: there is no such day"),
         format!("{accounts}, line 5 refused: account_id \"x\" is not a whole number"),
     ];
     let told = String::from_utf8(output.stderr).unwrap();
@@ -294,12 +294,13 @@ async fn rebuilt_and_compared(bank: &Bank) {
     assert_eq!(bank.balances(&[]), balances);
 
     change("UPDATE {builds} SET version = 1 WHERE projection = 'accounts' AND state = 'live'".into()).await;
-    for command in [&["balances"][..], &["serve", "--listen", "127.0.0.1:0"], &["audit"]] {
+    for command in [&["balances"][..], &["audit"]] {
         let output = bank.run(command);
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && told.contains("run `bank rebuild accounts`"), "{told}");
     }
-    bank.ok(&["rebuild", "accounts"]);
+    // A release with another version builds it before it listens.
+    drop(bank.serve().await);
     assert_eq!(bank.balances(&[]), balances);
 }
 
@@ -329,7 +330,7 @@ async fn verified(bank: &Bank) {
     }
     assert!(told.contains(&format!("  accounts: {} rows, ", bank.balances(&[]).len())), "{told}");
     let state = state(bank);
-    assert_eq!((state.len(), &state), (5, &self::state(bank)), "replayed again");
+    assert_eq!((state.len(), &state), (7, &self::state(bank)), "replayed again");
 
     let account = bank.balances(&[]).into_keys().next().expect("an account");
     let change = async |by: i64| {
@@ -411,7 +412,8 @@ async fn other_processes_give_the_same_state() {
         beside.ok(&["parked"]);
         assert_eq!(self::state(&beside), state, "{processes} processes");
         for (_, url) in &serving {
-            let ready = client.get(format!("{url}/readyz")).send().await.unwrap();
+            // A connection of its own: those of the client were closed meanwhile.
+            let ready = reqwest::get(format!("{url}/readyz")).await.unwrap();
             assert_eq!(ready.status().as_u16(), 200, "it goes on");
         }
     }
@@ -446,7 +448,11 @@ async fn read_models_are_rebuilt_beside_a_serving_bank() {
     assert_eq!(beside.balances(&["--at", "1993-12-31"]), balances);
 
     let (client, account) = (reqwest::Client::new(), balances.keys().next().expect("an account"));
-    let deposit = client.post(format!("{url}/api/accounts/{account}/deposits")).body("{\"amount\":5}").send();
+    let deposit = client
+        .post(format!("{url}/api/accounts/{account}/deposits"))
+        .header("Content-Type", "application/json")
+        .body("{\"amount\":5}")
+        .send();
     let written = deposit.await.unwrap();
     assert_eq!(written.status().as_u16(), 201);
     let position = written.headers()["es-position"].clone();
@@ -485,7 +491,10 @@ async fn an_account_that_cannot_be_folded_in_is_parked_and_seen_to() {
 
     let reason = "what moved on 1993-01-05 is out of the range of 64 bits";
     let listed = bank.ok(&["parked"]);
-    assert!(listed.starts_with("statements 7 since ") && listed.contains("2 events wait"), "{listed}");
+    assert!(
+        listed.starts_with("statements 7 since ") && listed.contains("2 events wait from version 2050 on"),
+        "{listed}"
+    );
     assert!(listed.contains(reason) && listed.ends_with("1 account is parked\n"), "{listed}");
     let listed: serde_json::Value = serde_json::from_str(&bank.ok(&["parked", "--json"])).unwrap();
     let item = &listed["items"][0];
@@ -512,11 +521,18 @@ async fn an_account_that_cannot_be_folded_in_is_parked_and_seen_to() {
         assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
         assert!(told.contains(words), "{told}");
     };
-    failed(&["parked", "retry", "statements", "8"], "account 8 is not parked in read model statements");
+    failed(
+        &["parked", "retry", "statements", "8", "--version", "1"],
+        "account 8 is not parked in read model statements",
+    );
     failed(&["parked", "show", "accounts", "7"], "account 7 is not parked in read model accounts");
-    failed(&["parked", "retry", "statements", "7"], reason);
-    let skip = ["parked", "skip", "statements", "7", "--by", "ops", "--why", "a test of the largest amount"];
-    assert_eq!(bank.ok(&skip), "account 7 has all its other events in read model statements\n");
+    failed(&["parked", "retry", "statements", "7", "--version", "2050"], reason);
+    let skip = |version| {
+        let why = "a test of the largest amount";
+        ["parked", "skip", "statements", "7", "--version", version, "--by", "ops", "--why", why]
+    };
+    failed(&skip("2049"), "account 7 waits behind version 2050 in read model statements, not behind version 2049");
+    assert_eq!(bank.ok(&skip("2050")), "account 7 has all its other events in read model statements\n");
     assert_eq!(bank.ok(&["parked"]), "nothing is parked\n");
 
     let database = bank.connect().await;

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use es_core::doc::{Account, AccountCommand};
 use es_core::log::{AppendError, Log, LogErrorKind};
+use es_core::{Engine, EngineConfig, OwnerState};
 use es_kafka::{KafkaConfig, KafkaLog};
-use es_tests::{Kafka, eventually, free_port, unique_name};
+use es_tests::{Kafka, eventually, free_port, topic_prefix, unique_name};
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_resp_err_t};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -23,7 +26,7 @@ async fn a_broker_that_is_not_there_is_named_in_time() {
     let config = KafkaConfig::new(&address).timeout(Duration::from_secs(2));
     let error = KafkaLog::connect(config).await.unwrap_err();
     let took = started.elapsed();
-    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(10), "{took:?}");
+    assert!(took >= Duration::from_secs(2) && took < PATIENCE, "{took:?}");
     assert_eq!(error.kind(), LogErrorKind::Unavailable);
     let cause = std::error::Error::source(&error).expect("a cause").to_string();
     assert!(error.to_string().contains(&address) && error.to_string().contains("2s"), "{error}");
@@ -65,8 +68,8 @@ async fn a_password_is_checked() {
     assert_eq!(read_all(&log, &topic, 0).await.len(), 1);
 
     let started = Instant::now();
-    let error = KafkaLog::connect(config("hunter3")).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let error = KafkaLog::connect(config("hunter3").timeout(PATIENCE)).await.unwrap_err();
+    assert!(started.elapsed() < PATIENCE / 2, "not at once, but at the end of its patience: {:?}", started.elapsed());
     assert_eq!(error.kind(), LogErrorKind::Settings);
     let cause = std::error::Error::source(&error).expect("a cause").to_string();
     assert!(error.to_string().contains("check user, password") && cause.contains("Authentication failed"), "{error:?}");
@@ -264,7 +267,7 @@ async fn dropping_never_waits() {
     drop(reader);
     drop(log);
     let took = started.elapsed();
-    assert!(took < Duration::from_millis(50), "{took:?}");
+    assert!(took < Duration::from_secs(5), "the broker answers nothing, and it was waited for: {took:?}");
     kafka.resume().await;
 }
 
@@ -304,4 +307,46 @@ fn add_header(headers: &OwnedHeaders, name: &CStr, value: &[u8]) {
     // SAFETY: borrowed headers are librdkafka's own behind a reference; it copies name and value.
     let added = unsafe { rd_kafka_header_add(native, name.as_ptr(), name_bytes, value.as_ptr().cast(), value_bytes) };
     assert_eq!(added, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
+/// Shows: a right that is taken away and given back stops no partition. Its owner says what is missing, tries again, and
+/// serves without a restart; what could not be appended meanwhile takes effect once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_right_that_is_given_back_is_used_without_a_restart() {
+    let kafka = Kafka::start_with(&[
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ])
+    .await;
+    let log = connect_with(KafkaConfig::new(kafka.bootstrap()).partitions(1)).await;
+    let config = EngineConfig {
+        namespace: Some(topic_prefix()),
+        send_deadline: Duration::from_secs(2),
+        append_deadline: Duration::from_secs(2),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(Arc::new(log), config);
+    let bus = engine.start::<Account>().await.expect("starts");
+    bus.ready().await.expect("serves");
+    let deposit = async |id: &str| {
+        let sent = bus.send(&"7".to_owned(), AccountCommand::Deposit { amount: 5 }).command_id(id);
+        sent.await
+    };
+    assert_eq!(deposit("before").await.expect("is accepted").version.get(), 1);
+
+    let topic = bus.source().topic.to_string();
+    let denied = ["--deny-principal", "User:*", "--operation", "All", "--topic", &topic];
+    kafka.acls(&[&["--add"], &denied[..]].concat()).await;
+    let state = eventually("the owner to say what is missing", PATIENCE, async || {
+        let _ = deposit("meanwhile").await; // told that it is not done, or not known
+        let state = bus.status().remove(0).state;
+        matches!(&state, OwnerState::TakingOver { reason } if reason.contains("authorization failed")).then_some(state)
+    });
+    println!("without the right: {:?}", state.await);
+
+    kafka.acls(&[&["--remove", "--force"], &denied[..]].concat()).await;
+    let receipt = eventually("the owner to serve again", PATIENCE, async || deposit("meanwhile").await.ok()).await;
+    assert_eq!(receipt.version.get(), 2, "once");
+    engine.shutdown().await;
 }

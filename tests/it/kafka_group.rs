@@ -109,7 +109,7 @@ async fn a_fenced_member_hears_of_all_that_it_lost() {
     let config = properties.into_iter().fold(config, |config, (name, value)| config.property(name, value));
     let first = KafkaLog::connect(config.clone()).await.expect("connects");
     first
-        .prepare(&TopicSpec { name: topic, kind: TopicKind::Commands { retention_ms: 3_600_000 } })
+        .prepare(&TopicSpec { name: topic, kind: TopicKind::Commands { kept_ms: 60_000, remembered_ms: 3_600_000 } })
         .await
         .expect("makes the topic");
     let all: BTreeSet<u32> = (0..PARTITIONS).collect();

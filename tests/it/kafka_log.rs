@@ -152,7 +152,7 @@ async fn what_a_broker_refuses_leaves_the_outcome_unknown_and_the_writer_useless
     let in_three_days = Record { timestamp_ms: 4_000_000_000_000, ..record("ahead of time") };
     let error = timeout(PATIENCE, writer.append(vec![in_three_days])).await.unwrap().unwrap_err();
     let AppendError::Unknown(cause) = &error else { panic!("{error:?}") };
-    assert_eq!(cause.kind(), LogErrorKind::Settings, "{cause:?}");
+    assert_eq!(cause.kind(), LogErrorKind::Unavailable, "{cause:?}");
     let error = writer.append(vec![record("after")]).await.unwrap_err();
     assert!(matches!(error, AppendError::Unknown(_)), "{error:?}");
     drop(writer);

@@ -1,11 +1,16 @@
 //! Topics are made so that they keep every event, and those that would not are refused.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use es_core::doc::{Account, AccountCommand};
 use es_core::log::{Log, LogErrorKind, TopicKind, TopicSpec};
+use es_core::{Engine, EngineConfig, with_causes};
 use es_kafka::KafkaConfig;
 use es_tests::{Kafka, KafkaCluster};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
@@ -133,7 +138,7 @@ async fn with_three_brokers_a_topic_has_three_replicas_and_two_must_be_in_sync()
             TopicKind::Events,
             TopicKind::Snapshots,
             TopicKind::Seals,
-            TopicKind::Commands { retention_ms: 1_000 },
+            TopicKind::Commands { kept_ms: 500, remembered_ms: 1_000 },
             TopicKind::Replies,
         ];
         for kind in kinds {
@@ -208,6 +213,63 @@ async fn an_existing_topic_that_could_lose_history_is_refused() {
     }
 }
 
+/// Shows: a command is off its topic before its id is forgotten, whatever settings the topic was made with.
+#[tokio::test]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn a_commands_topic_that_keeps_commands_for_longer_than_their_ids_is_refused() {
+    const WEEK_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+    let kafka = Kafka::shared().await;
+    let log = connect(kafka).await;
+    let commands = || TopicSpec {
+        kind: TopicKind::Commands { kept_ms: WEEK_MS / 7, remembered_ms: WEEK_MS },
+        ..events("account")
+    };
+    let topic = commands();
+    log.prepare(&topic).await.unwrap();
+    log.prepare(&topic).await.unwrap();
+    let settings = settings(&kafka.bootstrap(), &topic.name).await;
+    let expected = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", "86400000"),
+        ("segment.ms", "21600000"),
+        ("message.timestamp.type", "LogAppendTime"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(settings.get(name).map(String::as_str), Some(value), "{name}");
+    }
+
+    const SHORT: [(&str, &str); 2] = [("retention.ms", "86400000"), ("segment.ms", "86400000")];
+    let table: [(Settings<'_>, Settings<'_>, Option<&str>); 8] = [
+        (&SHORT, &[("message.timestamp.type", "LogAppendTime")], None),
+        // The broker's own bound for times in the future: an hour.
+        (&SHORT, &[], None),
+        (&SHORT, &[("message.timestamp.after.max.ms", "259200000")], Some("for 694800000 ms")),
+        (&SHORT, &[("retention.ms", "604800000")], Some("retention.ms \"604800000\"")),
+        (&SHORT, &[("retention.ms", "-1")], Some("stay on it for ever")),
+        (&SHORT, &[("segment.ms", "604800000")], Some("segment.ms \"604800000\"")),
+        (&[], &[("retention.ms", "86400000")], Some("segment.ms \"604800000\"")),
+        (
+            &SHORT,
+            &[("cleanup.policy", "compact,delete")],
+            Some("cleanup.policy is \"compact,delete\": set it to delete"),
+        ),
+    ];
+    for (base, changes, refused) in table {
+        let topic = commands();
+        let settings: HashMap<&str, &str> = base.iter().chain(changes).copied().collect();
+        create(kafka, &topic.name, &settings.into_iter().collect::<Vec<_>>()).await;
+        match (log.prepare(&topic).await, refused) {
+            (Ok(2), None) => {}
+            (Err(error), Some(expected)) => {
+                assert_eq!(error.kind(), LogErrorKind::Settings);
+                let message = error.to_string();
+                assert!(message.contains(expected) && message.contains(&topic.name), "{message}");
+            }
+            outcome => panic!("{changes:?}: {outcome:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs Kafka: run scripts/test"]
 async fn another_number_of_partitions_is_refused() {
@@ -220,16 +282,55 @@ async fn another_number_of_partitions_is_refused() {
     let error = other.prepare(&topic).await.unwrap_err();
     assert_eq!(error.kind(), LogErrorKind::Settings);
     assert!(error.to_string().contains("it has 8 partitions, asked for are 4"), "{error}");
+    assert!(error.to_string().contains("leave the number out"), "{error}");
     // Remembered from before: somebody added some.
-    let more = rdkafka::admin::NewPartitions::new(&topic.name, 9);
-    let changed = admin(&kafka.bootstrap()).create_partitions([&more], &AdminOptions::new()).await.unwrap();
-    changed.into_iter().for_each(|changed| drop(changed.unwrap()));
+    raise(kafka, &topic.name, 9).await;
     let error = es_tests::eventually("the new partition", PATIENCE, async || {
         log.prepare(&topic).await.err() // brokers hear of it one after the other
     })
     .await;
     assert_eq!(error.kind(), LogErrorKind::Settings);
-    assert!(error.to_string().contains("has 9 partitions and had 8 before"), "{error}");
+    assert!(error.to_string().contains("has 9 partitions and had 8 before: some were added"), "{error}");
+}
+
+async fn raise(kafka: &Kafka, topic: &str, partitions: usize) {
+    let more = NewPartitions::new(topic, partitions);
+    let changed = admin(&kafka.bootstrap()).create_partitions([&more], &AdminOptions::new()).await.unwrap();
+    changed.into_iter().for_each(|changed| drop(changed.unwrap()));
+}
+
+/// Shows: whatever topic somebody gives more partitions, the next start goes on as before where that is right, and else
+/// names the topic and the way back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka: run scripts/test"]
+async fn partitions_that_were_added_are_passed_over_or_named() {
+    let kafka = Kafka::shared().await;
+    let namespace = es_tests::topic_prefix();
+    let start = async |kafka_config: KafkaConfig| {
+        let log = connect_with(kafka_config).await;
+        let group = Arc::new(log.group());
+        let config = EngineConfig { namespace: Some(namespace.clone()), ..EngineConfig::default() };
+        let engine = Engine::shared(Arc::new(log), group, config);
+        let bus = engine.start::<Account>().await.map_err(|error| with_causes(&error))?;
+        tokio::time::timeout(PATIENCE, bus.ready()).await.expect("serves in time").expect("serves");
+        let sent = bus.send(&"7".to_owned(), AccountCommand::Deposit { amount: 5 }).command_id("the same");
+        let receipt = sent.await.expect("is accepted");
+        let partitions = bus.status().len();
+        engine.shutdown().await;
+        Ok::<_, String>((partitions, receipt.version.get()))
+    };
+    let unasked = || KafkaConfig::new(kafka.bootstrap());
+    assert_eq!(start(unasked().partitions(2)).await, Ok((2, 1)));
+    for topic in ["events", "snapshots"] {
+        raise(kafka, &format!("{namespace}.account.{topic}"), 3).await;
+        assert_eq!(start(unasked()).await, Ok((2, 1)), "{topic}: as before");
+    }
+    raise(kafka, &format!("{namespace}.account.commands"), 3).await;
+    let told = es_tests::eventually("the new partition", PATIENCE, async || {
+        start(unasked()).await.err() // the broker hears of it in a moment
+    });
+    let told = told.await;
+    assert!(told.contains("account.commands has 3 partitions, that of the events counts 2: delete it"), "{told}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod bank_import;
 mod bank_read_models;
 mod bank_verify;
 mod cluster;
+mod errors;
 mod kafka_faults;
 mod kafka_group;
 mod kafka_log;

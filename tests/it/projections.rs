@@ -2,6 +2,7 @@
 
 #[path = "../../es-projections/tests/cases/mod.rs"]
 mod cases;
+mod server_faults;
 
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ async fn a_server_that_goes_away_under_load_costs_two_that_share_no_row() {
     let mut server = Postgres::start().await;
     let url = server.database().await;
     let mut events = Events::new();
+    let _time = cases::silence::running(&events);
     let mut sharing = Vec::new();
     for name in ["one", "two"] {
         // Connections of its own, as another process has.

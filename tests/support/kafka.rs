@@ -97,6 +97,18 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Runs Kafka's own tool for access control lists on a broker that was [started with](Self::start_with) an authorizer.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn acls(&self, args: &[&str]) {
+        let mut tool = Command::new("java");
+        tool.arg("-cp").arg(jars().join("*")).args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+        tool.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.bootstrap()]).args(args);
+        let done = tokio::task::spawn_blocking(move || drop(complete(&mut tool, "changing access control lists")));
+        done.await.expect("the tool ends well");
+    }
+
     /// What the broker has logged since its last start.
     pub fn log(&self) -> String {
         self.server.log()

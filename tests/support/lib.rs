@@ -35,6 +35,7 @@ mod process;
 mod proxy;
 mod server;
 mod wait;
+mod wire;
 
 pub use data::{accounts, transactions};
 pub use kafka::Kafka;
@@ -45,3 +46,4 @@ pub use postgres::Postgres;
 pub use process::Proc;
 pub use proxy::{Proxy, Switches};
 pub use wait::eventually;
+pub use wire::Wire;

@@ -81,6 +81,11 @@ impl Postgres {
         format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port)
     }
 
+    /// The port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the server has logged since its last start.
     pub fn log(&self) -> String {
         self.server.log()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::wait::PAUSE;
+use crate::wait::{PAUSE, at_most};
 
 /// A signal, by the number that the kernel knows and the name that `kill` knows.
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +90,9 @@ impl Proc {
     /// Waits until the process has ended by itself.
     ///
     /// # Panics
-    /// If it still runs after `within`; the message ends with what it wrote to standard error.
+    /// If it still runs after six times `within`, as a quiet machine needs it; the message ends with what it wrote to standard error.
     pub async fn wait(&mut self, within: Duration) -> ExitStatus {
-        let started = Instant::now();
+        let (started, within) = (Instant::now(), at_most(within));
         loop {
             if let Some(status) = self.exited() {
                 return status;

@@ -17,6 +17,7 @@ pub(crate) struct Logged {
     pub(crate) key: String,
     pub(crate) command: Command,
     pub(crate) position: String,
+    pub(crate) recorded_ms: u64,
 }
 
 /// The events of each account, in the order of the log.
@@ -33,7 +34,7 @@ pub(crate) enum Broken {
     NotAsked,
     /// An accepted command is not in the log where its answer says.
     Lost,
-    /// A command has an event and was told that nothing was done, and nothing else.
+    /// A command took effect in a call that was told that nothing was done.
     DoneAllTheSame,
     /// A refused command has an event.
     RefusedAndDone,
@@ -75,10 +76,19 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    /// When the first call began that may have had an effect; "not done" is taken at its word.
+    /// The calls that may have had an effect; "not done" is taken at its word.
+    fn effective(&self) -> impl Iterator<Item = &&Call> {
+        self.calls.iter().filter(|call| !matches!(call.answer, Answer::NotDone(_)))
+    }
+
+    /// When the first call began that may have had an effect.
     fn began(&self) -> Option<Duration> {
-        let calls = self.calls.iter().filter(|call| !matches!(call.answer, Answer::NotDone(_)));
-        calls.map(|call| call.called).min()
+        self.effective().map(|call| call.called).min()
+    }
+
+    /// The same on the clock that events are recorded by.
+    fn began_ms(&self) -> Option<u64> {
+        self.effective().map(|call| call.called_ms).min()
     }
 
     /// The first definite answer.
@@ -164,6 +174,17 @@ fn check_answers(command: &Sent<'_>, events: &HashMap<&str, &Logged>, report: Re
         }
     }
     let event = events.get(key);
+    // Of a repeat that is called a duplicate, the answer alone does not tell what it repeats: the call itself may have been
+    // decided by an owner that went, and read again by the next.
+    if let (Some(event), Some(began_ms)) = (event, command.began_ms())
+        && event.recorded_ms < began_ms
+    {
+        let told: Vec<_> = command.calls.iter().map(|call| (call.called_ms, &call.answer)).collect();
+        report(
+            Broken::DoneAllTheSame,
+            format!("{key} was recorded before a call that may have done it: {event:?}, {told:?}"),
+        );
+    }
     let Some(first) = command.answered() else {
         report(Broken::Unanswered, format!("{key}: {:?}", command.calls.last().map(|call| &call.answer)));
         if command.began().is_none()
@@ -313,8 +334,8 @@ mod tests {
     }
 
     fn call(key: &str, command: Command, times: (u64, u64), answer: Answer) -> Call {
-        let (called, returned) = (at(times.0), at(times.1));
-        Call { process: "one".into(), key: key.into(), account: A.into(), command, called, returned, answer }
+        let (called_ms, called, returned) = (times.0, at(times.0), at(times.1));
+        Call { process: "one".into(), key: key.into(), account: A.into(), command, called_ms, called, returned, answer }
     }
 
     fn accepted(version: u64) -> Answer {
@@ -334,8 +355,13 @@ mod tests {
         format!("account/0@{version}")
     }
 
+    /// Recorded so late that it tells nothing.
     fn event(version: u64, key: &str, command: Command) -> Logged {
-        Logged { version, key: key.into(), command, position: position(version) }
+        Logged { version, key: key.into(), command, position: position(version), recorded_ms: u64::MAX }
+    }
+
+    fn recorded(recorded_ms: u64, event: Logged) -> Logged {
+        Logged { recorded_ms, ..event }
     }
 
     /// Opened, 10 put in, 4 taken out, 8 refused with the rest of 6.
@@ -350,9 +376,9 @@ mod tests {
             call("k4", Command::Withdraw(8), (90, 95), refused(6)),
         ];
         let events = vec![
-            event(1, "k1", Command::Open),
-            event(2, "k2", Command::Deposit(10)),
-            event(3, "k3", Command::Withdraw(4)),
+            recorded(5, event(1, "k1", Command::Open)),
+            recorded(25, event(2, "k2", Command::Deposit(10))),
+            recorded(55, event(3, "k3", Command::Withdraw(4))),
         ];
         (calls, BTreeMap::from([(A.to_owned(), events)]))
     }
@@ -493,7 +519,7 @@ mod tests {
     #[test]
     fn an_effect_of_a_call_that_was_told_nothing_is_done_is_caught() {
         // The call at 20 was told that nothing was done, k3 came after it, and k2's event stands before k3's.
-        catches(&[Broken::Order], |calls, log| {
+        catches(&[Broken::Order, Broken::DoneAllTheSame], |calls, log| {
             *calls = vec![
                 call("k1", Command::Open, (0, 10), accepted(1)),
                 call("k2", Command::Deposit(10), (20, 30), Answer::NotDone("not ready".into())),
@@ -506,6 +532,19 @@ mod tests {
             calls.retain(|call| call.key != "k3" && call.key != "k4");
             calls.push(call("k3", Command::Withdraw(4), (50, 60), Answer::NotDone("not ready".into())));
         });
+    }
+
+    /// The first call was told that nothing was done, and took effect; the next finds that it was done before.
+    #[test]
+    fn a_command_that_was_done_before_any_call_that_may_have_done_it_is_caught() {
+        let not_done = || Answer::NotDone("the append failed and the log does not hold it".into());
+        catches(&[Broken::DoneAllTheSame], |calls, _| calls[1].answer = not_done());
+        // Where the call that was answered did it itself, and another owner found it done.
+        catches(&[], |calls, log| {
+            calls[1].answer = not_done();
+            log[1].recorded_ms = 34;
+        });
+        catches(&[], |_, log| log[1].recorded_ms = 20);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) key: String,
     pub(crate) account: String,
     pub(crate) command: Command,
+    /// When it began, in milliseconds since 1970: on the clock that events are recorded by.
+    pub(crate) called_ms: u64,
     /// Since the beginning of the history.
     pub(crate) called: Duration,
     pub(crate) returned: Duration,

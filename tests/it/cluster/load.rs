@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -144,18 +144,23 @@ impl Sender {
         let (process, url) = &processes[self.random.usize(..processes.len())];
         // Impatient senders leave commands behind that nobody waits for, patient ones learn what such a command came to.
         let patience = Duration::from_millis([300, 2_000, 2_000, 10_000][self.random.usize(..4)]);
-        let called = self.history.now();
+        let (called_ms, called) = (now_ms(), self.history.now());
         let answer = attempt(&self.client, url, key, account, command, patience).await;
         let returned = self.history.now();
         let done = answer.is_definite() || matches!(answer, Answer::Wrong(_));
         let (process, key, account) = (process.clone(), key.to_owned(), account.to_owned());
-        self.history.add(Call { process, key, account, command, called, returned, answer });
+        self.history.add(Call { process, key, account, command, called_ms, called, returned, answer });
         done
     }
 
     async fn pause(&mut self, at_most_ms: u64) {
         tokio::time::sleep(Duration::from_millis(self.random.u64(..at_most_ms))).await;
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
+    u64::try_from(since.as_millis()).expect("milliseconds in 64 bits")
 }
 
 async fn attempt(client: &Client, url: &str, key: &str, account: &str, command: Command, patience: Duration) -> Answer {

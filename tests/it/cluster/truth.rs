@@ -70,7 +70,8 @@ impl Truth {
         };
         let (version, key) = (event.version.get(), event.command_id.to_string());
         let account = event.stream.id.to_string();
-        self.log.entry(account).or_default().push(Logged { version, key, command, position });
+        let recorded_ms = u64::try_from(event.recorded_at.timestamp_millis()).expect("it was recorded after 1970");
+        self.log.entry(account).or_default().push(Logged { version, key, command, position, recorded_ms });
     }
 }
 
