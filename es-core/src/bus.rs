@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +25,13 @@ use crate::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
 };
 use crate::limits;
+use crate::log::Log;
 use crate::owner::{Counters, OwnerState};
 use crate::parked::ParkedAggregate;
 use crate::partition::partition_of;
 use crate::reader::EventSource;
 use crate::record::Answer;
+use crate::retry::{self, Refolded, Retried, RetryError};
 use crate::round::{Caller, Job, Metadata, Reply};
 use crate::state::Known;
 use crate::text::short;
@@ -66,6 +68,7 @@ impl<A: Aggregate> fmt::Debug for Bus<A> {
 }
 
 pub(crate) struct Shared<A: Aggregate> {
+    pub(crate) log: Arc<dyn Log>,
     pub(crate) source: EventSource,
     pub(crate) desks: Arc<[Counter<A>]>,
     /// The way to the owners in other processes, where there may be any.
@@ -84,6 +87,8 @@ pub(crate) struct Shared<A: Aggregate> {
 /// Where commands of one partition are handed in.
 pub(crate) struct Counter<A: Aggregate> {
     pub(crate) inbox: mpsc::Sender<Job<A>>,
+    /// States of aggregates that are parked.
+    pub(crate) refolded: mpsc::Sender<Refolded<A>>,
     pub(crate) status: watch::Receiver<OwnerState>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -231,10 +236,49 @@ impl<A: Handle + Apply> Bus<A> {
     }
 
     /// The aggregates of the partitions that this process follows whose commands are answered "parked", and why: at most 1,000 of a
-    /// partition. They are tried again at the start of another release ([`EngineConfig::release`](crate::EngineConfig::release)).
+    /// partition. They are tried again at the start of another release ([`EngineConfig::release`](crate::EngineConfig::release)), and
+    /// by [`Bus::retry_parked`].
     pub fn parked(&self) -> Vec<ParkedAggregate> {
         let all = (0..).zip(self.shared.desks.iter());
         all.flat_map(|(partition, desk)| desk.counters.parked.named(partition)).collect()
+    }
+
+    /// Folds the events of a parked aggregate from the beginning of the log, and lets it go on where they and its state can be
+    /// used now. Nothing else waits meanwhile; it takes as long as reading the log of a partition. Within one release it
+    /// helps where what was wrong was not in the events: a state that could not be kept, or code that depends on
+    /// something else.
+    ///
+    /// # Errors
+    /// [`RetryError::NotServed`] where another process owns the partition, [`RetryError::Overtaken`] and
+    /// [`RetryError::Log`] where it may be done again.
+    pub async fn retry_parked(&self, aggregate: &AggregateKey) -> Result<Retried, RetryError> {
+        let Shared { source, desks, log, .. } = &*self.shared;
+        let partition = partition_of(aggregate, source.partitions);
+        let desk = &desks[partition as usize];
+        let served = || match &*desk.status.borrow() {
+            OwnerState::Serving => Ok(()),
+            other => Err(RetryError::NotServed { partition, reason: not_ready(other).to_string() }),
+        };
+        served()?;
+        let resumed = desk.counters.parked.resumed();
+        if !desk.counters.parked.may_have(aggregate) {
+            return Ok(Retried::NotParked);
+        }
+        let (entry, read_to) = retry::refold::<A>(log.as_ref(), source, partition, aggregate)
+            .await
+            .map_err(|source| RetryError::Log { aggregate: aggregate.clone(), source })?;
+        let entry = match entry {
+            Ok(entry) => Arc::new(entry),
+            Err(reason) => return Ok(Retried::Parked { reason }),
+        };
+        let (taken, answer) = oneshot::channel();
+        let refolded = Refolded { aggregate: aggregate.clone(), entry, read_to, resumed, taken };
+        // Where the owner does not serve any more the answer is dropped, by it or with it.
+        let _ = desk.refolded.send(refolded).await;
+        answer.await.or_else(|_| {
+            served()?;
+            Err(RetryError::Overtaken { partition, aggregate: aggregate.clone() })
+        })
     }
 
     /// Where this aggregate type's events are, for projections.

@@ -290,6 +290,14 @@ impl Engine {
             Some(_) if of_another_release(&kept).await => Mandate::CatchingUp,
             Some(_) => Mandate::Waiting,
         };
+        // All that may fail comes before anything runs.
+        let joined = match &self.group {
+            Some(group) => {
+                let catching_up = first == Mandate::CatchingUp;
+                Some(self.join::<A>(group, namespace, partitions, catching_up).await.map_err(log_error)?)
+            }
+            None => None,
+        };
         let (mandates, words): (Vec<_>, Vec<_>) = (0..partitions).map(|_| watch::channel(first.clone())).unzip();
         let desks: Arc<[Counter<A>]> = (0..)
             .zip(kept.into_iter().zip(words))
@@ -300,14 +308,9 @@ impl Engine {
         if let Some((topic, sealing)) = seals {
             self.spawn_sealer::<A>(topic, sealing, &source, &desks);
         }
-        let forwarder = match &self.group {
-            Some(group) => {
-                let joining = Joining { group, namespace, partitions, mandates, asked, desks: &desks };
-                Some(self.join::<A>(joining).await.map_err(log_error)?)
-            }
-            None => None,
-        };
+        let forwarder = joined.map(|joined| self.take_part::<A>(joined, namespace, mandates, asked, &desks));
         let shared = Shared {
+            log: self.log.clone(),
             source,
             desks,
             forwarder,
@@ -322,11 +325,15 @@ impl Engine {
         Ok(Bus { shared: Arc::new(shared) })
     }
 
-    /// Takes part in the group that shares the partitions of an aggregate type.
-    async fn join<A: Handle + Apply>(&self, joining: Joining<'_, A>) -> Result<Arc<Forwarder>, LogError> {
-        let Joining { group, namespace, partitions, mandates, asked, desks } = joining;
+    /// Joins the group that shares the partitions of an aggregate type, or gets ready to.
+    async fn join<A: Handle + Apply>(
+        &self,
+        group: &Arc<dyn Group>,
+        namespace: &str,
+        partitions: u32,
+        catching_up: bool,
+    ) -> Result<Joined, LogError> {
         let node = &self.config.node;
-        let lifetime = self.config.send_deadline.min(self.config.dedup_retention);
         let remembered_ms = self.config.dedup_retention.as_millis().try_into().unwrap_or(u64::MAX);
         let kept_ms = COMMANDS_KEPT_MS.min(remembered_ms / 2);
         let route = Route {
@@ -353,7 +360,6 @@ impl Engine {
             lifetime_max_ms: kept_ms.try_into().unwrap_or(i64::MAX),
             ahead_max_ms: millis(self.config.clock_skew_max.min(remembered / 4)),
         };
-        let clock = self.config.clock.clone();
         let forwarder = Forwarder::open(
             self.log.clone(),
             group.clone(),
@@ -362,7 +368,7 @@ impl Engine {
             self.config.queue_max,
             kept_ms,
             remembered,
-            clock.clone(),
+            self.config.clock.clone(),
             self.config.random.clone(),
         )
         .await?;
@@ -372,18 +378,32 @@ impl Engine {
             topic: route.commands.to_string(),
             partitions,
         };
+        // Else a group that can't be joined is an error of the start.
+        let member = if catching_up { None } else { Some(group.join(&spec).await?) };
+        Ok(Joined { group: group.clone(), spec, route, window, forwarder, member })
+    }
+
+    /// Takes part in the group.
+    fn take_part<A: Handle + Apply>(
+        &self,
+        joined: Joined,
+        namespace: &str,
+        mandates: Vec<watch::Sender<Mandate>>,
+        asked: mpsc::Receiver<u32>,
+        desks: &Arc<[Counter<A>]>,
+    ) -> Arc<Forwarder> {
+        let Joined { group, spec, route, window, forwarder, member } = joined;
+        let (clock, partitions) = (self.config.clock.clone(), spec.partitions);
+        let lifetime = self.config.send_deadline.min(self.config.dedup_retention);
         let charge = |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge {
             mandate,
             status: desk.status.clone(),
             counters: desk.counters.clone(),
         };
-        let catching_up = mandates.iter().any(|mandate| *mandate.borrow() == Mandate::CatchingUp);
-        // Else a group that can't be joined is an error of the start.
-        let joined = if catching_up { None } else { Some(group.join(&spec).await?) };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
         let counters: Vec<_> = desks.iter().map(|desk| desk.counters.clone()).collect();
         let (log, in_group, desks, budget) = (self.log.clone(), group.clone(), desks.clone(), self.commands.clone());
-        let (in_flight_max, node) = ((self.config.queue_max / 2).max(1), Arc::<str>::from(node.as_str()));
+        let (in_flight_max, node) = ((self.config.queue_max / 2).max(1), Arc::<str>::from(spec.node.as_str()));
         let beside = move |partition: u32, member: Arc<dyn Member>, stop: CancellationToken| {
             let desk = &desks[partition as usize];
             let dispatcher = Dispatcher {
@@ -426,11 +446,11 @@ impl Engine {
                 () = read => {}
             }
         });
-        let (log, group, events) = (self.log.clone(), group.clone(), events_topic(namespace, A::NAME));
+        let (log, events) = (self.log.clone(), events_topic(namespace, A::NAME));
         let restarts = Restarts::new("taking part in the group", counters);
         tasks
-            .spawn(async move { membership.supervised(joined, log.as_ref(), &events, group.as_ref(), restarts).await });
-        Ok(forwarder)
+            .spawn(async move { membership.supervised(member, log.as_ref(), &events, group.as_ref(), restarts).await });
+        forwarder
     }
 
     /// Stops every owner: what was queued is answered "not done", and local state is written down. In a group the others
@@ -470,6 +490,7 @@ impl Engine {
         asking: &mpsc::Sender<u32>,
     ) -> Counter<A> {
         let (inbox, jobs) = mpsc::channel(self.config.queue_max);
+        let (refolded, states) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(OwnerState::TakingOver { reason: "starting".into() });
         let Kept { folder, snapshots, counters } = kept;
         let owner = Owner::<A> {
@@ -490,12 +511,13 @@ impl Engine {
             mandate,
             asking: asking.clone(),
             standby: self.config.standby,
+            refolded: states,
             claims: Claims::default(),
             seldom: Seldom::default(),
             aggregate: PhantomData,
         };
         self.lock().spawn(owner.run(jobs));
-        Counter { inbox, status, counters }
+        Counter { inbox, refolded, status, counters }
     }
 
     fn spawn_sealer<A: Aggregate>(&self, topic: String, sealing: Sealing, source: &EventSource, desks: &[Counter<A>]) {
@@ -634,14 +656,15 @@ async fn of_another_release(kept: &[Kept]) -> bool {
     futures::future::join_all(looks).await.contains(&true)
 }
 
-/// What an aggregate type brings into the group.
-struct Joining<'a, A: Aggregate> {
-    group: &'a Arc<dyn Group>,
-    namespace: &'a str,
-    partitions: u32,
-    mandates: Vec<watch::Sender<Mandate>>,
-    asked: mpsc::Receiver<u32>,
-    desks: &'a Arc<[Counter<A>]>,
+/// The place of this process in the group of an aggregate type, and what it takes part with.
+struct Joined {
+    group: Arc<dyn Group>,
+    spec: GroupSpec,
+    route: Route,
+    window: Window,
+    forwarder: Arc<Forwarder>,
+    /// `None` where joining waits until the owners have caught up.
+    member: Option<Arc<dyn Member>>,
 }
 
 /// An aggregate type that is being started; given up unless it was.

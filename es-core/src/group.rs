@@ -36,6 +36,16 @@ pub enum Change {
     Lost(Vec<u32>),
 }
 
+/// Where to go on in a partition of the topic that is shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The offset of the next record.
+    pub offset: u64,
+    /// The timestamp of the record before it, in milliseconds since 1970, where there was one. In a topic that was made
+    /// anew another record is there.
+    pub after_ms: Option<i64>,
+}
+
 /// Groups by name, and the way to the other members.
 #[async_trait]
 pub trait Group: fmt::Debug + Send + Sync + 'static {
@@ -63,12 +73,16 @@ pub trait Member: fmt::Debug + Send + Sync + 'static {
     /// Hands back partitions that were revoked or lost.
     async fn release(&self, partitions: &[u32]) -> Result<(), LogError>;
 
-    /// The offset that was last committed for a partition of the topic.
-    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError>;
+    /// The place that was last committed for a partition of the topic.
+    async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError>;
 
-    /// Commits the offset to go on from in a partition of the topic, and tells whether the group still counts with this
-    /// process. A `true` is newer than the call, so it renews the word of an earlier assignment.
-    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError>;
+    /// Commits the place to go on from in a partition of the topic, and tells whether the group still counts with this
+    /// process.
+    async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError>;
+
+    /// Whether the group still counts with this process for a partition. A `true` is newer than the call, so it renews
+    /// the word of an earlier assignment. What is committed stays: no commit of this member comes in between.
+    async fn confirm(&self, partition: u32) -> Result<bool, LogError>;
 
     /// Leaves, so that the others need not wait until this process is missed.
     async fn leave(&self);

@@ -56,6 +56,7 @@ mod pause;
 mod random;
 mod reader;
 pub mod record;
+mod retry;
 mod round;
 mod scan;
 pub mod seal;
@@ -91,6 +92,7 @@ pub use random::{Random, SeededRandom, SystemRandom};
 pub use reader::{
     Checkpoint, EventSource, Fed, LastRecord, PartitionReader, Recorded, events_topic, verify_checkpoint,
 };
+pub use retry::{Retried, RetryError};
 pub use shape::Shape;
 pub use snapshot::snapshots_topic;
 pub use store::StoreError;

@@ -202,10 +202,7 @@ impl Membership {
                     let mandate = self.charges[partition as usize].mandate.borrow().clone();
                     if let Mandate::Held(grant) = mandate && asked.insert(partition) {
                         let (member, group) = (member.clone(), self.spec.name.clone());
-                        let mandate = self.charges[partition as usize].mandate.subscribe();
-                        confirming.push(async move {
-                            (partition, grant, confirm(member, &group, partition, &mandate).await)
-                        });
+                        confirming.push(async move { (partition, grant, confirm(member, &group, partition).await) });
                     }
                     continue;
                 }
@@ -299,16 +296,9 @@ impl Membership {
     }
 }
 
-/// Asks the group whether it still counts with this process by a commit, which it takes only from those.
-async fn confirm(member: Arc<dyn Member>, group: &str, partition: u32, mandate: &watch::Receiver<Mandate>) -> bool {
-    let before = mandate.borrow().clone();
-    let confirmed = match member.committed(partition).await {
-        // Another one may have had the partition meanwhile, and committed more.
-        Ok(_) if *mandate.borrow() != before => Ok(false),
-        Ok(offset) => member.commit(partition, offset.unwrap_or(0)).await,
-        Err(error) => Err(error),
-    };
-    confirmed.unwrap_or_else(|error| {
+/// Whether the group still counts with this process for a partition; not, where it does not say.
+async fn confirm(member: Arc<dyn Member>, group: &str, partition: u32) -> bool {
+    member.confirm(partition).await.unwrap_or_else(|error| {
         tracing::debug!(%group, partition, error = &error as &dyn std::error::Error, "asking the group");
         false
     })

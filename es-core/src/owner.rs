@@ -33,6 +33,7 @@ use crate::parked::Parked;
 use crate::pause::Backoff;
 use crate::reader::{EventSource, Fed, PartitionReader, verify_checkpoint};
 use crate::record::{Claim, PreviousClaim, Program};
+use crate::retry::{Refolded, Retried};
 use crate::round::{Closed, Desk, Job, Pending, Round, STARTING_OVER};
 use crate::snapshot::SnapshotTopic;
 use crate::state::{PartitionState, StateLimits};
@@ -138,6 +139,8 @@ pub(crate) struct Owner<A: Aggregate> {
     pub(crate) asking: mpsc::Sender<u32>,
     /// Whether to follow the log while another process owns the partition, so that a take-over is short.
     pub(crate) standby: bool,
+    /// States of aggregates that are parked.
+    pub(crate) refolded: mpsc::Receiver<Refolded<A>>,
     pub(crate) claims: Claims,
     /// Of warnings about records that do not count.
     pub(crate) seldom: Seldom,
@@ -149,16 +152,16 @@ pub(crate) struct Owner<A: Aggregate> {
 pub(crate) struct Claims {
     /// Their writers: one in doubt may land later and is not another process's.
     writers: HashSet<u64>,
-    /// The number of the last one.
-    number: u64,
-    /// The word of the group under which that was sent.
+    /// The word of the group under which the last one was sent.
     grant: Option<u64>,
+    /// The number of the last one that stood: records may have been appended under it.
+    served: u64,
 }
 
 impl Claims {
     fn note(&mut self, epoch: Epoch, grant: u64) {
         self.writers.insert(epoch.writer);
-        (self.number, self.grant) = (epoch.number, Some(grant));
+        self.grant = Some(grant);
     }
 }
 
@@ -350,7 +353,7 @@ impl<A: Handle + Apply> Owner<A> {
 
     /// Catches up, claims, and reads to the claim. Harmless to repeat, and to drop: an unused claim only voids.
     async fn take_over(&mut self, known: &mut Option<Known<A>>) -> Result<Claimed, Obstacle> {
-        self.check_clock()?;
+        self.clock_ms()?;
         match known {
             // What was read may be gone by now, and other records at its place.
             Some(known) => {
@@ -361,11 +364,11 @@ impl<A: Handle + Apply> Owner<A> {
         }
         let known = known.as_mut().expect("opened just now");
         let before = known.reader.current().epoch;
-        let topic = &self.source.topic;
+        let topic = self.source.topic.clone();
         // Both take a while to open.
-        let writer = async { Ok(self.log.writer(topic, self.partition).await?) };
+        let writer = async { Ok(self.log.writer(&topic, self.partition).await?) };
         let (mut tail, mut writer) = futures::try_join!(self.catch_up(known), writer)?;
-        self.check_time(known).await?;
+        self.timely_ms(known).await?;
         let current = known.reader.current();
         let grant = self.mandate.borrow().grant();
         let another_came = current.epoch != before && !self.claims.writers.contains(&current.epoch.writer);
@@ -388,8 +391,9 @@ impl<A: Handle + Apply> Owner<A> {
         if current.copied {
             return Err(Obstacle::Copied); // it began while the claim was on its way
         }
-        self.check_time(known).await?; // of what the owner before wrote last
+        self.timely_ms(known).await?; // by what the owner before wrote last
         tracing::info!(%topic, partition = self.partition, %epoch, offset, "took over a partition");
+        self.claims.served = epoch.number;
         if let Some(snapshots) = &self.snapshots {
             known.state.keep_snapshots(snapshots, epoch);
         }
@@ -505,25 +509,31 @@ impl<A: Handle + Apply> Owner<A> {
             if !mandate.borrow().is_held() {
                 return Left::Revoked;
             }
+            while let Ok(refolded) = self.refolded.try_recv() {
+                if let Err(error) = resume(known, &claimed, refolded) {
+                    return Left::Store(error);
+                }
+            }
             if queued.is_empty() {
                 let received = tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return Left::Shutdown,
                     () = revoked(&mut mandate) => return Left::Revoked,
+                    Some(refolded) = self.refolded.recv() => match resume(known, &claimed, refolded) {
+                        Ok(()) => continue,
+                        Err(error) => return Left::Store(error),
+                    },
                     received = inbox.recv_many(queued, self.limits.round_max) => received, // no timer
                 };
                 if received == 0 {
                     return Left::Shutdown; // every bus is gone
                 }
             }
-            let timely = match self.check_clock() {
-                Ok(()) => self.check_time(known).await,
-                refused => refused,
+            let now_ms = match self.timely_ms(known).await {
+                Ok(now_ms) => now_ms,
+                Err(obstacle) => return Left::Untimely(obstacle),
             };
-            if let Err(obstacle) = timely {
-                return Left::Untimely(obstacle);
-            }
-            let mut closed = match self.decide(known, claimed.epoch, sequence, inbox, queued).await {
+            let mut closed = match self.decide(known, claimed.epoch, sequence, now_ms, inbox, queued).await {
                 Ok(closed) => closed,
                 Err(error) => return Left::Store(error),
             };
@@ -556,13 +566,14 @@ impl<A: Handle + Apply> Owner<A> {
         known: &mut Known<A>,
         epoch: Epoch,
         sequence: u64,
+        now_ms: i64,
         inbox: &mut Inbox<A>,
         queued: &mut Vec<Job<A>>,
     ) -> Result<Closed<A>, StoreError> {
         let mut round = Round::new(&self.desk, &mut known.state, epoch, sequence);
+        round.at(now_ms);
         let mut lingered = false;
         loop {
-            round.at(self.clock.now_ms());
             let mut rest = std::mem::take(queued).into_iter();
             while round.bytes() < self.limits.round_max_bytes
                 && let Some(job) = rest.next()
@@ -579,6 +590,10 @@ impl<A: Handle + Apply> Owner<A> {
             lingered = true;
             let company = inbox.recv_many(queued, self.limits.round_max);
             let _ = tokio::time::timeout(self.limits.linger, company).await; // cancel safe: nothing is lost
+            // A clock that jumped is seen to before the next round.
+            if let Ok(now_ms) = self.pace.time_ms(self.clock.as_ref(), self.limits.time.skew_max_ms) {
+                round.at(now_ms);
+            }
         }
     }
 
@@ -731,7 +746,7 @@ impl<A: Handle + Apply> Owner<A> {
                     Ok(()) => {
                         pause = Backoff::default();
                         let number = known.as_ref().map_or(0, |known| known.reader.current().epoch.number);
-                        if number > self.claims.number {
+                        if number > self.claims.served {
                             self.settle(known, doubtful);
                         }
                         continue;
@@ -780,6 +795,22 @@ impl<A: Handle + Apply> Owner<A> {
             state.finish_snapshots(self.limits.append_deadline).await;
         }
     }
+}
+
+/// Takes the state of a parked aggregate that was read while it was parked, under this claim. It decides nothing then, so
+/// all its events are in the state.
+fn resume<A: Handle + Apply>(known: &mut Known<A>, claimed: &Claimed, refolded: Refolded<A>) -> Result<(), StoreError> {
+    let Refolded { aggregate, entry, read_to, resumed, taken } = refolded;
+    let before = known.state.entry(&aggregate)?;
+    let retried = if before.parked.is_none() {
+        Retried::NotParked
+    } else if read_to > claimed.offset && known.state.resume(aggregate, &before, entry, resumed) {
+        Retried::Resumed
+    } else {
+        return Ok(()); // nothing is told
+    };
+    let _ = taken.send(retried); // the caller may have gone
+    Ok(())
 }
 
 /// Whether the reports are exactly the offsets that follow: then no other record, and so no claim, came between.

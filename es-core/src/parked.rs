@@ -1,6 +1,7 @@
 //! Aggregates whose stored events or states can't be used: which they are, of a partition, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::text::short;
 
 /// Those that are named: a release that can read nothing must not fill the memory with reasons.
 const NAMED_MAX: usize = 1_000;
+/// Those that are counted beside them.
+const UNNAMED_MAX: usize = 100_000;
 
 /// An aggregate whose commands are answered "parked".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +28,11 @@ pub struct ParkedAggregate {
 
 /// Those of a partition, shared by its owner and the bus.
 #[derive(Debug, Default)]
-pub(crate) struct Parked(Mutex<List>);
+pub(crate) struct Parked {
+    list: Mutex<List>,
+    /// How often one was tried again and went on.
+    resumed: AtomicU64,
+}
 
 /// Stored with the partition's checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +40,28 @@ pub(crate) struct List {
     /// Stands for the release that parked them: another one tries them again.
     pub(crate) release: u64,
     pub(crate) named: BTreeMap<AggregateKey, String>,
-    /// How many more there are.
-    pub(crate) unnamed: u64,
+    /// What stands for each of the others.
+    pub(crate) unnamed: BTreeSet<u64>,
 }
 
 impl List {
     pub(crate) fn count(&self) -> u64 {
-        self.named.len() as u64 + self.unnamed
+        (self.named.len() + self.unnamed.len()) as u64
+    }
+
+    fn add(&mut self, aggregate: &AggregateKey, reason: &str) {
+        if self.named.len() < NAMED_MAX || self.named.contains_key(aggregate) {
+            self.unnamed.remove(&number(aggregate.as_str().as_bytes()));
+            self.named.insert(aggregate.clone(), short(reason).into_owned());
+        } else if self.unnamed.len() < UNNAMED_MAX {
+            self.unnamed.insert(number(aggregate.as_str().as_bytes()));
+        }
+    }
+
+    fn remove(&mut self, aggregate: &AggregateKey) {
+        if self.named.remove(aggregate).is_none() && !self.unnamed.is_empty() {
+            self.unnamed.remove(&number(aggregate.as_str().as_bytes()));
+        }
     }
 }
 
@@ -50,16 +72,11 @@ impl Parked {
     }
 
     pub(crate) fn add(&self, aggregate: &AggregateKey, reason: &str) {
-        let mut list = self.lock();
-        if list.named.len() < NAMED_MAX || list.named.contains_key(aggregate) {
-            list.named.insert(aggregate.clone(), short(reason).into_owned());
-        } else {
-            list.unnamed += 1;
-        }
+        self.lock().add(aggregate, reason);
     }
 
     pub(crate) fn remove(&self, aggregate: &AggregateKey) {
-        self.lock().named.remove(aggregate);
+        self.lock().remove(aggregate);
     }
 
     pub(crate) fn list(&self) -> List {
@@ -79,8 +96,25 @@ impl Parked {
         self.lock().named.iter().map(one).collect()
     }
 
+    /// A number that changes whenever one goes on: what was read of any before is not all of it then.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn resume(&self) {
+        self.resumed.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether it is known to be parked; more than are counted may be.
+    pub(crate) fn may_have(&self, aggregate: &AggregateKey) -> bool {
+        let list = self.lock();
+        list.named.contains_key(aggregate)
+            || list.unnamed.len() == UNNAMED_MAX
+            || list.unnamed.contains(&number(aggregate.as_str().as_bytes()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,4 +131,39 @@ pub(crate) fn release(name: Option<&str>) -> u64 {
 fn number(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> AggregateKey {
+        AggregateKey::new(&number.to_string()).unwrap()
+    }
+
+    #[test]
+    fn each_counts_once_whether_it_is_named_or_not() {
+        let parked = Parked::default();
+        for _ in 0..2 {
+            (0..1_500).for_each(|one| parked.add(&key(one), "a reason"));
+        }
+        assert_eq!((parked.count(), parked.named(0).len()), (1_500, NAMED_MAX));
+        (0..1_500).step_by(3).for_each(|one| parked.remove(&key(one)));
+        parked.remove(&key(0));
+        assert_eq!(parked.count(), 1_000);
+        (0..1_500).for_each(|one| parked.add(&key(one), "a reason"));
+        assert_eq!((parked.count(), parked.named(0).len()), (1_500, NAMED_MAX));
+        let stored = serde_json::to_vec(&parked.list()).unwrap();
+        let again = Parked::default();
+        again.begin(serde_json::from_slice(&stored).unwrap());
+        (0..1_500).for_each(|one| again.add(&key(one), "a reason"));
+        assert_eq!(again.count(), 1_500);
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_counted() {
+        let parked = Parked::default();
+        (0..200_000).for_each(|one| parked.add(&key(one), "a reason"));
+        assert_eq!(parked.count(), (NAMED_MAX + UNNAMED_MAX) as u64);
+    }
 }

@@ -71,19 +71,19 @@ impl<A: Aggregate> Entry<A> {
             snapshot
         };
         let Some(state) = &self.state else { return (stored(Vec::new(), self.parked.as_ref()), None) };
-        let written = guard::fallible("writing it", || serde_json::to_vec(state));
-        let read = written.and_then(|state| {
+        match self.written(state) {
+            Ok(state) => (stored(state, self.parked.as_ref()), None),
+            Err(reason) => (stored(Vec::new(), Some(&reason)), Some(reason)),
+        }
+    }
+
+    fn written(&self, state: &A) -> Result<Vec<u8>, String> {
+        let written = guard::fallible("writing it", || serde_json::to_vec(state)).and_then(|state| {
             guard::fallible("reading it back", || serde_json::from_slice::<A>(&state).map(drop))
                 .map_err(|reason| format!("it does not read back: {reason}"))?;
             Ok(state)
         });
-        match read {
-            Ok(state) => (stored(state, self.parked.as_ref()), None),
-            Err(reason) => {
-                let reason = self.unkept(&reason);
-                (stored(Vec::new(), Some(&reason)), Some(reason))
-            }
-        }
+        written.map_err(|reason| self.unkept(&reason))
     }
 
     fn unkept(&self, reason: &str) -> String {
@@ -110,6 +110,15 @@ impl<A: Aggregate> Entry<A> {
             Err(_) => {}
         }
         Ok(entry)
+    }
+
+    /// The same if it can be decided on and kept; else why not.
+    pub(crate) fn usable(self) -> Result<Self, String> {
+        match (&self.parked, &self.state) {
+            (Some(reason), _) => Err(reason.clone()),
+            (None, Some(state)) => self.written(state).map(drop).map(|()| self),
+            (None, None) => Err("there is no state of it".into()),
+        }
     }
 
     /// The same once more, to work on.
@@ -560,17 +569,28 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(())
     }
 
-    /// An aggregate that was erased goes on from nothing, with the next version.
     fn replay_erased(&mut self, erased: &Recorded) -> Result<(), StoreError> {
-        let Envelope { stream, version, previous_hash, recorded_at, .. } = &erased.envelope;
+        let Envelope { stream, recorded_at, .. } = &erased.envelope;
         self.last_recorded_ms = self.last_recorded_ms.max(recorded_at.timestamp_millis());
-        let before = self.entry(&stream.id)?;
-        if before.contains(erased.offset) || before.version > *version {
-            return Ok(());
+        if let Some(entry) = self.entry(&stream.id)?.erased(erased) {
+            self.put(stream.id.clone(), Arc::new(entry));
         }
-        let entry = Entry { version: *version, head: *previous_hash, offset: erased.offset, ..Entry::default() };
-        self.put(stream.id.clone(), Arc::new(entry));
         Ok(())
+    }
+
+    /// Takes the state of an aggregate that is parked, made anew from its events, unless one went on since those were read:
+    /// `resumed` is how often that had been. Tells whether it took it.
+    pub(crate) fn resume(&mut self, id: AggregateKey, parked: &Entry<A>, entry: Arc<Entry<A>>, resumed: u64) -> bool {
+        if self.parked.resumed() != resumed || entry.version < parked.version {
+            return false;
+        }
+        tracing::info!(aggregate = %id, version = %entry.version, "a parked aggregate goes on");
+        self.parked.resume();
+        self.put(id, entry);
+        if self.parked.count() == 0 {
+            self.stored.held = None; // snapshots may claim what is behind
+        }
+        true
     }
 
     fn replay_answers(&mut self, answers: Answers, offset: u64, timestamp_ms: i64) {
@@ -667,6 +687,32 @@ impl<A: Handle + Apply> PartitionState<A> {
     fn damaged(&self, error: impl Into<crate::error::Cause>) -> StoreError {
         self.store.condemn();
         StoreError::new("reading", error)
+    }
+}
+
+impl<A: Handle + Apply> Entry<A> {
+    /// Folds what was read, where it is of this aggregate.
+    pub(crate) fn follow(&mut self, aggregate: &AggregateKey, fed: Fed) {
+        match fed {
+            Fed::Events(events) if self.parked.is_none() => {
+                if events.first().is_some_and(|first| first.envelope.stream.id == *aggregate) {
+                    *self = fold_command(self, &events).0;
+                }
+            }
+            Fed::Erased(erased) if erased.envelope.stream.id == *aggregate => {
+                if let Some(entry) = self.erased(&erased) {
+                    *self = entry;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An aggregate that was erased goes on from nothing, with the next version; `None` where this is a later state.
+    fn erased(&self, erased: &Recorded) -> Option<Self> {
+        let Envelope { version, previous_hash, .. } = erased.envelope;
+        let later = self.contains(erased.offset) || self.version > version;
+        (!later).then(|| Self { version, head: previous_hash, offset: erased.offset, ..Self::default() })
     }
 }
 

@@ -4,17 +4,18 @@
 //! is revoked is given back only when the owner has stopped, which is why the rebalance callback does not do it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use es_core::group::{Change, Group, GroupSpec, Member};
+use es_core::group::{Change, Group, GroupSpec, Member, Place};
 use es_core::log::{AppendError, LogError, LogErrorKind, Record};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
@@ -126,6 +127,8 @@ struct KafkaMember {
     seat: Arc<Seat>,
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
     patience: Duration,
+    /// Held for as long as a commit is under way.
+    commits: Arc<Mutex<()>>,
 }
 
 /// A place in the group, and whoever takes it at present: a consumer that Kafka fenced is of no use any more.
@@ -160,7 +163,7 @@ impl KafkaMember {
         let serving = Arc::clone(&seat);
         spawn("es-kafka-group", move || serving.serve())?;
         let changes = tokio::sync::Mutex::new(changes);
-        Ok(Self { spec, seat, changes, patience: config.deadline() })
+        Ok(Self { spec, seat, changes, patience: config.deadline(), commits: Arc::default() })
     }
 
     fn consumer(&self) -> Arc<BaseConsumer<Rebalances>> {
@@ -175,6 +178,35 @@ impl KafkaMember {
                 .map_err(|error| failed(Call::Work, format!("naming {}/{partition}", self.spec.topic), error))?;
         }
         Ok(list)
+    }
+}
+
+impl KafkaMember {
+    /// Commits, after the commits before and in no other's way, and tells whether the group took it.
+    async fn committing(
+        &self,
+        partition: u32,
+        commit: impl FnOnce(&BaseConsumer<Rebalances>) -> Result<bool, KafkaError> + Send + 'static,
+    ) -> Result<bool, LogError> {
+        let (consumer, commits) = (self.consumer(), Arc::clone(&self.commits));
+        let what = format!("committing {}/{partition}", self.spec.topic);
+        // Kafka fences a member for good that commits while it is not in the group.
+        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
+        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
+            return Ok(false);
+        }
+        let committing = blocking(move || {
+            let _one_at_a_time = lock(&commits);
+            match commit(&consumer) {
+                Ok(taken) => Ok(taken),
+                Err(error) if is_no_longer_a_member(&error) => Ok(false),
+                Err(error) => Err(failed(Call::Work, what, error)),
+            }
+        });
+        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
+            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
+            Err(LogError::new(LogErrorKind::Unavailable, message))
+        })
     }
 }
 
@@ -213,40 +245,44 @@ impl Member for KafkaMember {
         .await
     }
 
-    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
+    async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError> {
         let list = self.list([(partition, Offset::Invalid)].into_iter())?;
         let (consumer, topic, patience) = (self.consumer(), self.spec.topic.clone(), self.patience);
         blocking(move || {
             let found = consumer.committed_offsets(list, patience).map_err(|error| {
                 failed(Call::Work, format!("asking for the committed offset of {topic}/{partition}"), error)
             })?;
-            Ok(match found.elements().first().map(|element| element.offset()) {
-                Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
-                _ => None,
-            })
+            Ok(found.elements().first().and_then(place))
         })
         .await
     }
 
-    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError> {
-        let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+    async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
+        let offset = Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX));
         let list = self.list([(partition, offset)].into_iter())?;
-        let consumer = self.consumer();
-        let what = format!("committing {}/{partition}", self.spec.topic);
-        // Kafka fences a member for good that commits while it is not in the group.
-        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
-        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
-            return Ok(false);
+        if let (Some(after_ms), Some(element)) = (place.after_ms, list.elements().first_mut()) {
+            element.set_metadata(after_ms.to_string());
         }
-        let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
-            Ok(()) => Ok(true),
-            Err(error) if is_no_longer_a_member(&error) => Ok(false),
-            Err(error) => Err(failed(Call::Work, what, error)),
-        });
-        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
-            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
-            Err(LogError::new(LogErrorKind::Unavailable, message))
+        self.committing(partition, move |consumer| consumer.commit(&list, CommitMode::Sync).map(|()| true)).await
+    }
+
+    async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
+        // A group takes a commit from its members only. This one commits what is committed.
+        let list = self.list([(partition, Offset::Invalid)].into_iter())?;
+        let patience = self.patience;
+        self.committing(partition, move |consumer| {
+            let rebalances = || consumer.context().rebalances.load(Ordering::SeqCst);
+            let before = rebalances();
+            let committed = consumer.committed_offsets(list, patience)?;
+            for mut none in committed.elements().into_iter().filter(|element| place(element).is_none()) {
+                none.set_offset(Offset::Offset(0))?;
+            }
+            if rebalances() != before {
+                return Ok(false); // another member may have had the partition meanwhile, and committed more
+            }
+            consumer.commit(&committed, CommitMode::Sync).map(|()| true)
         })
+        .await
     }
 
     async fn leave(&self) {
@@ -299,6 +335,7 @@ fn consumer(
         deferred: Mutex::default(),
         leaving: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
+        rebalances: AtomicU64::new(0),
     };
     client.create_with_context(context).map(Arc::new)
 }
@@ -400,6 +437,12 @@ impl Seat {
     }
 }
 
+/// What is committed: the record's timestamp stands beside the offset.
+fn place(element: &TopicPartitionListElem<'_>) -> Option<Place> {
+    let Offset::Offset(offset) = element.offset() else { return None };
+    Some(Place { offset: u64::try_from(offset).ok()?, after_ms: element.metadata().parse().ok() })
+}
+
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {
     list.elements().iter().filter_map(|element| u32::try_from(element.partition()).ok()).collect()
 }
@@ -420,6 +463,8 @@ struct Rebalances {
     leaving: AtomicBool,
     /// Its consumer was given up; what it still has to say is past.
     fenced: AtomicBool,
+    /// How often the group changed what this member has.
+    rebalances: AtomicU64,
 }
 
 impl Rebalances {
@@ -440,6 +485,7 @@ impl Rebalances {
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.rebalances.fetch_add(1, Ordering::SeqCst);
         let partitions = partitions(list);
         if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let _ = list.set_all_offsets(Offset::End);

@@ -740,6 +740,9 @@ async fn operators_see_health_and_figures() {
     assert_eq!(bank.get("/readyz").await.status, 200);
     assert_eq!(bank.get("/").await.status, 200);
     let opened = bank.open("a").await;
+    assert_eq!(bank.get("/api/parked").await.body, json!({ "parked": 0, "items": [] }));
+    assert_eq!(bank.post("/api/parked/a/retry", &json!({})).await.body, json!({ "id": "a", "resumed": false }));
+    bank.post("/api/parked/!a/retry", &json!({})).await.is_problem(404, "account-not-found");
     bank.get_after("/api/accounts", &opened).await;
     bank.get_after("/api/audit", &opened).await;
     let metrics = eventually("the statements, for which no request waits", LONG, async || {
@@ -771,6 +774,7 @@ async fn operators_see_health_and_figures() {
     assert_eq!(sum("bank_owner_serving"), 8);
     assert_eq!(sum("bank_owner_records_total"), 1);
     assert_eq!(sum("bank_projection_running"), 3);
+    assert_eq!(sum("bank_owner_parked_accounts"), 0);
     assert_eq!(sum("bank_projection_parked_aggregates"), 0);
     assert_eq!(sum("bank_projection_events_total"), 3);
     for name in ["bank_projection_lag_records", "bank_projection_lag_seconds"] {

@@ -3,6 +3,7 @@
 //! the next owner: the offset that is committed is that of the first command without an answer.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,11 +20,12 @@ use crate::error::NotDone;
 use crate::forward::Route;
 use crate::forward::lane::{Ending, Lane};
 use crate::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo, Unreadable};
-use crate::group::{Group, Member};
+use crate::group::{Group, Member, Place};
 use crate::ids::AggregateKey;
 use crate::log::{Log, LogError, LogReader, StoredRecord};
 use crate::owner::{Counters, OwnerState};
 use crate::partition::partition_of;
+use crate::reader::record_at;
 use crate::round::{Caller, Job, Reply};
 use crate::text::{Seldom, short};
 
@@ -106,8 +108,8 @@ impl Answer {
     }
 }
 
-/// A commit under way; tells the offset where it was taken.
-type Committing = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
+/// A commit under way; tells the place where it was taken.
+type Committing = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
 
 /// An answer that is told once nobody takes the command from the topic again.
 type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -137,8 +139,8 @@ impl<A: Handle + Apply> Dispatcher<A> {
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }
-        if let Some(offset) = progress.to_commit()
-            && let Some(committed) = self.commit(offset).await
+        if let Some(place) = progress.to_commit()
+            && let Some(committed) = self.commit(place).await
         {
             progress.committed(committed);
             let last = progress.telling.collect::<()>();
@@ -198,7 +200,7 @@ impl<A: Handle + Apply> Dispatcher<A> {
                         if lane.has_ended() {
                             break; // it is taken again
                         }
-                        progress.began(stored.offset);
+                        progress.began(&stored);
                         let taken = tokio::select! {
                             biased;
                             () = stop.cancelled() => break,
@@ -206,19 +208,16 @@ impl<A: Handle + Apply> Dispatcher<A> {
                         };
                         answers.push(taken);
                     }
-                    if !lane.has_ended() && !stop.is_cancelled() {
-                        progress.passed(batch.next);
-                    }
                 }
                 Some(committed) = async { Some(committing.as_mut()?.await) } => {
                     committing = None;
                     if let Some(committed) = committed {
-                        lane.committed(committed);
+                        lane.committed(committed.offset);
                         progress.committed(committed);
                     }
                 }
                 _ = commit_due.tick(), if committing.is_none() => {
-                    committing = progress.to_commit().map(|offset| self.commit(offset));
+                    committing = progress.to_commit().map(|place| self.commit(place));
                 }
             }
         }
@@ -229,30 +228,43 @@ impl<A: Handle + Apply> Dispatcher<A> {
         // What was passed over must not be decided after what is taken now: it is behind what is committed, or nobody
         // goes on.
         if progress.passed_over
-            && let Some(offset) = progress.to_commit()
+            && let Some(place) = progress.to_commit()
         {
-            let Some(committed) = self.commit(offset).await else { return Ok(None) };
+            let Some(committed) = self.commit(place).await else { return Ok(None) };
             progress.committed(committed);
         }
         progress.passed_over = false;
-        let bounds = self.log.bounds(&self.route.commands, self.partition).await?;
-        let from = match progress.first_undone() {
-            Some(offset) => offset,
-            None => self.member.committed(self.partition).await?.unwrap_or(bounds.start),
+        let place = match progress.first_undone() {
+            Some(place) => Some(place),
+            None => self.member.committed(self.partition).await?,
         };
-        // Commands are deleted after a while: an offset before the first is no loss. One behind the end is of a topic that
-        // was made anew since: what is there now is younger, and a command that was decided is known by its id.
-        let from = if from > bounds.end {
-            let (topic, partition, end) = (&self.route.commands, self.partition, bounds.end);
-            tracing::warn!(%topic, partition, from, end, "the topic was made anew: its commands are taken from the first");
-            (progress.committed, progress.rejected) = (None, None);
-            bounds.start
-        } else {
-            from.max(bounds.start)
+        let bounds = self.log.bounds(&self.route.commands, self.partition).await?;
+        // Commands are deleted after a while: an offset before the first is no loss.
+        let from = match place {
+            Some(place) if self.is_of_this_topic(place, &bounds).await? => place.offset.max(bounds.start),
+            Some(Place { offset, .. }) => {
+                let (topic, partition, end) = (&self.route.commands, self.partition, bounds.end);
+                tracing::warn!(%topic, partition, offset, end, "the topic was made anew: its commands are taken from the first");
+                (progress.committed, progress.rejected) = (None, None);
+                bounds.start
+            }
+            None => bounds.start,
         };
         let tail = self.log.reader(&self.route.commands, &[(self.partition, from)]).await?;
-        progress.restart(from);
+        progress.restart(place.filter(|place| place.offset == from).unwrap_or(Place { offset: from, after_ms: None }));
         Ok(Some(tail))
+    }
+
+    /// Whether a place is of the topic that there is now, or of one that was made anew since: then it is behind the end, or
+    /// another record is before it. What is there now is younger, and a command that was decided is known by its id.
+    async fn is_of_this_topic(&self, place: Place, bounds: &Range<u64>) -> Result<bool, LogError> {
+        let Place { offset, after_ms } = place;
+        if offset <= bounds.start || offset > bounds.end {
+            return Ok(offset <= bounds.end);
+        }
+        let Some(after_ms) = after_ms else { return Ok(true) };
+        let found = record_at(self.log.as_ref(), &self.route.commands, self.partition, offset - 1).await?;
+        Ok(found.is_some_and(|found| found.record.timestamp_ms == after_ms))
     }
 
     /// Hands one command to the owner; the future is its answer's.
@@ -367,16 +379,16 @@ impl<A: Handle + Apply> Dispatcher<A> {
         Replier { group, clock, topic: self.route.replies.clone(), partitions: self.partitions }
     }
 
-    /// Tells the offset where the group took it. Where it did not, whoever takes the commands again finds that they were
+    /// Tells the place where the group took it. Where it did not, whoever takes the commands again finds that they were
     /// decided.
-    fn commit(&self, offset: u64) -> Committing {
+    fn commit(&self, place: Place) -> Committing {
         let (member, partition) = (self.member.clone(), self.partition);
         Box::pin(async move {
-            let committed = member.commit(partition, offset).await;
+            let committed = member.commit(partition, place).await;
             if let Err(error) = &committed {
                 tracing::debug!(error = error as &dyn std::error::Error, "committing commands");
             }
-            committed.is_ok_and(|taken| taken).then_some(offset)
+            committed.is_ok_and(|taken| taken).then_some(place)
         })
     }
 }
@@ -419,10 +431,10 @@ impl Replier {
 /// Which commands are done with, in the order of their offsets.
 #[derive(Default)]
 struct Progress {
-    under_way: VecDeque<(u64, bool)>,
-    /// The offset after the last record read.
-    next: Option<u64>,
-    committed: Option<u64>,
+    under_way: VecDeque<UnderWay>,
+    /// The place after the last record read.
+    next: Option<Place>,
+    committed: Option<Place>,
     /// Answers to commands that were passed over, in the order of their offsets.
     untold: VecDeque<(u64, Telling)>,
     /// Those that are being told.
@@ -433,20 +445,24 @@ struct Progress {
     passed_over: bool,
 }
 
+/// A command that was read, and perhaps those behind it.
+struct UnderWay {
+    place: Place,
+    done: bool,
+}
+
 impl Progress {
-    fn restart(&mut self, from: u64) {
+    fn restart(&mut self, from: Place) {
         self.under_way.clear();
         self.next = Some(from);
-        self.untold.retain(|(offset, _)| *offset < from); // what is taken again is answered again
+        self.untold.retain(|(offset, _)| *offset < from.offset); // what is taken again is answered again
     }
 
-    fn began(&mut self, offset: u64) {
-        self.under_way.push_back((offset, false));
-        self.next = Some(offset + 1);
-    }
-
-    fn passed(&mut self, next: u64) {
-        self.next = Some(next);
+    fn began(&mut self, stored: &StoredRecord) {
+        let place = self.next.filter(|next| next.offset == stored.offset);
+        let place = place.unwrap_or(Place { offset: stored.offset, after_ms: None });
+        self.under_way.push_back(UnderWay { place, done: false });
+        self.next = Some(Place { offset: stored.offset + 1, after_ms: Some(stored.record.timestamp_ms) });
     }
 
     /// Tells whether the command is done with.
@@ -463,10 +479,10 @@ impl Progress {
     }
 
     fn done(&mut self, offset: u64) {
-        if let Ok(place) = self.under_way.binary_search_by_key(&offset, |(offset, _)| *offset) {
-            self.under_way[place].1 = true;
+        if let Ok(found) = self.under_way.binary_search_by_key(&offset, |one| one.place.offset) {
+            self.under_way[found].done = true;
         }
-        while self.under_way.front().is_some_and(|(_, done)| *done) {
+        while self.under_way.front().is_some_and(|one| one.done) {
             self.under_way.pop_front();
         }
     }
@@ -475,18 +491,20 @@ impl Progress {
         self.untold.len() + self.telling.len()
     }
 
-    /// The group took this offset; these answers may be told now.
-    fn committed(&mut self, offset: u64) {
-        self.committed = Some(offset);
-        let told = self.untold.partition_point(|(place, _)| *place < offset);
+    /// The group took this place; these answers may be told now.
+    fn committed(&mut self, committed: Place) {
+        self.committed = Some(committed);
+        let told = self.untold.partition_point(|(offset, _)| *offset < committed.offset);
         self.telling.extend(self.untold.drain(..told).map(|(_, telling)| telling));
     }
 
-    fn first_undone(&self) -> Option<u64> {
-        self.under_way.front().map(|(offset, _)| *offset).or(self.next)
+    fn first_undone(&self) -> Option<Place> {
+        self.under_way.front().map(|one| one.place).or(self.next)
     }
 
-    fn to_commit(&self) -> Option<u64> {
-        self.first_undone().filter(|offset| self.committed != Some(*offset))
+    /// Not a place that no record is known before: it may be of any topic.
+    fn to_commit(&self) -> Option<Place> {
+        let is_committed = |place: &Place| self.committed.is_some_and(|committed| committed.offset == place.offset);
+        self.first_undone().filter(|place| place.after_ms.is_some() && !is_committed(place))
     }
 }

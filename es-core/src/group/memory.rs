@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
-use super::{Change, Group, GroupSpec, Member};
+use super::{Change, Group, GroupSpec, Member, Place};
 use crate::log::memory::MemoryLog;
 use crate::log::{AppendError, Log, LogError, LogErrorKind, Record};
 
@@ -31,7 +31,7 @@ struct Shares {
     absent: BTreeMap<u64, (Vec<u32>, Seat)>,
     /// Who has each partition, and whether it was asked to give it back.
     partitions: Vec<Option<(u64, Asked)>>,
-    committed: BTreeMap<u32, u64>,
+    committed: BTreeMap<u32, Place>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +84,10 @@ impl MemoryGroup {
 
     /// The offset that was last committed for a partition.
     pub fn offset(&self, group: &str, partition: u32) -> Option<u64> {
-        self.lock().groups.get(group)?.committed.get(&partition).copied()
+        Some(self.lock().groups.get(group)?.committed.get(&partition)?.offset)
     }
 
-    /// Lets whoever asks for a committed offset wait for as long as this is `true`.
+    /// Lets whoever asks the group something wait for as long as this is `true`.
     pub fn silence(&self, silent: bool) {
         self.silent.send_replace(silent);
     }
@@ -195,6 +195,11 @@ struct MemoryMember {
 }
 
 impl MemoryMember {
+    /// Waits while the group is silent.
+    async fn spoken(&self) {
+        let _ = self.silent.clone().wait_for(|silent| !silent).await; // the group is gone: it has nothing to hide
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Shares) -> T) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         act(state.groups.get_mut(&self.group).expect("a member's group is there"))
@@ -223,19 +228,24 @@ impl Member for MemoryMember {
         Ok(())
     }
 
-    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
-        let _ = self.silent.clone().wait_for(|silent| !silent).await; // the group is gone: it has nothing to hide
+    async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError> {
+        self.spoken().await;
         Ok(self.with(|shares| shares.committed.get(&partition).copied()))
     }
 
-    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError> {
+    async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
         Ok(self.with(|shares| {
             let counts = shares.members.contains_key(&self.id);
             if counts {
-                shares.committed.insert(partition, offset);
+                shares.committed.insert(partition, place);
             }
             counts
         }))
+    }
+
+    async fn confirm(&self, _: u32) -> Result<bool, LogError> {
+        self.spoken().await;
+        Ok(self.with(|shares| shares.members.contains_key(&self.id)))
     }
 
     async fn leave(&self) {

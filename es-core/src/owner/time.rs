@@ -35,11 +35,11 @@ impl Pace {
         Self { offset_ms: clock.now_ms() - clock.steady_ms(), jumped: None }
     }
 
-    /// By how much the clock jumped ahead, where that is more than `max_ms`. A clock that keeps its new time for as long
-    /// is believed: a machine that slept is right to jump.
-    fn jumped(&mut self, clock: &dyn Clock, max_ms: i64) -> Option<i64> {
-        let steady_ms = clock.steady_ms();
-        let offset_ms = clock.now_ms() - steady_ms;
+    /// The clock's time, unless it jumped ahead by more than `max_ms`. A clock that keeps its new time for as long is
+    /// believed: a machine that slept is right to jump.
+    pub(super) fn time_ms(&mut self, clock: &dyn Clock, max_ms: i64) -> Result<i64, Untimely> {
+        let (steady_ms, now_ms) = (clock.steady_ms(), clock.now_ms());
+        let offset_ms = now_ms - steady_ms;
         let ahead_ms = offset_ms.saturating_sub(self.offset_ms);
         let (at, since) = match self.jumped {
             Some((at, since)) if (offset_ms - at).abs() <= max_ms => (at, since),
@@ -47,10 +47,10 @@ impl Pace {
         };
         if ahead_ms <= max_ms || steady_ms - since >= max_ms {
             *self = Self { offset_ms, jumped: None };
-            return None;
+            return Ok(now_ms);
         }
         self.jumped = Some((at, since));
-        Some(ahead_ms)
+        Err(Untimely::ClockJumped { ahead_ms, believed_after_ms: max_ms })
     }
 }
 
@@ -85,23 +85,20 @@ impl fmt::Display for Span {
 }
 
 impl<A: Handle + Apply> Owner<A> {
-    /// Whether the clock has jumped since it was last looked at.
-    pub(super) fn check_clock(&mut self) -> Result<(), Obstacle> {
-        let max_ms = self.limits.time.skew_max_ms;
-        match self.pace.jumped(self.clock.as_ref(), max_ms) {
-            Some(ahead_ms) => Err(Untimely::ClockJumped { ahead_ms, believed_after_ms: max_ms }.into()),
-            None => Ok(()),
-        }
+    /// The clock's time, unless it has jumped since it was last looked at.
+    pub(super) fn clock_ms(&mut self) -> Result<i64, Obstacle> {
+        Ok(self.pace.time_ms(self.clock.as_ref(), self.limits.time.skew_max_ms)?)
     }
 
-    /// Whether the log is further ahead of the clock than clocks may differ. Recorded time never falls: whatever is
+    /// The same, unless the log is further ahead of it than clocks may differ. Recorded time never falls: whatever is
     /// recorded from then on would carry the time of a clock that was wrong.
-    pub(super) async fn check_time(&self, known: &Known<A>) -> Result<(), Obstacle> {
+    pub(super) async fn timely_ms(&mut self, known: &Known<A>) -> Result<i64, Obstacle> {
+        let now_ms = self.clock_ms()?;
         let TimeLimits { skew_max_ms, accepted_until_ms } = self.limits.time;
         let last_ms = known.state.last_recorded_ms();
-        let ahead_ms = last_ms.saturating_sub(self.clock.now_ms());
+        let ahead_ms = last_ms.saturating_sub(now_ms);
         if ahead_ms <= skew_max_ms || accepted_until_ms.is_some_and(|until| last_ms <= until) {
-            return Ok(());
+            return Ok(now_ms);
         }
         let place = format!("{}/{}", self.source.topic, self.partition);
         let at = DateTime::<Utc>::from_timestamp_millis(last_ms).unwrap_or_default();
@@ -137,27 +134,35 @@ mod tests {
     fn a_clock_that_jumps_is_believed_when_it_keeps_its_time() {
         let clock = ManualClock::at(1_700_000_000_000);
         let mut pace = Pace::of(&clock);
+        let jumped = |pace: &mut Pace| match pace.time_ms(&clock, 300_000) {
+            Ok(now_ms) => {
+                assert_eq!(now_ms, clock.now_ms());
+                None
+            }
+            Err(Untimely::ClockJumped { ahead_ms, .. }) => Some(ahead_ms),
+            Err(other) => panic!("{other}"),
+        };
         clock.advance(86_400_000); // time goes by
-        assert_eq!(pace.jumped(&clock, 300_000), None);
+        assert_eq!(jumped(&mut pace), None);
         clock.jump(300_000);
-        assert_eq!(pace.jumped(&clock, 300_000), None, "clocks are set now and then");
+        assert_eq!(jumped(&mut pace), None, "clocks are set now and then");
         clock.jump(8 * 86_400_000);
-        assert_eq!(pace.jumped(&clock, 300_000), Some(8 * 86_400_000));
+        assert_eq!(jumped(&mut pace), Some(8 * 86_400_000));
         clock.advance(299_999);
-        assert_eq!(pace.jumped(&clock, 300_000), Some(8 * 86_400_000));
+        assert_eq!(jumped(&mut pace), Some(8 * 86_400_000));
         clock.jump(-8 * 86_400_000);
-        assert_eq!(pace.jumped(&clock, 300_000), None, "it was set right");
+        assert_eq!(jumped(&mut pace), None, "it was set right");
         clock.jump(8 * 86_400_000);
-        assert!(pace.jumped(&clock, 300_000).is_some());
+        assert!(jumped(&mut pace).is_some());
         clock.advance(299_999);
         clock.jump(86_400_000);
-        assert!(pace.jumped(&clock, 300_000).is_some());
+        assert!(jumped(&mut pace).is_some());
         clock.advance(299_999);
-        assert!(pace.jumped(&clock, 300_000).is_some(), "it jumped again meanwhile");
+        assert!(jumped(&mut pace).is_some(), "it jumped again meanwhile");
         clock.advance(1);
-        assert_eq!(pace.jumped(&clock, 300_000), None, "it kept that time");
-        assert_eq!(pace.jumped(&clock, 300_000), None);
+        assert_eq!(jumped(&mut pace), None, "it kept that time");
+        assert_eq!(jumped(&mut pace), None);
         clock.jump(-9 * 86_400_000);
-        assert_eq!(pace.jumped(&clock, 300_000), None, "recorded time stands still, and nothing is forgotten");
+        assert_eq!(jumped(&mut pace), None, "recorded time stands still, and nothing is forgotten");
     }
 }

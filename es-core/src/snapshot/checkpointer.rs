@@ -192,7 +192,7 @@ impl Task {
         let mut restarts = Restarts::new("writing snapshots", vec![self.topic.counters.clone()]);
         while let Err(panic) = AssertUnwindSafe(self.work()).catch_unwind().await {
             // What it may have on the wire must not replace what is written from now on; what it collected is in the store.
-            (self.epoch.writer, self.since, self.covered, self.collected) = (fastrand::u64(..), None, None, None);
+            (self.epoch.writer, self.since, self.covered, self.collected) = (self.topic.random.u64(), None, None, None);
             restarts.after(panic).await;
         }
     }

@@ -9,6 +9,7 @@ mod headers;
 mod health;
 mod live;
 mod metrics;
+mod parked;
 mod past;
 mod problem;
 mod reading;
@@ -96,6 +97,8 @@ fn router(app: App) -> Router {
         .route("/api/accounts/{id}/history", get(past::history))
         .route("/api/audit", get(audit::trail))
         .route("/api/live", get(live::events))
+        .route("/api/parked", get(parked::list))
+        .route("/api/parked/{id}/retry", post(parked::retry))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::text))

@@ -353,6 +353,19 @@ async fn commands_on_a_topic_that_was_made_anew_are_taken_from_the_first() {
     let two = shared.process("two").await;
     eventually("all are done", || two.bus.status()[0].forwarded == 5).await;
     assert_eq!(shared.world.sum("c").await, 15);
+    // It is as long as it was when that was committed, or longer.
+    two.engine.shutdown().await; // commits 5
+    for (again, commands) in [("c", 5), ("d", 9)] {
+        shared.world.clock.advance(1_000);
+        shared.world.log.partition(COMMANDS, 0).truncate(0);
+        for n in 0..commands {
+            shared.add(&format!("{again}{n}"), 1);
+        }
+        let three = shared.process("three").await;
+        eventually("all are done", || three.bus.status()[0].forwarded == commands).await;
+        three.engine.shutdown().await;
+    }
+    assert_eq!(shared.world.sum("c").await, 29);
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,8 +65,6 @@ struct Sim {
     history: Mutex<Vec<Call>>,
     /// How often the commands topic was made anew.
     topics_anew: AtomicUsize,
-    /// For each partition of the commands the furthest offset that was committed when they were made anew.
-    committed: Mutex<Vec<u64>>,
     /// Answers that were on a replies topic before it was made anew.
     replies: Mutex<Vec<Record>>,
     reached: Mutex<Reached>,
@@ -120,20 +118,10 @@ impl Sim {
         history
     }
 
-    /// A command on the topic, as it is now, that nobody has decided or answered though it has not expired. Where a topic that
-    /// was made anew is as long by now as the one before was, nobody can tell which of them an offset was committed for.
+    /// A command on the topic, as it is now, that nobody has decided or answered though it has not expired.
     fn undone(&self) -> Result<Option<Call>, String> {
         let (truth, told, topic) = (Truth::of(&self.log)?, self.told(), self.topics_anew.load(Ordering::Relaxed));
-        let overtaken: Vec<bool> = (0..)
-            .zip(self.committed.lock().unwrap().iter())
-            .map(|(partition, before)| {
-                *before > 0 && self.log.partition(COMMANDS, partition).records().len() as u64 >= *before
-            })
-            .collect();
-        let due = |call: &&Call| {
-            let at = call.record.filter(|at| at.topic == topic && at.expires == Expires::Late);
-            at.is_some() && !overtaken[home(&call.id) as usize]
-        };
+        let due = |call: &&Call| call.record.is_some_and(|at| at.topic == topic && at.expires == Expires::Late);
         let is_done = |call: &Call| {
             let decided = truth
                 .streams
@@ -367,12 +355,9 @@ impl Chaos {
         }
         if topic == COMMANDS {
             self.sim.topics_anew.fetch_add(1, Ordering::Relaxed);
-            for (partition, before) in (0..).zip(self.sim.committed.lock().unwrap().iter_mut()) {
-                let committed = self.sim.group.offset(GROUP, partition).unwrap_or(0);
-                *before = committed.max(*before);
-                if committed > 0 {
-                    self.sim.reach(Reach::OffsetBeyondEnd);
-                }
+            if (0..PARTITIONS).any(|partition| self.sim.group.offset(GROUP, partition).is_some_and(|offset| offset > 0))
+            {
+                self.sim.reach(Reach::OffsetBeyondEnd);
             }
         }
         self.sim.log.make_anew(topic);
@@ -447,7 +432,6 @@ fn run(seed: u64) -> (Result<(), String>, String, Reached) {
             buses: Mutex::new((0..slots).map(|_| None).collect()),
             history: Mutex::default(),
             topics_anew: AtomicUsize::new(0),
-            committed: Mutex::new(vec![0; PARTITIONS as usize]),
             replies: Mutex::default(),
             reached: Mutex::default(),
             finished: AtomicBool::new(false),

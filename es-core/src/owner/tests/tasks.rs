@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::group::{Cluster, eventually, ids};
 use super::*;
-use crate::group::{Change, Group, GroupSpec, Member};
+use crate::group::{Change, Group, GroupSpec, Member, Place};
 use crate::log::{AppendError, Batch, LogError, LogReader, LogWriter, Record, TopicSpec};
 use crate::seal::{Sealing, SigningKey};
 
@@ -111,12 +111,16 @@ impl Member for TrapMember {
         self.0.release(partitions).await
     }
 
-    async fn committed(&self, partition: u32) -> Result<Option<u64>, LogError> {
+    async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError> {
         self.0.committed(partition).await
     }
 
-    async fn commit(&self, partition: u32, offset: u64) -> Result<bool, LogError> {
-        self.0.commit(partition, offset).await
+    async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
+        self.0.commit(partition, place).await
+    }
+
+    async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
+        self.0.confirm(partition).await
     }
 
     async fn leave(&self) {

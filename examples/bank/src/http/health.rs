@@ -70,5 +70,7 @@ pub(super) async fn index() -> &'static str {
     \x20                                       command, type, from, to, recorded_from, recorded_to, field=path=value;\n\
     \x20                                       what was refused with refused=true\n\
      GET  /api/live                         each recorded event as it comes\n\
+     GET  /api/parked                       accounts that take no commands, since their events can't be read\n\
+     POST /api/parked/{id}/retry            have one of them tried again\n\
      GET  /healthz /readyz /metrics         for operators\n"
 }

@@ -56,6 +56,15 @@ impl Problem {
         Self { reference: Some(reference), ..Self::new(500, "internal-error", detail) }
     }
 
+    /// The account is parked; why is told in the log.
+    pub(super) fn parked(why: &str) -> Self {
+        let reference = reference();
+        tracing::warn!(why, reference, "an account is parked");
+        let detail =
+            "the account's events can't be read by this release, so nothing was done: its operator must see to it";
+        Self { reference: Some(reference), ..Self::new(423, "parked", detail) }
+    }
+
     /// The same where trying again may help. Where the database is, and what it says, is nobody's to know.
     pub(super) fn unavailable(code: &'static str, detail: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let reference = reference();
@@ -128,16 +137,7 @@ impl From<SendError<AccountError>> for Problem {
             }
             SendError::Invalid(InvalidCommand::TooLarge { .. }) => Self::new(413, "too-large", detail),
             SendError::Invalid(_) => Self::bad_request(detail),
-            SendError::Parked { .. } => {
-                let reference = reference();
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    reference,
-                    "a command was sent to what is parked"
-                );
-                let detail = "the account's events can't be read by this release, so nothing was done: its operator must see to it";
-                Self { reference: Some(reference), ..Self::new(423, "parked", detail) }
-            }
+            SendError::Parked { .. } => Self::parked(&detail),
             error => Self::internal(&error),
         }
     }
