@@ -6,6 +6,7 @@ use super::group::eventually;
 use super::*;
 use crate::group::memory::MemoryGroup;
 use crate::log::Record;
+use crate::snapshot::kept;
 use crate::{AggregateKey, OwnerState, Retried};
 
 /// A text that panics where it says so.
@@ -312,14 +313,21 @@ async fn what_is_parked_for_an_event_is_tried_again_and_checkpoints_go_on() {
     MENDED.set(false);
     let (engine, bus) = start(&world, config.clone()).await;
     assert!(is_parked(&send(&bus, "bad", "3", Order::Sail).await));
+    for n in 3..6 {
+        send(&bus, "good", &n.to_string(), Order::Sail).await.unwrap();
+    }
+    let covered = || {
+        let records = world.log.partition(&crate::snapshots_topic("test", "ship"), 0).records();
+        records.iter().filter_map(|stored| kept::checkpoint(&stored.record)).max().unwrap_or(0)
+    };
+    assert!(covered() <= 1, "{}", covered());
     assert!(matches!(bus.retry_parked(&key("bad")).await, Ok(Retried::Parked { .. })));
     MENDED.set(true);
     assert_eq!(bus.retry_parked(&key("bad")).await.unwrap(), Retried::Resumed);
     assert_eq!(send(&bus, "bad", "3", Order::Sail).await.unwrap().version.get(), 3);
     engine.shutdown().await;
+    assert!(covered() > 4, "{}", covered());
     let (_engine, bus) = start(&world, config).await;
-    let read = bus.status()[0].restored;
-    assert_eq!(read, 2, "the checkpoint is behind both aggregates");
     assert_eq!(send(&bus, "bad", "4", Order::Sail).await.unwrap().version.get(), 4);
 }
 

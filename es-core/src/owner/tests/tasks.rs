@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
 use super::group::{Cluster, eventually, ids};
 use super::*;
+use crate::group::memory::MemoryGroup;
 use crate::group::{Change, Group, GroupSpec, Member, Place};
-use crate::log::{AppendError, Batch, LogError, LogReader, LogWriter, Record, TopicSpec};
+use crate::log::{AppendError, Batch, LogError, LogErrorKind, LogReader, LogWriter, Record, TopicSpec};
 use crate::seal::{Sealing, SigningKey};
 
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
@@ -211,4 +213,36 @@ async fn a_task_that_panics_is_started_anew() {
         one.engine.shutdown().await;
         two.engine.shutdown().await;
     }
+}
+
+/// Refuses the first that wants to join.
+#[derive(Debug)]
+struct Grudging(MemoryGroup, AtomicBool);
+
+#[async_trait]
+impl Group for Grudging {
+    async fn join(&self, spec: &GroupSpec) -> Result<Arc<dyn Member>, LogError> {
+        if !self.1.swap(true, Ordering::SeqCst) {
+            return Err(LogError::new(LogErrorKind::Settings, "not you"));
+        }
+        self.0.join(spec).await
+    }
+
+    async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
+        self.0.send(topic, partition, record).await
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_failed_for_its_group_leaves_nothing_behind() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let group = Arc::new(Grudging(MemoryGroup::new(world.log.clone()), AtomicBool::new(false)));
+    let config = EngineConfig { state_dir: Some(dir.path().into()), ..world.config.clone() };
+    let engine = Engine::shared(Arc::new(world.log.clone()), group, config);
+    let failed = engine.start::<Counter>().await.map(drop);
+    assert!(failed.as_ref().is_err_and(|error| crate::with_causes(error).contains("not you")), "{failed:?}");
+    let bus = engine.start::<Counter>().await.expect("the folder is free");
+    bus.ready().await.unwrap();
+    engine.shutdown().await;
 }
