@@ -196,14 +196,17 @@ async fn a_second_signal_ends_it_at_once() {
     let bank = Bank::embedded();
     let (mut serving, url) = bank.serve().await;
     let mut request = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
-    let half = "POST /api/accounts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{";
-    std::io::Write::write_all(&mut request, half.as_bytes()).unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await; // until the request is taken
+    let head = "POST /api/accounts HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 99\r\nExpect: 100-continue\r\n\r\n";
+    std::io::Write::write_all(&mut request, head.as_bytes()).unwrap();
+    let mut taken = [0; 21];
+    std::io::Read::read_exact(&mut request, &mut taken).unwrap();
+    assert!(taken.starts_with(b"HTTP/1.1 100 Continue"), "{}", String::from_utf8_lossy(&taken));
     serving.sigterm();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(serving.exited().is_none(), "it waits for the request: {}", serving.stderr());
     serving.sigint();
-    let status = serving.wait(Duration::from_secs(3)).await;
+    let status = serving.wait(LONG).await;
     assert_eq!(status.code(), Some(1));
     assert!(serving.stderr().ends_with("at all\n"), "{}", serving.stderr());
 }

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use es_tests::{Proc, transactions};
+use es_core::log::Log as _;
+use es_tests::{Proc, eventually, transactions};
 
 use crate::bank::{Bank, LONG, Printed, printed};
 
@@ -136,7 +137,17 @@ async fn an_import_survives_a_restart_of_the_database() {
     let options = ["--kafka", &kafka, "--database", &url, "--namespace", &namespace];
     let import = ["import", "pkdd99", file.to_str().expect("a path in UTF-8")];
     let mut import = Proc::spawn(bank.command(&[&import[..], &options].concat()));
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // An import that begins without its database says so and ends.
+    let (log, source) = crate::cluster::truth::open(&kafka, &namespace).await;
+    eventually("the import to be under way", LONG, async || {
+        let mut records = 0;
+        for partition in 0..source.partitions {
+            records += log.bounds(&source.topic, partition).await.expect("Kafka answers").end;
+        }
+        (records > 500).then_some(())
+    })
+    .await;
+    assert!(import.exited().is_none(), "it is over before its database goes: {}", import.stderr());
     postgres.kill().await;
     postgres.restart().await;
     let status = import.wait(LONG).await;

@@ -10,7 +10,7 @@ mod load;
 mod network;
 pub(crate) mod nodes;
 mod random;
-mod truth;
+pub(crate) mod truth;
 
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
-//! A value in canonical form: JSON as in RFC 8785 (JCS), without what equals its default. Values that are the same are
+//! A value in canonical form: JSON close to RFC 8785 (JCS), without what equals its default. Values that are the same are
 //! the same bytes, whatever the order in which a map gave its entries, and whichever release wrote them.
 //!
 //! - Members of an object stand in the order of their names' UTF-16 code units, without blanks.
 //! - A member is left out that would be read from nothing as the same: one that equals the default that its
 //!   `#[serde(default …)]` gives, or `None` where it has none. This holds inside of all types whose shape is known.
 //! - What a set holds stands in the order of the bytes.
-//! - Integers are written in full, also those that RFC 8785 can't have; other numbers as it says. What JSON has no
-//!   number for, a NaN or an infinity, is refused.
+//! - Integers are written in full, also those that RFC 8785 can't have; floats as it says, but that a whole one has
+//!   `.0`. What JSON has no number for, a NaN or an infinity, is refused.
 
 use std::fmt::{self, Display, LowerExp, Write as _};
 use std::io::Write as _;
@@ -143,7 +143,8 @@ impl<'a> Canonical<'a> {
         Ok(())
     }
 
-    /// As ECMAScript writes it.
+    /// As ECMAScript writes it, but that a whole number has `.0`: where a type tells integers from floats, as an untagged
+    /// enum and `serde_json::Value` do, it must not be read as an integer.
     fn float(self, number: impl LowerExp + PartialEq, finite: bool) -> Result<(), Unwritable> {
         if !finite {
             return Err(Unwritable(format!("JSON has no number for {number:e}")));
@@ -157,12 +158,12 @@ impl<'a> Canonical<'a> {
         };
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
         if digits == "0" {
-            return self.number("0"); // also for -0
+            return self.number("0.0"); // also for -0
         }
         let (point, count) = (exponent + 1, digits.len() as i32);
         let mut shown = sign.to_owned();
         let _ = match point {
-            _ if count <= point && point <= 21 => write!(shown, "{digits}{}", "0".repeat((point - count) as usize)),
+            _ if count <= point && point <= 21 => write!(shown, "{digits}{}.0", "0".repeat((point - count) as usize)),
             1..=21 => write!(shown, "{}.{}", &digits[..point as usize], &digits[point as usize..]),
             -5..=0 => write!(shown, "0.{}{digits}", "0".repeat(-point as usize)),
             _ => {

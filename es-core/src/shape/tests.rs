@@ -445,7 +445,7 @@ fn what_is_flattened_stands_among_the_others() {
 }
 
 #[test]
-fn texts_and_numbers_are_written_as_rfc_8785_says() {
+fn texts_and_numbers_are_written_as_rfc_8785_says_and_whole_floats_stay_floats() {
     // The example of its section 3.2.3.
     let keys = ["\u{20ac}", "\r", "\u{fb33}", "1", "\u{1f600}", "\u{80}", "\u{f6}"];
     let map: HashMap<_, _> = keys.into_iter().map(|key| (key, 0)).collect();
@@ -459,19 +459,19 @@ fn texts_and_numbers_are_written_as_rfc_8785_says() {
     );
     // Of its appendix B, and around the places where the form changes.
     let numbers = [
-        (0.0, "0"),
-        (-0.0, "0"),
+        (0.0, "0.0"),
+        (-0.0, "0.0"),
         (5e-324, "5e-324"),
         (-f64::MAX, "-1.7976931348623157e+308"),
-        (9_007_199_254_740_992.0, "9007199254740992"),
-        (295_147_905_179_352_830_000.0, "295147905179352830000"),
+        (9_007_199_254_740_992.0, "9007199254740992.0"),
+        (295_147_905_179_352_830_000.0, "295147905179352830000.0"),
         (1e21, "1e+21"),
         (9.999999999999997e22, "9.999999999999997e+22"),
         (1e-6, "0.000001"),
         (1.5e-7, "1.5e-7"),
         (333_333_333.333_333_3, "333333333.3333333"),
         (-0.01, "-0.01"),
-        (100.0, "100"),
+        (100.0, "100.0"),
     ];
     for (number, written) in numbers {
         assert_eq!(canonical(&number), written);
