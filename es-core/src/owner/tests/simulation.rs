@@ -4,7 +4,7 @@
 //!
 //! `SIM_SEED=7 cargo test -p es-core --lib simulation::simulation` repeats one run and prints it; `SIM_SEEDS=100000` runs
 //! more, `SIM_FIRST=1000` others, `SIM_GO_ON=1` goes on after a failure and tells each, and `SIM_HAZARDS=Topic,Clocks`
-//! leaves out all other [hazards](plan::Hazard). At the end it prints how many runs reached what.
+//! leaves out all other [hazards](plan::Hazard). At the end it prints how often each fault was reached, and in how many runs.
 
 mod checker;
 mod client;
@@ -30,7 +30,7 @@ use crate::log::{Record, StoredRecord};
 use crate::record::{Decoded, Encoder, Stamp, decode};
 use crate::store::StateFolder;
 use crate::{Clock, SeededRandom, partition_of};
-use client::{AnyBus, Call, Client, Expires, Service, Told};
+use client::{AnyBus, Call, Client, Expires, Failure, Service, Told};
 use domain::{newer, older};
 use log::SimLog;
 use plan::{Hazard, Plan, Reach, Reached};
@@ -85,7 +85,7 @@ impl Sim {
     }
 
     fn reach(&self, reach: Reach) {
-        self.reached.lock().unwrap().insert(reach);
+        *self.reached.lock().unwrap().entry(reach).or_default() += 1;
     }
 
     /// The answers that are on the replies topic, with those that were.
@@ -107,12 +107,6 @@ impl Sim {
                 continue;
             };
             let Some(call) = reply["request"].as_str().and_then(|request| asked.get(request)) else { continue };
-            if reply["outcome"] == "expired" {
-                self.reach(Reach::Expired);
-            }
-            if call.record.is_some_and(|record| record.expires == Expires::Nonsense) {
-                self.reach(Reach::Malformed);
-            }
             history.push(Call { told: Told::of_reply(&reply["outcome"]), ..call.clone() });
         }
         history
@@ -535,8 +529,14 @@ async fn finish(
         rows.extend(projection.await.map_err(|error| error.to_string())?);
     }
     let history = sim.told();
-    if history.iter().any(|call| call.told == Told::Parked) {
-        sim.reach(Reach::Parked);
+    for call in &history {
+        match call.told {
+            Told::Parked => sim.reach(Reach::Parked),
+            Told::Expired => sim.reach(Reach::Expired),
+            Told::NotKnown => sim.reach(Reach::NotKnown),
+            Told::Failed(Failure::Malformed) => sim.reach(Reach::Malformed),
+            _ => {}
+        }
     }
     checker::check(sim, &Truth::of(&sim.log)?, &history, &rows)
 }
@@ -582,8 +582,9 @@ fn simulation() {
             told.unwrap_or_else(|_| (Err("it panicked".into()), String::new(), Reached::new()));
         let mut summary = summary.lock().unwrap();
         summary.runs += 1;
-        for reach in reached {
-            *summary.reached.entry(reach).or_default() += 1;
+        for (reach, times) in reached {
+            let (runs, all) = summary.reached.entry(reach).or_default();
+            (*runs, *all) = (*runs + 1, *all + times);
         }
         if let Err(why) = outcome {
             summary.failed.push((seed, why, history));
@@ -597,7 +598,10 @@ fn simulation() {
         (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
     let summary = summary.into_inner().unwrap();
-    println!("{} runs reached {:#?}", summary.runs, summary.reached);
+    for reach in Reach::ALL {
+        let (runs, times) = summary.reached.get(&reach).copied().unwrap_or_default();
+        println!("{reach:?}: {times} times, in {runs} of {} runs", summary.runs);
+    }
     if let [(seed, why, history), ..] = summary.failed.as_slice() {
         for (seed, why, _) in &summary.failed {
             println!("seed {seed}: {why}");
@@ -616,8 +620,8 @@ fn simulation() {
 #[derive(Default)]
 struct Summary {
     runs: u64,
-    /// How many runs reached what.
-    reached: BTreeMap<Reach, u64>,
+    /// How many runs reached what, and how often.
+    reached: BTreeMap<Reach, (u64, u64)>,
     failed: Vec<(u64, String, String)>,
 }
 

@@ -107,6 +107,9 @@ fn check_order(sim: &Sim, truth: &Truth, history: &[Call]) -> Result<(), String>
                 return Err(format!("decided in another order: {call}: {decision:?}; {before}: {earlier:?}"));
             }
             sim.reach(Reach::InOrder);
+            if call.from <= earlier.first {
+                sim.reach(Reach::InFlight);
+            }
         }
         last.insert((record.client, &*call.id), (decision, call));
     }

@@ -75,6 +75,8 @@ pub(super) enum Told {
     Parked,
     NotDone,
     Unknown,
+    /// The owner's release does not know it; another one may.
+    NotKnown,
     /// By an owner's clock; another one may decide it still.
     Expired,
     /// What no client should hear.
@@ -91,7 +93,7 @@ pub(super) enum Failure {
 
 impl Told {
     pub(super) fn is_definite(&self) -> bool {
-        !matches!(self, Self::NotDone | Self::Unknown | Self::Expired | Self::Parked)
+        !matches!(self, Self::NotDone | Self::Unknown | Self::NotKnown | Self::Expired | Self::Parked)
     }
 
     /// Whether this sending may have had an effect.
@@ -159,7 +161,7 @@ impl Told {
             "invalid" => Self::invalid(value["reason"].as_str().unwrap_or_default()),
             "parked" => Self::Parked,
             "not_done" => Self::NotDone,
-            "not_known" => Self::Unknown,
+            "not_known" => Self::NotKnown,
             _ => Self::Wrong(outcome.to_string()),
         }
     }

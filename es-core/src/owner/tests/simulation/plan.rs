@@ -1,6 +1,6 @@
 //! What may happen in a run, drawn from its seed, and what is to be reached over all runs.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What may happen in a run beside what always may: crashes, lost and late appends, claims against each other, strangers.
@@ -119,8 +119,12 @@ pub(super) enum Reach {
     /// A command that can't be read was answered.
     Malformed,
     Expired,
+    /// An owner of the release before was asked for what only the next one knows.
+    NotKnown,
     /// Two commands of one client over the topic, both decided.
     InOrder,
+    /// Of these the second was on the topic before the first was decided.
+    InFlight,
     RetentionLonger,
     RetentionShorter,
     OffsetsLost,
@@ -138,7 +142,7 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::DoneAgain,
         Self::ClockAhead,
         Self::ClockBehind,
@@ -149,7 +153,9 @@ impl Reach {
         Self::Parked,
         Self::Malformed,
         Self::Expired,
+        Self::NotKnown,
         Self::InOrder,
+        Self::InFlight,
         Self::RetentionLonger,
         Self::RetentionShorter,
         Self::OffsetsLost,
@@ -169,13 +175,14 @@ impl Reach {
             Self::DoneAgain => Hazard::Retention,
             Self::ClockAhead | Self::ClockBehind | Self::ClockSet => Hazard::Clocks,
             Self::Panicked | Self::TooLarge | Self::TooMany => Hazard::Failures,
-            Self::Malformed | Self::Expired | Self::InOrder => Hazard::Topic,
+            Self::Malformed | Self::Expired | Self::InOrder | Self::InFlight => Hazard::Topic,
             Self::RetentionLonger | Self::RetentionShorter => Hazard::Settings,
-            Self::Parked | Self::BothReleases => Hazard::Releases,
+            Self::Parked | Self::BothReleases | Self::NotKnown => Hazard::Releases,
             _ => return true,
         };
         Plan::ON.contains(&needs)
     }
 }
 
-pub(super) type Reached = BTreeSet<Reach>;
+/// How often a run came to each.
+pub(super) type Reached = BTreeMap<Reach, u64>;
