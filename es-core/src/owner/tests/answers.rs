@@ -47,6 +47,14 @@ async fn a_no_op_and_a_conflict_are_remembered_too() {
 /// expectation, takes effect once, and a copy of what conflicted never does, through a restart too.
 #[tokio::test(start_paused = true)]
 async fn after_a_conflict_a_command_may_expect_another_version() {
+    let exactly = |version| ExpectedVersion::Exactly(Version::new(version));
+    // The last that was told to conflict and the ones before it are kept in two places.
+    for told in [[exactly(3), exactly(2)], [exactly(2), exactly(3)]] {
+        conflicts_in_order(told).await;
+    }
+}
+
+async fn conflicts_in_order(told: [ExpectedVersion; 2]) {
     let world = World::new();
     let mut process = world.process().await;
     let id = "a".to_owned();
@@ -62,8 +70,9 @@ async fn after_a_conflict_a_command_may_expect_another_version() {
         };
         conflict(sent(ExpectedVersion::NoStream).await, 1, ExpectedVersion::NoStream);
         conflict(sent(exactly(0)).await, 1, exactly(0));
-        conflict(sent(exactly(3)).await, 1, exactly(3));
-        conflict(sent(exactly(2)).await, 1, exactly(2));
+        for expected in told {
+            conflict(sent(expected).await, 1, expected);
+        }
         if restart {
             process = world.process().await;
         }
@@ -225,6 +234,27 @@ async fn many_refusals_are_told_in_records_that_fit() {
     }
     let largest = world.partition().records().iter().map(|stored| stored.record.size()).max().unwrap();
     assert!(largest <= 20_000, "{largest}");
+}
+
+/// A round ends at its bytes, and those of refusals are bytes like those of events.
+#[tokio::test(start_paused = true)]
+async fn refusals_fill_a_round_as_events_do() {
+    for command in [Do::Take { n: 1 }, Do::Say { text: "x".repeat(500) }] {
+        let world = World::new();
+        let process = world.process_with(EngineConfig { round_max_bytes: 1_000, ..world.config.clone() }).await;
+        world.fault(Fault::Hang);
+        let hanging = process.sending("x", "0", add(1));
+        eventually("an append that hangs", || world.partition().held() > 0).await;
+        let sendings: Vec<_> = (0..8).map(|n| process.sending("a", &format!("{n}"), command.clone())).collect();
+        process.queued(8).await;
+        world.partition().release();
+        hanging.await.unwrap().unwrap();
+        for sending in sendings {
+            let _ = sending.await.unwrap();
+        }
+        let rounds = process.bus.status()[0].rounds;
+        assert!(rounds > 3, "{command:?}: all were decided in {rounds} rounds");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::group::Group;
 use crate::group::memory::MemoryGroup;
 use crate::log::Record;
+use crate::record::HEADERS_MAX;
 use crate::{InvalidCommand, OwnerState};
 
 const GROUP: &str = "test.counter.owners";
@@ -43,12 +44,17 @@ impl Shared {
     }
 
     fn produce_with(&self, id: &str, ce_type: &str, payload: &str, more: &[(&'static str, &str)]) {
+        self.produce_to("c", id, ce_type, payload, more);
+    }
+
+    fn produce_to(&self, key: &str, id: &str, ce_type: &str, payload: &str, more: &[(&'static str, &str)]) {
         let ce_type = format!("test.counter.{ce_type}");
         let own = [("ce_id", id), ("ce_type", &ce_type), ("ce_replypartition", "0"), ("ce_request", id)];
         let headers = own.iter().chain(more);
         let headers = headers.map(|(name, value)| ((*name).into(), value.to_string().into())).collect();
         let timestamp_ms = self.world.config.clock.now_ms();
-        let record = Record { key: "c".into(), value: Some(payload.to_owned().into()), headers, timestamp_ms };
+        let record =
+            Record { key: key.to_owned().into(), value: Some(payload.to_owned().into()), headers, timestamp_ms };
         self.world.log.partition(COMMANDS, 0).append_foreign(record);
     }
 
@@ -271,6 +277,45 @@ async fn what_one_owner_passed_over_is_not_decided_by_the_next_after_what_stands
         let kind = if case == "expired" { "accepted" } else { "refused" };
         assert!(second.iter().all(|told| told.contains(kind)), "{case}: {second:?}");
     }
+}
+
+/// The same where a doubt lies between: the next run over the topic begins behind what was passed over, and may not take
+/// what stands there before the group has taken that offset.
+#[tokio::test(start_paused = true)]
+async fn what_was_passed_over_holds_up_the_next_run_over_the_topic_too() {
+    let shared = Shared::new();
+    let one = shared.process("one").await;
+    shared.group.expel(GROUP, "one"); // it does not know: what it commits does not count
+    shared.produce("first", "give", r#"{"n":5}"#);
+    eventually("the first is passed over", || one.bus.status()[0].rejected == 1).await;
+    shared.world.fault(Fault::Lost);
+    shared.produce_to("d", "between", "add", r#"{"times":1,"n":1}"#, &[]);
+    eventually("a doubt", || one.bus.status()[0].doubts == 1).await;
+    shared.take("second", 5);
+    tokio::time::sleep(Duration::from_secs(10)).await; // many runs
+    one.send("x", "after all", add(1)).await.unwrap();
+    let records = shared.world.partition().records().into_iter();
+    let mut texts = records.map(|it| String::from_utf8_lossy(&it.record.value.unwrap()).into_owned());
+    assert!(!texts.any(|text| text.contains(r#""command":"second""#)), "it was decided");
+
+    let _two = shared.process("two").await;
+    shared.answered(&["between", "second"]).await;
+    assert!(shared.told("first").iter().all(|told| told.contains("not_known")), "{:?}", shared.told("first"));
+}
+
+/// Each header is looked at for each name that a command may have, so there is a bound.
+#[tokio::test(start_paused = true)]
+async fn a_command_of_more_headers_than_one_may_have_is_refused() {
+    let shared = Shared::new();
+    let _one = shared.process("one").await;
+    for (id, headers) in [("fits", HEADERS_MAX), ("more", HEADERS_MAX + 1)] {
+        shared.produce_with(id, "add", r#"{"times":1,"n":1}"#, &vec![("x", "y"); headers - 4]);
+    }
+    shared.answered(&["fits", "more"]).await;
+    assert!(shared.told("fits")[0].contains("accepted"), "{:?}", shared.told("fits"));
+    let more = &shared.told("more")[0];
+    assert!(more.contains("invalid") && more.contains("more than 100 headers"), "{more}");
+    assert_eq!(shared.world.sum("c").await, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,20 @@ async fn a_superseded_owner_says_of_nothing_that_it_failed() {
     }
 }
 
+/// Nor that an aggregate is parked: the other owner may be of a release to which it is not.
+#[tokio::test(start_paused = true)]
+async fn a_superseded_owner_says_of_nothing_that_it_is_parked() {
+    let world = World::new();
+    let unread = bad_data::envelope("bad", 1, "unheard-of", "{}", crate::EventHash::default());
+    bad_data::earlier(&world, &[unread]);
+    let old = world.process().await;
+    assert!(matches!(old.send("bad", "1", add(1)).await, Err(SendError::Parked { .. })));
+    let new = world.process().await;
+    let answer = old.send("bad", "2", add(1)).await;
+    assert!(is_not_in_log(&answer), "{answer:?}");
+    assert!(matches!(new.send_until_done("bad", "2", add(1)).await, Err(SendError::Parked { .. })));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_fails_is_told_with_its_round_and_remembered() {
     let world = World::new();
