@@ -596,3 +596,64 @@ async fn after_a_failed_write_nothing_is_acknowledged_until_the_log_is_opened_ag
     assert!(found <= 1, "only the append whose outcome was unknown may be there too");
     append_rounds(&log, 0..1).await;
 }
+
+/// Catches a program's syncs on their way to the C library: they fail as soon as a file is there that the environment names.
+#[cfg(target_os = "linux")]
+const FAILING_SYNCS: &str = r#"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int synced(long call, int file) {
+    const char *failing = getenv("ES_FAILING_SYNCS");
+    if (failing && access(failing, F_OK) == 0) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(call, file);
+}
+
+int fdatasync(int file) { return synced(SYS_fdatasync, file); }
+int fsync(int file) { return synced(SYS_fsync, file); }
+"#;
+
+/// Appends on a disk whose syncs fail from the fourth append on, and says what came of each.
+#[tokio::test]
+#[ignore = "a process that another test starts"]
+async fn process_whose_syncs_fail() {
+    let (Ok(dir), Ok(failing)) = (std::env::var("ES_TEST_DIR"), std::env::var("ES_FAILING_SYNCS")) else { return };
+    let log = open(Path::new(&dir));
+    prepare(&log).await;
+    for round in 0..6 {
+        if round == 3 {
+            std::fs::write(&failing, "").unwrap();
+        }
+        let mut writer = log.writer(TOPIC, 0).await.unwrap();
+        match writer.append(vec![record(format!("{round}"))]).await {
+            Ok(_) => println!("\nacknowledged {round}"),
+            Err(error) => println!("\nfailed {round} {}", matches!(error, AppendError::Refused(_))),
+        }
+    }
+}
+
+/// What the disk only may have is not acknowledged, though every process can read it until the power fails.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_was_not_synced_is_not_acknowledged() {
+    let (dir, tools) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |name: &str| tools.path().join(name).display().to_string();
+    std::fs::write(at("syncs.c"), FAILING_SYNCS).unwrap();
+    let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let made = Command::new(cc).args(["-shared", "-fPIC", "-o", &at("syncs.so"), &at("syncs.c")]).status().unwrap();
+    assert!(made.success());
+    let shell = format!("export LD_PRELOAD='{}' ES_FAILING_SYNCS='{}';", at("syncs.so"), at("failing"));
+    let mut process = child("process_whose_syncs_fail", dir.path(), &shell);
+    let told: Vec<String> =
+        lines(&mut process).filter(|line| line.starts_with("acknowledged ") || line.starts_with("failed ")).collect();
+    assert!(process.wait().unwrap().success());
+    let refused = "acknowledged 0, acknowledged 1, acknowledged 2, failed 3 false, failed 4 true, failed 5 true";
+    assert_eq!(told.join(", "), refused);
+    let log = open(dir.path());
+    assert_eq!(read(&log, 0, 0).await[..3], ["0", "1", "2"]);
+}
