@@ -488,6 +488,39 @@ mod tests {
         assert_eq!(reading.get("auto.offset.reset"), Some("error"));
     }
 
+    /// What is written here is on every broker that must have it, once, in its order, before it is acknowledged.
+    #[test]
+    fn every_client_has_the_settings_on_which_the_guarantees_rest() {
+        let config = KafkaConfig::new("localhost:9092");
+        let clients = [
+            ("writing", config.for_writing()),
+            ("sending", config.for_sending()),
+            ("reading", config.for_reading(3)),
+            ("asking", config.for_asking()),
+            ("in the group", config.for_group("bank.account.owners", "node-1")),
+        ];
+        let settings = [
+            ("acks", "all", &["writing", "sending"][..]),
+            ("enable.idempotence", "true", &["writing", "sending"]),
+            ("max.in.flight", "5", &["writing", "sending"]),
+            ("message.timeout.ms", "0", &["writing"]),
+            ("isolation.level", "read_uncommitted", &["reading", "asking"]),
+            ("auto.offset.reset", "error", &["reading"]),
+            ("enable.auto.commit", "false", &["reading", "in the group"]),
+            ("enable.auto.offset.store", "false", &["reading", "in the group"]),
+            ("enable.partition.eof", "true", &["reading"]),
+            ("check.crcs", "true", &["reading"]),
+            ("allow.auto.create.topics", "false", &["writing", "sending", "reading", "asking", "in the group"]),
+            ("partition.assignment.strategy", "cooperative-sticky", &["in the group"]),
+            ("group.instance.id", "node-1", &["in the group"]),
+        ];
+        for (property, value, of) in settings {
+            for (name, client) in clients.iter().filter(|(name, _)| of.contains(name)) {
+                assert_eq!(client.get(property), Some(value), "{property} {name}");
+            }
+        }
+    }
+
     #[test]
     fn a_group_is_joined_by_the_protocol_that_its_rules_are_written_for() {
         let config = KafkaConfig::new("localhost:9092");
