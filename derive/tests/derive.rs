@@ -413,3 +413,133 @@ fn generic_events_and_aggregates_work_with_the_bounds_that_they_write() {
     );
     assert_eq!(PurseCommand::Fill(5u64).type_index(), 0);
 }
+
+/// Tuples and newtypes have no number in a shape: inside of themselves stands how many brackets further out they are.
+#[test]
+fn a_tuple_inside_of_itself_is_named_by_its_distance() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Rope(String, Vec<Rope>);
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Chain(u64, Option<Box<Chain>>, Knot);
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Knot(BTreeMap<String, Chain>);
+    assert_eq!(shape::text::<Rope>(), "(text, [^2])");
+    assert_eq!(shape::text::<Chain>(), "(u64, option<^2>, map<text, ^2>)");
+    assert_eq!(shape::text::<Knot>(), "map<text, (u64, option<^2>, ^2)>");
+
+    // The same in a command, which is written and read through its shape.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+    enum Tie {
+        Rope(Rope),
+        Chain { chain: Chain },
+    }
+    let rope = Tie::Rope(Rope("a".into(), vec![Rope("b".into(), vec![])]));
+    assert_sent(&rope, "rope", r#"["a",[["b",[]]]]"#);
+    let end = Chain(2, None, Knot(BTreeMap::new()));
+    let chain = Chain(1, Some(Box::new(end.clone())), Knot(BTreeMap::from([("k".into(), end)])));
+    assert_sent(&Tie::Chain { chain }, "chain", r#"{"chain":[1,[2,null,{}],{"k":[2,null,{}]}]}"#);
+}
+
+/// Asserts the payload that a command is sent as, and that it is read back from it.
+#[track_caller]
+fn assert_sent<C: Command + PartialEq + Debug>(command: &C, name: &str, payload: &str) {
+    let sent = encode_command::<Json, C>(command).expect("the command can be encoded");
+    assert_eq!((sent.kind.name, str::from_utf8(&sent.payload).expect("JSON is UTF-8")), (name, payload));
+    assert_eq!(decode_command::<Json, C>(name, &sent.payload).as_ref(), Ok(command));
+}
+
+/// What is stored without the field has another meaning with another default, and the attribute may look the same.
+#[test]
+fn the_value_of_a_default_is_in_the_shape() {
+    fn limit() -> u64 {
+        100
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Limits {
+        #[serde(default = "limit")]
+        daily: u64,
+        #[serde(default)]
+        names: Vec<String>,
+        single: Option<u64>,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    #[serde(default)]
+    struct Whole {
+        daily: u64,
+        limits: Limits,
+    }
+    impl Default for Whole {
+        fn default() -> Self {
+            Self { daily: 7, limits: Limits { daily: 9, names: vec!["a".into()], single: None } }
+        }
+    }
+    let limits =
+        r#"{#[serde(default = "limit")] daily: u64 = 100, #[serde(default)] names: [text] = [], single: option<u64>}"#;
+    assert_eq!(shape::text::<Limits>(), format!("#0{limits}"));
+    assert_eq!(
+        shape::text::<Whole>(),
+        format!(r##"#0#[serde(default)] {{daily: u64 = 7, limits: #1{limits} = {{"daily":9,"names":["a"]}}}}"##)
+    );
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+    #[event(aggregate = "account")]
+    enum Limited {
+        #[event(name = "limited")]
+        Limited {
+            #[serde(default = "limit")]
+            daily: u64,
+        },
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+    enum Limit {
+        Set {
+            #[serde(default = "limit")]
+            daily: u64,
+        },
+    }
+    assert_sent(&Limit::Set { daily: 100 }, "set", "{}");
+    assert_sent(&Limit::Set { daily: 0 }, "set", r#"{"daily":0}"#);
+    // An event is stored in full: a default that is another one later must not change what happened.
+    assert_stored(Limited::Limited { daily: 100 }, "limited", r#"{"daily":100}"#);
+}
+
+/// What is stored is read as the other type: a change there changes what a stored state means.
+#[test]
+fn a_type_that_is_read_as_another_has_both_in_its_shape() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    #[serde(from = "Cents")]
+    struct Money {
+        cents: i64,
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    struct Cents {
+        cents: i64,
+        #[serde(default)]
+        fee: u8,
+    }
+    impl From<Cents> for Money {
+        fn from(read: Cents) -> Self {
+            Self { cents: read.cents - i64::from(read.fee) }
+        }
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    #[serde(into = "String", try_from = "Cents")]
+    struct Told(i64);
+    impl From<Told> for String {
+        fn from(told: Told) -> Self {
+            told.0.to_string()
+        }
+    }
+    impl TryFrom<Cents> for Told {
+        type Error = String;
+        fn try_from(read: Cents) -> Result<Self, String> {
+            Ok(Self(read.cents))
+        }
+    }
+    let cents = "{cents: i64, #[serde(default)] fee: u8 = 0}";
+    assert_eq!(shape::text::<Money>(), format!(r##"#0#[serde(from = "Cents")] {{cents: i64}} read as #1{cents}"##));
+    assert_eq!(
+        shape::text::<Told>(),
+        format!(r##"#[serde(into = "String", try_from = "Cents")] text read as #0{cents}"##)
+    );
+    assert_eq!(shape::text::<Vec<Money>>(), format!("[{}]", shape::text::<Money>()));
+}
