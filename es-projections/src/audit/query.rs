@@ -1,7 +1,7 @@
 //! Asking the audit trail: filters, a stable order and pages.
 
+mod by;
 mod field;
-mod place;
 mod way;
 
 use chrono::{DateTime, SubsecRound, Utc};

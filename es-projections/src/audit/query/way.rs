@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use es_core::{Actor, CausationId, CommandId, CorrelationId, StreamId};
 
-use super::place::By;
+use super::by::By;
 use super::{Order, Query};
 use crate::error::Error;
 use crate::sql::{Database, Value};
