@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use es_core::Cause;
 use uuid::Uuid;
 
 use crate::cut;
@@ -247,12 +248,22 @@ async fn setup(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {
         (Err(source), Some(Error::Sql { database, .. })) => {
             Err(Error::Sql { doing: format!("the setup of projection {}", projection.name()), database, source })
         }
+        (Err(source), _) if may_pass(&source) => {
+            Err(tx.unavailable(&format!("the setup of projection {}", projection.name()), source))
+        }
         (Err(source), _) => {
             Err(Error::Projection { projection: projection.name().into(), events: "its setup".into(), source })
         }
         (Ok(()), Some(error)) => Err(error),
         (Ok(()), None) => Ok(()),
     }
+}
+
+/// Whether a database told it, another one perhaps, and trying again may help.
+fn may_pass(cause: &Cause) -> bool {
+    let first = &**cause as &(dyn std::error::Error + 'static);
+    std::iter::successors(Some(first), |error| error.source())
+        .any(|error| error.downcast_ref().is_some_and(Error::is_retryable))
 }
 
 async fn refuse_shared_tables(tx: &mut Tx, projection: &dyn Projection) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rebuild::{Check, RebuildProgress};
+use super::run::Pause;
 use super::{Handle, Worker};
 use crate::builds;
 use crate::error::Error;
@@ -27,6 +28,9 @@ impl Worker {
     /// is gone. The workers must [share](Worker::share). At the switch the tables take over the rows of the new version: those of the
     /// old one are not kept.
     ///
+    /// From when an earlier version was found, what may pass of database and log ends nothing: it is tried again, with a growing pause and
+    /// a line in the log, and the build goes on where it was.
+    ///
     /// # Errors
     /// As for [`Worker::start`] and [`Worker::rebuild`]; [`Error::OtherVersion`] when the read model is of a later version.
     pub async fn deploy(
@@ -35,35 +39,58 @@ impl Worker {
         mut report: impl FnMut(RebuildProgress) + Send,
     ) -> Result<Handle, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
+        let (mut is_under_way, mut pause) = (false, Pause::new("deploying another version"));
         loop {
-            let refused = match self.start(projection.clone()).await {
-                Err(error @ Error::OtherVersion(_)) => error,
-                // It may be at the switch, for which it shuts out whoever begins.
-                Err(error) if error.is_retryable() && self.another_builds(&*projection).await? => {
-                    let projection_name = projection.name();
-                    tracing::warn!(
-                        projection = projection_name,
-                        error = &error as &dyn std::error::Error,
-                        "waiting for another process"
-                    );
-                    self.wait_for_another(&*projection).await?;
-                    tokio::time::sleep(LOOK).await;
-                    continue;
+            match self.try_to_deploy(&projection, &mut is_under_way, &mut report).await {
+                Ok(Some(handle)) => return Ok(handle),
+                Ok(None) => {
+                    pause.reset();
                 }
-                started => return started,
-            };
-            let live = builds::look_for_live(&self.database, projection.name()).await?;
-            match live {
-                Some(live) if live.version < projection.version() => {}
-                // Another process was quicker.
-                Some(live) if live.is_of(&*projection) => continue,
-                _ => return Err(refused),
-            }
-            match self.rebuild(projection.clone(), Check::Nothing, &mut report).await {
-                Err(error) if error.is_fenced() => self.wait_for_another(&*projection).await?,
-                rebuilt => rebuilt?,
+                Err(error) if is_under_way && error.is_retryable() => {
+                    tokio::time::sleep(pause.grow(projection.name(), &error)).await;
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// None where it has to be tried again. It is under way from when an earlier version was seen to be live: that does not come of a
+    /// database that can't be used, and what is done so far is there still.
+    async fn try_to_deploy(
+        &self,
+        projection: &Arc<dyn Projection>,
+        is_under_way: &mut bool,
+        report: &mut (impl FnMut(RebuildProgress) + Send),
+    ) -> Result<Option<Handle>, Error> {
+        let refused = match self.start(projection.clone()).await {
+            Err(error @ Error::OtherVersion(_)) => error,
+            // It may be at the switch, for which it shuts out whoever begins.
+            Err(error) if error.is_retryable() && self.another_builds(&**projection).await? => {
+                *is_under_way = true;
+                let projection_name = projection.name();
+                tracing::warn!(
+                    projection = projection_name,
+                    error = &error as &dyn std::error::Error,
+                    "waiting for another process"
+                );
+                self.wait_for_another(&**projection).await?;
+                tokio::time::sleep(LOOK).await;
+                return Ok(None);
+            }
+            started => return started.map(Some),
+        };
+        match builds::look_for_live(&self.database, projection.name()).await? {
+            Some(live) if live.version < projection.version() => {}
+            // Another process was quicker.
+            Some(live) if live.is_of(&**projection) => return Ok(None),
+            _ => return Err(refused),
+        }
+        *is_under_way = true;
+        match self.rebuild(projection.clone(), Check::Nothing, report).await {
+            Err(error) if error.is_fenced() => self.wait_for_another(&**projection).await?,
+            rebuilt => rebuilt?,
+        }
+        Ok(None)
     }
 
     /// Whether an earlier version is live, and a build is there to replace it.

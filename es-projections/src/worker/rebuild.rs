@@ -108,7 +108,10 @@ impl Worker {
     /// They stay the tables that they are, with all that users made on them: grants, policies, views, triggers, indexes, foreign
     /// keys, publications. Only rows that differ are written, so that triggers and subscribers see those alone. Where
     /// another version of the projection declares other columns, indexes or keys, the tables are changed to have
-    /// them; what users made that needs a column which goes (a view on it, say) is told, object by object, before anything is built.
+    /// them; what users made that needs a column which goes (a view on it, say), or would be lost with it without a word (on PostgreSQL
+    /// indexes, constraints, statistics, defaults, the rights to the column and the comment on it), is told, object by object, before
+    /// anything is built. A table that another version has no more goes, unless a view or a foreign key needs it. On SQLite a
+    /// table whose key changes is made anew, and that is refused as long as users have made something on it.
     /// Whoever reads goes on meanwhile, save for the moment in which columns come and go; where the key or the kind of a
     /// column changes, PostgreSQL keeps readers waiting while the rows are written.
     ///

@@ -259,6 +259,58 @@ pub async fn a_new_release_is_deployed_beside_the_old_one(url: &str) {
     assert_eq!(balances(&database).await, "a 3/2, b 7/1, c 4/1");
 }
 
+/// Whose setup fails with what may pass, from the second time on, so many times.
+struct Passing {
+    balances: Balances,
+    setups: AtomicU64,
+    failures: u64,
+}
+
+#[async_trait]
+impl Projection for Passing {
+    fn name(&self) -> &str {
+        self.balances.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.balances.version()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.balances.tables()
+    }
+
+    async fn setup(&self, _: &mut Tx) -> Result<(), ProjectionError> {
+        match self.setups.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            again if again <= self.failures => Err(away().into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.balances.project(tx, events).await
+    }
+}
+
+/// Shows: a deployment that is under way goes on, whatever passes of the database meanwhile; before, and for good, an error is told.
+pub async fn a_passing_error_ends_no_deployment(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1]);
+    let worker = events.worker(&database).share(SILENCE);
+    let live = worker.start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let newer = Passing { balances: Balances::of_version(2), setups: AtomicU64::new(0), failures: 3 };
+    let deployed = worker.deploy(newer, quiet).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    caught_up(&deployed).await;
+    assert_eq!(balances(&database).await, "a 1/1");
+    deployed.stop().await.unwrap();
+    let away = Passing { balances: Balances::of_version(2), setups: AtomicU64::new(1), failures: 1 };
+    let error = worker.deploy(away, quiet).await.unwrap_err();
+    assert!(error.is_retryable(), "nothing is to be deployed: {error:?}");
+}
+
 pub async fn a_read_model_as_of_a_time_is_the_same_whenever_it_is_built(url: &str) {
     let database = connect(url).await;
     let mut events = Events::new();

@@ -193,7 +193,8 @@ pub async fn connect(url: &str) -> Database {
 
 type Hook = Box<dyn Fn(i64) -> Option<Trouble> + Send + Sync>;
 
-fn away() -> Error {
+/// That the database is away.
+pub fn away() -> Error {
     Error::Unavailable { doing: "a statement".into(), database: "made".into(), source: "made to be away".into() }
 }
 

@@ -272,9 +272,11 @@ pub async fn what_would_go_with_a_column_is_told(url: &str) {
             "ALTER TABLE bank_moves ADD CONSTRAINT told CHECK (more <> '')",
             "CREATE STATISTICS together ON n, more FROM bank_moves",
             "GRANT SELECT (more) ON bank_moves TO public",
+            "COMMENT ON COLUMN bank_moves.more IS 'what else is known'",
+            "COMMENT ON COLUMN bank_moves.n IS 'of a column that stays'",
         ];
         run(&database, &made).await;
-        let what = ["index mine", "constraint told", "together", "rights to column more"];
+        let what = ["index mine", "constraint told", "together", "rights to column more", "the comment on column more"];
         refused(vec![moves().column("n", Kind::Integer)], &what).await;
         refused(vec![moves().column("n", Kind::Integer).column("more", Kind::Json)], &what).await;
         let remove = [
@@ -284,6 +286,8 @@ pub async fn what_would_go_with_a_column_is_told(url: &str) {
             "REVOKE SELECT (more) ON bank_moves FROM public",
         ];
         run(&database, &remove).await;
+        refused(vec![moves().column("n", Kind::Integer)], &["with them: the comment on column more"]).await;
+        run(&database, &["COMMENT ON COLUMN bank_moves.more IS NULL"]).await;
     }
     run(&database, &["ALTER TABLE bank_moves ADD COLUMN remark TEXT"]).await;
     let other_key = vec![Table::new("moves").key("n", Kind::Integer).column("id", Kind::Text)];
@@ -292,6 +296,23 @@ pub async fn what_would_go_with_a_column_is_told(url: &str) {
     let rebuilt = events.worker(&database).rebuild(without, Check::Nothing, |_| ()).await;
     rebuilt.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(texts(&database, "SELECT remark FROM bank_moves").await, ["null"], "it stays");
+    if url.starts_with("postgres") {
+        let comment = "SELECT col_description('bank_moves'::regclass, attnum) FROM pg_attribute \
+                       WHERE attrelid = 'bank_moves'::regclass AND attname = 'n'";
+        assert_eq!(texts(&database, comment).await, ["of a column that stays"]);
+        // What is ours goes with another version, and what users said of it.
+        let by_n = |version| Shaped { version, tables: vec![moves().column("n", Kind::Integer).index("by_n", &["n"])] };
+        events.worker(&database).rebuild(by_n(3), Check::Nothing, |_| ()).await.unwrap();
+        let comments = [
+            "COMMENT ON INDEX bank_moves_by_n IS 'for the report'",
+            "COMMENT ON CONSTRAINT bank_moves_pkey ON bank_moves IS 'one'",
+        ];
+        run(&database, &comments).await;
+        refused(vec![moves().column("n", Kind::Integer)], &["with them: the comment on index bank_moves_by_n"]).await;
+        let other_key =
+            vec![Table::new("moves").key("n", Kind::Integer).column("id", Kind::Text).index("by_n", &["n"])];
+        refused(other_key, &["the comment on constraint bank_moves_pkey"]).await;
+    }
 }
 
 /// Shows: what users made that another version leaves no place for is told before anything is built, by its name.

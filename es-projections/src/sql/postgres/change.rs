@@ -182,6 +182,9 @@ impl Tx {
         let going =
             list(columns.removed().chain(columns.of_another_kind()).map(|column| literal(&column.name)).collect());
         let ours = list(from.indexes().iter().map(|index| literal(&statement::index_name(name, index))).collect());
+        // Those that are made anew over a column that is, too.
+        let dropped = columns.indexes_removed().chain(columns.indexes_over_changed());
+        let dropped = list(dropped.map(|index| literal(&statement::index_name(name, index))).collect());
         let declared = list(from.columns().iter().chain(to.columns()).map(|column| literal(&column.name)).collect());
         let sql = format!(
             "WITH a AS (SELECT * FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(?)) AND attnum > 0 AND NOT attisdropped), \
@@ -195,7 +198,14 @@ impl Tx {
              AND NOT (d.classid = 'pg_constraint'::regclass AND EXISTS \
              (SELECT 1 FROM pg_constraint AS c WHERE c.oid = d.objid AND c.contype IN ('p', 'n'))) \
              UNION ALL SELECT 'rights to column ' || attname FROM gone WHERE attacl IS NOT NULL \
+             UNION ALL SELECT 'the comment on column ' || attname FROM gone WHERE col_description(attrelid, attnum) IS NOT NULL \
+             UNION ALL SELECT 'the comment on index ' || c.relname FROM pg_class AS c \
+             WHERE c.relname::text = ANY ({dropped}) AND c.relnamespace = (SELECT DISTINCT relnamespace FROM pg_class, a \
+             WHERE pg_class.oid = a.attrelid) AND obj_description(c.oid, 'pg_class') IS NOT NULL \
+             UNION ALL SELECT 'the comment on constraint ' || conname FROM pg_constraint \
+             WHERE {} AND contype = 'p' AND conrelid IN (SELECT attrelid FROM a) AND obj_description(oid, 'pg_constraint') IS NOT NULL \
              UNION ALL SELECT 'column ' || attname FROM a WHERE {} AND attname::text <> ALL ({declared})) AS lost",
+            columns.has_another_key(),
             columns.has_another_key()
         );
         let found = self.fetch(&sql, &[name.into()]).await?;
