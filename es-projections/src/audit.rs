@@ -49,6 +49,11 @@
 //! it is built anew with it, and `verify` compares it with what the log gives. States that an earlier release has kept in another form
 //! are neither used nor compared; with each 500 versions more of an aggregate some of them are kept anew.
 //!
+//! # Damage
+//! A row that can't be read is what somebody wrote there by hand. [`Query::run`] and all that must be whole, as an export, fails then;
+//! [`Query::run_readable`], [`RefusedQuery::run_readable`] and [`Past::history_readable`] give the rest of the page, with the damaged
+//! row told at its place, and pages go on behind it. An aggregate's past has its hash chain checked, too.
+//!
 //! # Paging while events come
 //! A cursor is a place in the order: pages neither repeat nor leave out what was there when the first was asked for. What is
 //! added later is found if its place is behind the cursor. Partitions are read side by side, so what another one recorded
@@ -58,6 +63,7 @@ mod entry;
 mod explain;
 mod export;
 mod past;
+mod place;
 mod query;
 mod refused;
 mod states;
@@ -77,6 +83,7 @@ pub use explain::explain;
 pub use export::csv::cell as csv_cell;
 pub use export::{ExportFormat, Exported, ExportedFile, ExportedPartition, Manifest, check_export, export};
 pub use past::{At, Change, History, Past, StateAt, Step};
+pub(crate) use query::named;
 pub use query::{LIMIT_MAX, Order, Page, PayloadField, Query};
 pub use refused::{Refused, RefusedPage, RefusedQuery};
 pub use states::PastState;

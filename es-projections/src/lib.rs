@@ -81,6 +81,7 @@ mod model;
 mod moment;
 mod parked;
 mod projection;
+mod readable;
 mod sql;
 mod worker;
 
@@ -91,10 +92,11 @@ pub use es_derive::{ColumnValue, ReadModel};
 pub use left_out::Skipped;
 #[doc(hidden)]
 pub use model::derived;
-pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows};
+pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows, RowsPage};
 pub use moment::Moment;
 pub use parked::{Parked, Resumed};
 pub use projection::{Projection, RefusedCommand};
+pub use readable::{After, DamagedRow, Readable};
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{
     AsOf, Check, ComparedAt, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status,

@@ -16,7 +16,8 @@ use crate::error::{Error, ProjectionError};
 use crate::projection::Projection;
 use crate::sql::{Row, Table, Tx, Value};
 pub use column::ColumnValue;
-pub use query::Lineage;
+pub use query::{Lineage, RowsPage};
+pub(crate) use query::{page_of, read_page};
 pub use rows::Rows;
 use rows::TableOf;
 
@@ -67,7 +68,7 @@ pub trait ReadModel: Clone + Send + Sync + 'static {
     /// [`Error::Invalid`] naming the column whose value can't be stored, or not be read back.
     fn settle(&mut self) -> Result<(), Error> {
         let columns = Self::table().columns().iter().map(|column| column.name.clone()).collect();
-        *self = Self::from_row(&Row { columns, values: self.to_values()? })?;
+        *self = Self::from_row(&Row { columns, values: self.to_values()?, unreadable: Vec::new() })?;
         Ok(())
     }
 

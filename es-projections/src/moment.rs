@@ -1,7 +1,8 @@
 //! Reading read models as they are at one moment.
 
 use crate::error::Error;
-use crate::model::ReadModel;
+use crate::model::{ReadModel, RowsPage, page_of, read_page};
+use crate::readable::After;
 use crate::sql::{Database, Row, Tx, Value};
 
 /// Read models at one moment: whatever is asked of it is answered from the rows that were there when it began, however long that takes.
@@ -31,6 +32,15 @@ impl Moment {
     pub async fn rows<R: ReadModel>(&mut self, rest: &str, args: &[Value]) -> Result<Vec<R>, Error> {
         let sql = format!("SELECT * FROM {} {rest}", self.0.table_name(R::NAME));
         self.fetch(&sql, args).await?.iter().map(R::from_row).collect()
+    }
+
+    /// The rows in the order of their keys, page by page, as [`Database::page`] tells them.
+    ///
+    /// # Errors
+    /// As for [`Database::page`].
+    pub async fn page<R: ReadModel>(&mut self, after: &After<R::Key>, limit: u32) -> Result<RowsPage<R>, Error> {
+        let (sql, args) = page_of::<R>(&self.table_name(R::NAME), after, limit)?;
+        read_page(&self.0.fetch_readable(&sql, &args).await?, after, limit)
     }
 
     /// Runs a query. `?` stands for the arguments in turn.

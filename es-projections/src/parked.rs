@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use es_core::{Cause, Envelope, EventId, Position, Recorded, StreamId, Version};
 use uuid::Uuid;
 
-use crate::audit::Entry;
+use crate::audit::{self, Entry};
 use crate::builds::{self, Build};
 use crate::error::Error;
+use crate::readable::DamagedRow;
 use crate::sql::{Database, OnDuplicate, Row, Table, Tx, Value};
 
 /// How often the answer to an operator is looked for.
@@ -73,6 +74,18 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn parked(&self, projection: &str, limit: u32) -> Result<Vec<Parked>, Error> {
+        whole(self.parked_readable(projection, limit).await?)
+    }
+
+    /// The same, where a row that can't be read is told at its place, and takes no other with it.
+    ///
+    /// # Errors
+    /// As for [`Database::parked`].
+    pub async fn parked_readable(
+        &self,
+        projection: &str,
+        limit: u32,
+    ) -> Result<Vec<Result<Parked, DamagedRow>>, Error> {
         let condition =
             "b.state = 'live' AND b.projection = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
         self.select_parked(condition, &[projection.into(), limit.into()]).await
@@ -83,13 +96,27 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn waiting(&self, projection: &str, stream: &StreamId, limit: u32) -> Result<Vec<Entry>, Error> {
+        whole(self.waiting_readable(projection, stream, limit).await?)
+    }
+
+    /// The same, where an event that can't be read is told at its place, and takes no other with it.
+    ///
+    /// # Errors
+    /// As for [`Database::waiting`].
+    pub async fn waiting_readable(
+        &self,
+        projection: &str,
+        stream: &StreamId,
+        limit: u32,
+    ) -> Result<Vec<Result<Entry, DamagedRow>>, Error> {
         let (waiting, builds) = (self.table_name("es_waiting"), self.table_name("es_builds"));
         let sql = format!(
             "SELECT w.* FROM {waiting} AS w JOIN {builds} AS b ON b.projection = w.projection AND b.build = w.build \
              WHERE b.state = 'live' AND b.projection = ? AND w.category = ? AND w.aggregate_id = ? ORDER BY w.version LIMIT ?"
         );
         let args = [projection.into(), stream.category.clone().into(), stream.id.as_str().into(), limit.into()];
-        self.fetch(&sql, &args).await?.iter().map(Entry::from_row).collect()
+        let rows = self.fetch_readable(&sql, &args).await?;
+        rows.iter().map(|row| DamagedRow::of(Entry::from_row(row), || audit::named(row))).collect()
     }
 
     /// Has the worker of a read model fold in the waiting events of an aggregate, and waits until it has. `seen` is the first of them,
@@ -203,19 +230,31 @@ impl Database {
     async fn parked_of(&self, build: &Build, stream: &StreamId) -> Result<Option<Parked>, Error> {
         let condition =
             "b.state = 'live' AND p.projection = ? AND p.build = ? AND p.category = ? AND p.aggregate_id = ?";
-        Ok(self.select_parked(condition, &key(build, stream)).await?.into_iter().next())
+        Ok(whole(self.select_parked(condition, &key(build, stream)).await?)?.into_iter().next())
     }
 
     /// The parked aggregates of one build.
     pub(crate) async fn parked_in(&self, build: &Build, limit: u32) -> Result<Vec<Parked>, Error> {
         let condition = "p.projection = ? AND p.build = ? ORDER BY p.parked_at, p.category, p.aggregate_id LIMIT ?";
-        self.select_parked(condition, &[&build.key()[..], &[limit.into()]].concat()).await
+        whole(self.select_parked(condition, &[&build.key()[..], &[limit.into()]].concat()).await?)
     }
 
-    async fn select_parked(&self, condition: &str, args: &[Value]) -> Result<Vec<Parked>, Error> {
+    async fn select_parked(&self, condition: &str, args: &[Value]) -> Result<Vec<Result<Parked, DamagedRow>>, Error> {
         let sql = select_parked(|name| self.table_name(name), condition);
-        self.fetch(&sql, args).await?.iter().map(Parked::read).collect()
+        let rows = self.fetch_readable(&sql, args).await?;
+        rows.iter().map(|row| DamagedRow::of(Parked::read(row), || named(row))).collect()
     }
+}
+
+fn whole<T>(rows: Vec<Result<T, DamagedRow>>) -> Result<Vec<T>, Error> {
+    let all: Result<_, DamagedRow> = rows.into_iter().collect();
+    all.map_err(|damaged| Error::Damaged(damaged.to_string()))
+}
+
+/// Which parked aggregate a row is of, as far as that can be read.
+fn named(row: &Row) -> String {
+    let text = |column| row.get::<String>(column).unwrap_or_else(|_| "?".into());
+    format!("{}-{}, parked in read model {}", text("category"), text("aggregate_id"), text("projection"))
 }
 
 /// All parked aggregates of one build, as this transaction sees them.

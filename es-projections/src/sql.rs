@@ -81,8 +81,8 @@ pub struct ConnectOptions {
     pub attempts: u32,
     /// The most connections: 10 unless given. On SQLite these are for reading, and two more write.
     pub connections: u32,
-    /// The most time that a statement may take, the wait for a connection included: 30 s unless given. What takes longer
-    /// fails with [`Error::Unavailable`], and its connection is closed. [`Database::within`] sets another one.
+    /// The most time that a statement may take, the wait for a connection included: 30 s unless given, and no more than 24 days. What
+    /// takes longer fails with [`Error::Unavailable`], and its connection is closed. [`Database::within`] sets another one.
     pub statement_max: Duration,
 }
 
@@ -154,9 +154,11 @@ impl Database {
         unreachable!("the last attempt returns")
     }
 
-    /// The same database, where a statement may take this long, the wait for a connection included: less than
-    /// [`ConnectOptions::statement_max`] for what somebody waits for. More than that has no effect on PostgreSQL, where it is the
-    /// server's `statement_timeout`, too: for statements that take longer, connect with a higher one.
+    /// The same database, where a question, the begin of a transaction and each statement in it may take this long, the wait for a
+    /// connection included: less than [`ConnectOptions::statement_max`] for what somebody waits for. What takes longer is given up: its
+    /// connection is closed. SQLite ends its work then; PostgreSQL does within 5 s, where its system tells it that a client has gone, and
+    /// else at its `statement_timeout`. More than `statement_max` has no effect on PostgreSQL, where it is that
+    /// timeout: for statements that take longer, connect with a higher one.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         Self { limit, ..self.clone() }
@@ -183,6 +185,16 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Sql`].
     pub async fn fetch(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        let rows = self.fetch_readable(sql, args).await?;
+        all_readable(rows).map_err(|error| self.error("a query", error))
+    }
+
+    /// The same where a value that can't be read takes no other with it, as a number that is none, or a text that is not UTF-8: only
+    /// [`Row::get`] of its column tells it.
+    ///
+    /// # Errors
+    /// As for [`Database::fetch`].
+    pub async fn fetch_readable(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         check_args(args)?;
         let rows = match &self.inner.pool {
             Pool::Sqlite(pools) => pools.fetch(sql, args, self.limit).await,
@@ -192,7 +204,8 @@ impl Database {
     }
 
     /// Runs a query that is planned for these arguments. A statement that is kept is planned, on PostgreSQL, for any arguments once it
-    /// was run some times, and so for what is usual: it would sort all that a frequent value has, as if that were little.
+    /// was run some times, and so for what is usual: it would sort all that a frequent value has, as if that were little. A value that
+    /// can't be read is told by [`Row::get`].
     pub(crate) async fn fetch_planned(&self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         check_args(args)?;
         let rows = match &self.inner.pool {
@@ -300,6 +313,14 @@ impl Database {
 
     fn error(&self, doing: &str, error: DriverError) -> Error {
         error.into_error(doing, &self.inner.url)
+    }
+}
+
+/// The rows, unless there is a value among them that can't be read.
+fn all_readable(rows: Vec<Row>) -> Result<Vec<Row>, DriverError> {
+    match rows.iter().find_map(|row| row.unreadable.first()) {
+        Some((_, reason)) => Err(DriverError::Damaged(reason.clone())),
+        None => Ok(rows),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, Utc};
-use es_core::{EventHash, StreamId, Version};
+use es_core::{EventHash, Recorded, StreamId, Version};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::entry::Entry;
-use super::query::{LIMIT_MAX, Order, Page, Query};
+use super::query::{LIMIT_MAX, Order, Query};
 use super::states::{self, Mark, PastState};
 use crate::error::Error;
+use crate::readable::{DamagedRow, Readable};
 use crate::sql::Database;
 
 /// What of an aggregate's past is meant.
@@ -56,7 +57,8 @@ pub struct History {
 pub struct Step {
     /// The event with its metadata.
     pub entry: Entry,
-    /// What changed in the state, field by field. None from the first event on that can't be folded by this program.
+    /// What changed in the state, field by field. None from the first event on that can't be folded by this program, and behind one
+    /// that is damaged.
     pub changes: Option<Vec<Change>>,
 }
 
@@ -249,6 +251,30 @@ impl Past {
         database: &Database,
         query: &Query,
     ) -> Result<History, Error> {
+        let (page, damage_before) = self.read_history::<S>(database, query).await?;
+        let (steps, next) = page.all()?;
+        damage_before.map_or(Ok(History { steps, next }), Err)
+    }
+
+    /// The same, where versions that are damaged or missing take no others with them. They are told at their places; what the versions
+    /// behind them changed is not known, on the pages that come after either.
+    ///
+    /// # Errors
+    /// As for [`Query::run`], save for what is damaged.
+    pub async fn history_readable<S: PastState + Serialize>(
+        &self,
+        database: &Database,
+        query: &Query,
+    ) -> Result<Readable<Step, String>, Error> {
+        self.read_history::<S>(database, query).await.map(|(page, _)| page)
+    }
+
+    /// A page, and what is damaged before it.
+    async fn read_history<S: PastState + Serialize>(
+        &self,
+        database: &Database,
+        query: &Query,
+    ) -> Result<(Readable<Step, String>, Option<Error>), Error> {
         let query = Query {
             aggregate: Some(self.stream.clone()),
             order: query.order,
@@ -256,31 +282,70 @@ impl Past {
             cursor: query.cursor.clone(),
             ..Query::default()
         };
-        let Page { mut entries, next } = query.run(database).await?;
+        let Readable { items: mut entries, next } = query.run_readable(database).await?;
         if query.order == Order::NewestFirst {
             entries.reverse();
         }
-        let first = entries.first().map_or(1, |entry| entry.recorded.envelope.version.get());
-        let marks = states::marks::<S>(database, &self.stream).await?;
-        let (mut told, _) = self.begin::<S>(database, &marks, |mark| mark.version < first).await?;
-        if first > 1 {
-            self.read_on(database, &mut told, &At::Version(Version::new(first - 1)), None).await?;
-        }
-        let Telling { mut chain, mut folded, .. } = told;
-        let mut steps = Vec::with_capacity(entries.len());
-        let mut before = if chain.version == 0 { Some(Json::Null) } else { folded.shown() };
+        let first = entries.iter().flatten().next().map_or(1, |entry| entry.recorded.envelope.version.get());
+        let (mut told, damage_before) = match self.tell_until::<S>(database, first).await {
+            Ok(told) => (Some(told), None),
+            Err(error @ Error::Damaged(_)) => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
+        let mut items = Vec::with_capacity(entries.len());
+        let mut before = told.as_ref().and_then(Telling::shown);
         for entry in entries {
-            chain.follow(&entry)?;
-            folded.take(&entry);
-            let after = folded.shown();
-            let changes = before.as_ref().zip(after.as_ref()).map(|(before, after)| changes(before, after));
-            before = after;
-            steps.push(Step { entry, changes });
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(damaged) => {
+                    items.push(Err(damaged));
+                    (told, before) = (None, None);
+                    continue;
+                }
+            };
+            let followed = match &mut told {
+                Some(told) => told.chain.follow(&entry),
+                None => check_hash(&entry),
+            };
+            match followed {
+                Ok(()) => {}
+                Err(Error::Damaged(reason)) => {
+                    let is_missing = told.as_ref().is_some_and(|told| told.chain.is_before(&entry));
+                    let row = match &told {
+                        Some(told) if is_missing => format!("version {} of {}", told.chain.version + 1, self.stream),
+                        _ => named(&entry),
+                    };
+                    items.push(Err(DamagedRow { row, reason }));
+                    (told, before) = (None, None);
+                    if !is_missing {
+                        continue;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            let mut changes = None;
+            if let Some(told) = &mut told {
+                told.folded.take(&entry);
+                let after = told.folded.shown();
+                changes = before.as_ref().zip(after.as_ref()).map(|(before, after)| self::changes(before, after));
+                before = after;
+            }
+            items.push(Ok(Step { entry, changes }));
         }
         if query.order == Order::NewestFirst {
-            steps.reverse();
+            items.reverse();
         }
-        Ok(History { steps, next })
+        Ok((Readable { items, next }, damage_before))
+    }
+
+    /// What the versions before this one made.
+    async fn tell_until<S: PastState>(&self, database: &Database, version: u64) -> Result<Telling<S>, Error> {
+        let marks = states::marks::<S>(database, &self.stream).await?;
+        let (mut told, _) = self.begin::<S>(database, &marks, |mark| mark.version < version).await?;
+        if version > 1 {
+            self.read_on(database, &mut told, &At::Version(Version::new(version - 1)), None).await?;
+        }
+        Ok(told)
     }
 
     /// Its events behind a version.
@@ -304,6 +369,13 @@ struct Telling<S> {
     count: u64,
 }
 
+impl<S: Serialize> Telling<S> {
+    /// The state, nothing before the first event; none where it is not known.
+    fn shown(&self) -> Option<Json> {
+        if self.chain.version == 0 { Some(Json::Null) } else { self.folded.shown() }
+    }
+}
+
 impl<S> Telling<S> {
     /// Leaves out what is up to a mark.
     fn pass(&mut self, mark: &Mark) {
@@ -319,6 +391,11 @@ struct Chain {
 }
 
 impl Chain {
+    /// Whether versions are missing between.
+    fn is_before(&self, entry: &Entry) -> bool {
+        entry.recorded.envelope.version.get() > self.version + 1 && check_hash(entry).is_ok()
+    }
+
     fn follow(&mut self, entry: &Entry) -> Result<(), Error> {
         let event = &entry.recorded.envelope;
         let next = self.version + 1;
@@ -328,16 +405,33 @@ impl Chain {
                 event.stream, event.version
             )));
         }
-        if event.previous_hash != self.hash || event.compute_hash() != event.hash {
-            return Err(Error::Damaged(format!(
-                "version {next} of {} in the audit trail is not what was recorded, or does not follow the version before: its \
-                 hash says so; build the trail anew from the log, and verify that",
-                event.stream
-            )));
+        if event.previous_hash != self.hash {
+            return Err(is_not_what_was_recorded(entry));
         }
+        check_hash(entry)?;
         (self.version, self.hash) = (next, event.hash);
         Ok(())
     }
+}
+
+fn check_hash(entry: &Entry) -> Result<(), Error> {
+    let event = &entry.recorded.envelope;
+    if event.compute_hash() == event.hash { Ok(()) } else { Err(is_not_what_was_recorded(entry)) }
+}
+
+fn is_not_what_was_recorded(entry: &Entry) -> Error {
+    let event = &entry.recorded.envelope;
+    Error::Damaged(format!(
+        "version {} of {} in the audit trail is not what was recorded, or does not follow the version before: its hash says so; \
+         build the trail anew from the log, and verify that",
+        event.version, event.stream
+    ))
+}
+
+/// Which event it is, and where.
+fn named(Entry { topic, recorded }: &Entry) -> String {
+    let Recorded { envelope: event, partition, offset } = recorded;
+    format!("version {} of {} at {topic}/{partition} offset {offset}", event.version, event.stream)
 }
 
 /// A state, or why it is not known.

@@ -9,8 +9,10 @@ use es_core::{Actor, CausationId, CommandId, CorrelationId, MessageType, Recorde
 use sha2::{Digest, Sha256};
 
 use super::entry::Entry;
+use super::place::Place;
 use crate::error::Error;
-use crate::sql::{Database, Row, Value};
+use crate::readable::{DamagedRow, Readable};
+use crate::sql::{Database, Row};
 pub use field::PayloadField;
 pub(super) use way::JOINED_CONVERSATION;
 
@@ -143,63 +145,52 @@ impl Query {
     /// query, or a tree that is too large; [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no
     /// audit trail.
     pub async fn run(&self, database: &Database) -> Result<Page, Error> {
-        let (page, mut damaged) = self.run_readable(database).await?;
-        if damaged.is_empty() { Ok(page) } else { Err(Error::Damaged(damaged.swap_remove(0))) }
+        let (entries, next) = self.run_readable(database).await?.all()?;
+        Ok(Page { entries, next })
     }
 
-    /// The same, where entries that are damaged take no others with them: they are left out, and told.
+    /// The same, where entries that are damaged take no others with them. They are told at their places, and count among those of the page;
+    /// which of the filters they would pass is not known.
     ///
     /// # Errors
-    /// As for [`Query::run`]; [`Error::Damaged`] only where nothing on the page can be read.
-    pub async fn run_readable(&self, database: &Database) -> Result<(Page, Vec<String>), Error> {
-        let mut damaged = Vec::new();
-        let page = self.read(database, &mut damaged).await?;
-        Ok((page, damaged))
-    }
-
-    async fn read(&self, database: &Database, damaged: &mut Vec<String>) -> Result<Page, Error> {
-        let mut after = self.check()?;
+    /// As for [`Query::run`], save for what is damaged; [`Error::Damaged`] only for [`Query::caused_by`] with ids in the tree that
+    /// can't be read.
+    pub async fn run_readable(&self, database: &Database) -> Result<Readable<Entry, String>, Error> {
+        let mut place = self.check()?;
         let way = self.way(database).await?;
         let limit = self.limit as usize;
-        let (mut entries, mut examined) = (Vec::with_capacity(limit), 0);
+        let (mut items, mut examined) = (Vec::with_capacity(limit), 0);
         // One more tells whether there is a next page. If the other filters leave some out, ever more are looked at.
         let mut rows = self.limit + 1;
-        while let Some((sql, args)) = way.statement(self, after.as_deref(), rows) {
+        while let Some((sql, args)) = way.statement(self, &place, rows) {
             let found = database.fetch_planned(&sql, &args).await?;
-            let mut last = None;
             for row in &found {
-                let entry = match Entry::from_row(row) {
-                    Ok(entry) => entry,
-                    Err(Error::Damaged(what)) => {
-                        damaged.push(format!("{}: {what}", named(row)));
-                        continue;
+                let entry = DamagedRow::of(Entry::from_row(row), || named(row))?;
+                let behind = entry
+                    .as_ref()
+                    .ok()
+                    .map(|Entry { recorded, .. }| Place::behind(way.by.values(recorded), way.by.text(recorded)));
+                if entry.as_ref().map_or(true, |entry| self.takes(&entry.recorded)) {
+                    if items.len() == limit {
+                        return Ok(Readable { items, next: Some(self.cursor_at(&place)) });
                     }
-                    Err(error) => return Err(error),
-                };
-                last = Some((way.by.values(&entry.recorded), self.cursor_behind(&entry)));
-                if !self.takes(&entry.recorded) {
-                    continue;
+                    items.push(entry);
                 }
-                if entries.len() == limit {
-                    let next = entries.last().map(|last: &Entry| self.cursor_behind(last));
-                    return Ok(Page { entries, next });
+                match behind {
+                    Some(behind) => place = behind,
+                    None => place.damaged += 1,
                 }
-                entries.push(entry);
             }
             if found.len() < rows as usize {
                 break;
             }
-            // Without a place nobody could go on.
-            let nothing = || Error::Damaged(damaged.first().cloned().unwrap_or_default());
-            let (place, cursor) = last.ok_or_else(nothing)?;
             examined += rows;
             if examined >= EXAMINED_MAX {
-                return Ok(Page { entries, next: Some(cursor) });
+                return Ok(Readable { items, next: Some(self.cursor_at(&place)) });
             }
-            after = Some(place);
             rows = rows.saturating_mul(4).min(EXAMINED_MAX - examined);
         }
-        Ok(Page { entries, next: None })
+        Ok(Readable { items, next: None })
     }
 
     /// Refuses an event type that is none of these, in which a slip of the pen would find nothing: `check_type(AccountEvent::TYPES)`.
@@ -221,8 +212,8 @@ impl Query {
     /// # Errors
     /// As for [`Query::run`].
     pub async fn explain(&self, database: &Database) -> Result<Vec<String>, Error> {
-        let after = self.check()?;
-        let page = self.way(database).await?.statement(self, after.as_deref(), self.limit + 1);
+        let place = self.check()?;
+        let page = self.way(database).await?.statement(self, &place, self.limit + 1);
         let mut steps = Vec::new();
         for (sql, args) in self.tree(database).into_iter().chain(page) {
             steps.extend(database.explain(&sql, &args).await?);
@@ -236,7 +227,7 @@ impl Query {
     }
 
     /// Checks limit and times, and tells where the page begins.
-    fn check(&self) -> Result<Option<Vec<Value>>, Error> {
+    fn check(&self) -> Result<Place, Error> {
         if !(1..=LIMIT_MAX).contains(&self.limit) {
             return Err(Error::invalid(format!("limit {} is not between 1 and {LIMIT_MAX}", self.limit)));
         }
@@ -249,7 +240,7 @@ impl Query {
                 return Err(Error::invalid(format!("no {what} is from {from} on and before {to}")));
             }
         }
-        self.cursor.as_deref().map(|cursor| self.place(cursor)).transpose()
+        self.cursor.as_deref().map_or(Ok(Place::default()), |cursor| self.place(cursor))
     }
 
     /// Whether all filters let an event through, save for that on the tree, which is in the statement.
@@ -279,15 +270,15 @@ impl Query {
         json.is_ok_and(|payload| self.fields.iter().all(|field| field.is_in(&payload)))
     }
 
-    /// What the cursor holds: a mark of the query, and the last entry's place in the order.
-    fn cursor_behind(&self, last: &Entry) -> String {
-        format!("{}.{}", self.mark(), self.by().text(&last.recorded))
+    /// What the cursor holds: a mark of the query, and a place in the order.
+    fn cursor_at(&self, place: &Place) -> String {
+        format!("{}.{}", self.mark(), place.text())
     }
 
-    fn place(&self, cursor: &str) -> Result<Vec<Value>, Error> {
+    fn place(&self, cursor: &str) -> Result<Place, Error> {
         let text = cursor.strip_prefix(&self.mark()).and_then(|rest| rest.strip_prefix('.'));
-        let values = text.and_then(|text| self.by().parse(text));
-        values.ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
+        let place = text.and_then(|text| Place::parse(text, |entry| self.by().parse(entry)));
+        place.ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
     }
 
     /// Tells this query's cursors from another's; limit and cursor may differ.
@@ -299,10 +290,12 @@ impl Query {
 }
 
 /// Which event a row is of, as far as that can be read.
-fn named(row: &Row) -> String {
+pub(crate) fn named(row: &Row) -> String {
     let text = |column| row.get::<String>(column).unwrap_or_else(|_| "?".into());
-    let version = row.get::<u64>("version").map_or_else(|_| "?".into(), |version| version.to_string());
-    format!("version {version} of {}-{}", text("category"), text("aggregate_id"))
+    let number = |column| row.get::<u64>(column).map_or_else(|_| "?".into(), |number| number.to_string());
+    let (version, partition, offset) = (number("version"), number("topic_partition"), number("topic_offset"));
+    let stream = format!("{}-{}", text("category"), text("aggregate_id"));
+    format!("version {version} of {stream} at {}/{partition} offset {offset}", text("topic"))
 }
 
 /// A time as the database has it, which cuts off what is finer than a microsecond.

@@ -19,8 +19,10 @@ use es_core::{Actor, AggregateKey, CausationId, CommandHash, CommandId, Correlat
 use sha2::{Digest, Sha256};
 
 use super::LIMIT_MAX;
+use super::place::Place;
 use crate::error::Error;
 use crate::projection::RefusedCommand;
+use crate::readable::{DamagedRow, Readable};
 use crate::sql::{Database, FromValue, Kind, Row, Table, Value};
 
 /// A command that was refused.
@@ -117,7 +119,16 @@ impl RefusedQuery {
     /// [`Error::Invalid`] for a limit out of range, times that nothing can lie between, or a cursor of another query;
     /// [`Error::Unavailable`] or [`Error::Sql`] when the database fails or has no audit trail.
     pub async fn run(&self, database: &Database) -> Result<RefusedPage, Error> {
-        let after = self.check()?;
+        let (refused, next) = self.run_readable(database).await?.all()?;
+        Ok(RefusedPage { refused, next })
+    }
+
+    /// The same, where rows that are damaged take no others with them. They are told at their places, and count among those of the page.
+    ///
+    /// # Errors
+    /// As for [`RefusedQuery::run`], save for what is damaged.
+    pub async fn run_readable(&self, database: &Database) -> Result<Readable<Refused, String>, Error> {
+        let mut place = self.check()?;
         let (mut conditions, mut args) = (Vec::new(), Vec::new());
         let mut all = |condition: &str, values: Vec<Value>| {
             conditions.push(condition.to_owned());
@@ -141,37 +152,39 @@ impl RefusedQuery {
         if let Some(to) = self.to {
             all("recorded_at < ?", vec![to.into()]);
         }
-        if let Some(place) = after {
-            all(&format!("({ORDER}) < (?, ?, ?, ?, ?)"), place);
+        if let Some(behind) = place.values() {
+            all(&format!("({ORDER}) < (?, ?, ?, ?, ?)"), behind.to_vec());
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
         let order = ORDER.replace(", ", " DESC, ");
         let table = database.table_name(TABLE);
-        args.push((self.limit + 1).into());
-        let sql = format!("SELECT * FROM {table} {filter} ORDER BY {order} DESC LIMIT ?");
+        args.extend([(self.limit + 1).into(), place.damaged.into()]);
+        let sql = format!("SELECT * FROM {table} {filter} ORDER BY {order} DESC LIMIT ? OFFSET ?");
         let rows = database.fetch_planned(&sql, &args).await?;
-        let more = rows.len() > self.limit as usize;
-        let refused: Result<Vec<_>, _> = rows.iter().take(self.limit as usize).map(Refused::from_row).collect();
-        let refused = refused?;
-        let next = refused.last().filter(|_| more).map(|last| self.cursor_behind(last));
-        Ok(RefusedPage { refused, next })
+        let mut items = Vec::with_capacity(rows.len());
+        for row in rows.iter().take(self.limit as usize) {
+            let refused = DamagedRow::of(Refused::from_row(row), || named(row))?;
+            match &refused {
+                Ok(refused) => place = refused.place(),
+                Err(_) => place.damaged += 1,
+            }
+            items.push(refused);
+        }
+        let more = rows.len() > items.len();
+        Ok(Readable { items, next: more.then(|| format!("{}.{}", self.mark(), place.text())) })
     }
 
-    fn check(&self) -> Result<Option<Vec<Value>>, Error> {
+    fn check(&self) -> Result<Place, Error> {
         if !(1..=LIMIT_MAX).contains(&self.limit) {
             return Err(Error::invalid(format!("limit {} is not between 1 and {LIMIT_MAX}", self.limit)));
         }
         if let Some((from, to)) = self.from.zip(self.to).filter(|(from, to)| from >= to) {
             return Err(Error::invalid(format!("no time of recording is from {from} on and before {to}")));
         }
-        let Some(cursor) = &self.cursor else { return Ok(None) };
-        let place = cursor.strip_prefix(&self.mark()).and_then(|rest| place_of(rest.strip_prefix('.')?));
-        place.map(Some).ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
-    }
-
-    fn cursor_behind(&self, last: &Refused) -> String {
-        let Refused { recorded_at, partition, offset, place, topic, .. } = last;
-        format!("{}.{}.{partition}.{offset}.{place}.{topic}", self.mark(), recorded_at.timestamp_micros())
+        let Some(cursor) = &self.cursor else { return Ok(Place::default()) };
+        let text = cursor.strip_prefix(&self.mark()).and_then(|rest| rest.strip_prefix('.'));
+        let place = text.and_then(|text| Place::parse(text, values_of));
+        place.ok_or_else(|| Error::invalid(format!("cursor {cursor:?} is not one of this query")))
     }
 
     /// Tells this query's cursors from another's; limit and cursor may differ.
@@ -182,7 +195,7 @@ impl RefusedQuery {
 }
 
 /// The values of [`ORDER`] that a cursor holds.
-fn place_of(text: &str) -> Option<Vec<Value>> {
+fn values_of(text: &str) -> Option<Vec<Value>> {
     let mut parts = text.splitn(5, '.');
     let mut number = || parts.next()?.parse::<i64>().ok();
     let (time, partition, offset, place) = (number()?, number()?, number()?, number()?);
@@ -258,7 +271,25 @@ fn told(answer: &Answer) -> Option<(String, String)> {
     Some((word, reason))
 }
 
+/// Which refused command a row is of, as far as that can be read.
+fn named(row: &Row) -> String {
+    let text = |column| row.get::<String>(column).unwrap_or_else(|_| "?".into());
+    let number = |column| row.get::<u64>(column).map_or_else(|_| "?".into(), |number| number.to_string());
+    let (partition, offset, place) = (number("topic_partition"), number("topic_offset"), number("place"));
+    format!("answer {place} at {}/{partition} offset {offset}", text("topic"))
+}
+
 impl Refused {
+    /// Its place in [`ORDER`].
+    fn place(&self) -> Place {
+        let Self { recorded_at, partition, offset, place, topic, .. } = self;
+        let text = format!("{}.{partition}.{offset}.{place}.{topic}", recorded_at.timestamp_micros());
+        let (partition, place) = ((*partition).into(), (*place).into());
+        let values =
+            vec![(*recorded_at).into(), topic.clone().into(), partition, Value::Integer(*offset as i64), place];
+        Place::behind(values, text)
+    }
+
     fn from_row(row: &Row) -> Result<Self, Error> {
         let damaged =
             |error: es_core::InvalidId| Error::Damaged(format!("a refused command of the audit trail: {error}"));

@@ -242,7 +242,7 @@ pub(super) struct Mark {
     pub(super) occurred_last: DateTime<Utc>,
 }
 
-/// The marks of an aggregate from the first on, as far as none is missing.
+/// The marks of an aggregate from the first on, as far as none is missing or can't be read: they only spare reading events.
 pub(super) async fn marks<S: PastState>(database: &Database, stream: &StreamId) -> Result<Vec<Mark>, Error> {
     let sql = format!(
         "SELECT version, form, hash, recorded_at, occurred_first, occurred_last FROM {} \
@@ -251,20 +251,28 @@ pub(super) async fn marks<S: PastState>(database: &Database, stream: &StreamId) 
     );
     let form = S::form();
     let mut marks = Vec::new();
-    for row in database.fetch(&sql, &of(stream)).await? {
-        let version: Version = row.get("version")?;
-        if version.get() != (marks.len() as u64 + 1) * EVERY || row.get::<String>("form")? != form {
-            break;
+    for row in database.fetch_readable(&sql, &of(stream)).await? {
+        let due = (marks.len() as u64 + 1) * EVERY;
+        match Mark::of(&row) {
+            Ok(mark) if mark.version == due && row.get::<String>("form").is_ok_and(|kept| kept == form) => {
+                marks.push(mark)
+            }
+            _ => break,
         }
-        marks.push(Mark {
-            version: version.get(),
-            hash: EventHash(array(&row, "hash")?),
+    }
+    Ok(marks)
+}
+
+impl Mark {
+    fn of(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            version: row.get::<Version>("version")?.get(),
+            hash: EventHash(array(row, "hash")?),
             recorded_at: row.get("recorded_at")?,
             occurred_first: row.get("occurred_first")?,
             occurred_last: row.get("occurred_last")?,
-        });
+        })
     }
-    Ok(marks)
 }
 
 /// The state that is kept at a mark; none where it can't be read.
@@ -277,7 +285,7 @@ pub(super) async fn state<S: PastState>(
         "SELECT state FROM {} WHERE category = ? AND aggregate_id = ? AND version = ?",
         database.table_name("audit_states")
     );
-    let found = database.fetch(&sql, &[&of(stream)[..], &[integer(mark.version)]].concat()).await?;
+    let found = database.fetch_readable(&sql, &[&of(stream)[..], &[integer(mark.version)]].concat()).await?;
     let kept = |row: &Row| row.get::<Json>("state").ok();
     Ok(found.first().and_then(kept).and_then(|kept| S::restore(stream, kept).ok()))
 }

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::ReadModel;
 use crate::error::Error;
-use crate::sql::{Database, Kind, Row, Table, Value, quoted};
+use crate::readable::{After, DamagedRow, Readable};
+use crate::sql::{Column, Database, Kind, Row, Table, Value, names, quoted};
 
 /// What changed a row last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,48 @@ impl Lineage {
     }
 }
 
+/// A page of the rows of a read model.
+pub type RowsPage<R> = Readable<R, After<<R as ReadModel>::Key>>;
+
+/// The statement for a page, which asks for one row more to tell whether there is a next one.
+pub(crate) fn page_of<R: ReadModel>(
+    table_name: &str,
+    after: &After<R::Key>,
+    limit: u32,
+) -> Result<(String, Vec<Value>), Error> {
+    let table = R::table();
+    let key = names(table.key_columns(), "");
+    let (mut behind, mut args) = (String::new(), Vec::new());
+    if let Some(last) = &after.key {
+        let mut last = last.clone();
+        R::settle_key(&mut last)?;
+        args = R::key_values(&last)?;
+        behind = format!("WHERE ({key}) > ({})", vec!["?"; args.len()].join(", "));
+    }
+    args.extend([limit.saturating_add(1).into(), after.damaged.into()]);
+    Ok((format!("SELECT * FROM {table_name} {behind} ORDER BY {key} LIMIT ? OFFSET ?"), args))
+}
+
+pub(crate) fn read_page<R: ReadModel>(rows: &[Row], after: &After<R::Key>, limit: u32) -> Result<RowsPage<R>, Error> {
+    let (mut items, mut after) = (Vec::with_capacity(rows.len()), after.clone());
+    for row in rows.iter().take(limit as usize) {
+        let read = DamagedRow::of(R::from_row(row), || named::<R>(row))?;
+        match &read {
+            Ok(read) => after = read.key().into(),
+            Err(_) => after.damaged += 1,
+        }
+        items.push(read);
+    }
+    let next = (rows.len() > items.len()).then_some(after);
+    Ok(Readable { items, next })
+}
+
+/// The key of a row, as far as it can be read.
+fn named<R: ReadModel>(row: &Row) -> String {
+    let part = |column: &Column| row.value_at(usize::MAX, &column.name).map_or_else(|_| "?".into(), Value::to_string);
+    R::table().key_columns().iter().map(part).collect::<Vec<_>>().join(" ")
+}
+
 impl Database {
     /// The row of a key, if it is there.
     ///
@@ -106,6 +149,33 @@ impl Database {
     pub async fn rows<R: ReadModel>(&self, rest: &str, args: &[Value]) -> Result<Vec<R>, Error> {
         let sql = format!("SELECT * FROM {} {rest}", self.table_name(R::NAME));
         self.fetch(&sql, args).await?.iter().map(R::from_row).collect()
+    }
+
+    /// The rows in the order of their keys, page by page. A row that can't be read is told at its place, and takes no other with it.
+    ///
+    /// ```no_run
+    /// # use es_projections::{After, Database, Error, ReadModel};
+    /// # async fn list<R: ReadModel>(database: &Database) -> Result<(), Error> {
+    /// let mut after = Some(After::default());
+    /// while let Some(place) = after {
+    ///     let page = database.page::<R>(&place, 100).await?;
+    ///     for row in page.items {
+    ///         match row {
+    ///             Ok(row) => println!("{:?}", row.key()),
+    ///             Err(damaged) => eprintln!("{damaged}"),
+    ///         }
+    ///     }
+    ///     after = page.next;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Database::row`], save for rows that can't be read.
+    pub async fn page<R: ReadModel>(&self, after: &After<R::Key>, limit: u32) -> Result<RowsPage<R>, Error> {
+        let (sql, args) = page_of::<R>(&self.table_name(R::NAME), after, limit)?;
+        read_page(&self.fetch_readable(&sql, &args).await?, after, limit)
     }
 
     async fn found<R: ReadModel>(&self, key: &R::Key) -> Result<Option<Row>, Error> {

@@ -3,6 +3,7 @@
 //! sqlx has a pool of its own. It asks each connection that comes back whether it still works, however long the answer takes, so a
 //! connection whose server vanished keeps its place for ever; and of a server that can't be reached it tells only that time ran out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,17 +21,39 @@ type Result<T> = std::result::Result<T, DriverError>;
 const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// How long a connection may take to say that it works.
 const PING_MAX: Duration = Duration::from_secs(1);
+/// Longer than anything takes: a longer time has no end that a clock could tell.
+const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// How long a connection is kept that nobody uses, and how old it may become: a server's memory for it only grows.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long a connection may take to say goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
+/// When the time for a piece of work is over.
+pub(super) fn ends(limit: Duration) -> Instant {
+    Instant::now() + limit.min(EVER)
+}
+
+/// How much of it is left.
+pub(super) fn left(ends: Instant) -> Duration {
+    ends.saturating_duration_since(Instant::now())
+}
+
+/// Tells what still runs on a connection that nobody waits for it any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(super) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// How a connection is opened.
 pub(super) trait Open: Send + Sync + 'static {
     type Connection: Connection + Send;
 
-    fn open(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
+    fn open(&self) -> impl Future<Output = Result<(Self::Connection, GivenUp)>> + Send;
 
     /// A connection that is all there is of its database is neither asked, nor closed, whatever happens on it.
     fn is_the_database(&self) -> bool {
@@ -54,6 +77,7 @@ struct Held<C> {
     used: Instant,
     /// Whether all that was asked on it was answered.
     sound: bool,
+    given_up: GivenUp,
 }
 
 /// A connection in use. It goes back to the pool only after an answer to all that was asked on it; else it is closed, which nobody
@@ -78,7 +102,7 @@ impl<O: Open> Pool<O> {
 
     /// A connection that works, within this time.
     pub(super) async fn acquire(&self, within: Duration) -> Result<Lease<O>> {
-        let deadline = Instant::now() + within;
+        let deadline = ends(within);
         let permit = timeout_at(deadline, self.0.permits.clone().acquire_owned()).await;
         let in_use = |_| DriverError::late(format!("all {} connections were in use for {within:?}", self.0.max));
         let closed = |_| DriverError::Unavailable("the connections are closed".into());
@@ -86,7 +110,7 @@ impl<O: Open> Pool<O> {
         let opened = async {
             match self.find_working().await {
                 Some(held) => Ok(held),
-                None => self.0.opener.open().await.map(Held::new),
+                None => self.0.opener.open().await.map(|(connection, given_up)| Held::new(connection, given_up)),
             }
         };
         let late = |_| DriverError::late(format!("it does not answer to a new connection within {within:?}"));
@@ -137,9 +161,9 @@ impl<O: Open> Shared<O> {
 }
 
 impl<C> Held<C> {
-    fn new(connection: C) -> Self {
+    fn new(connection: C, given_up: GivenUp) -> Self {
         let now = Instant::now();
-        Self { connection, opened: now, used: now, sound: true }
+        Self { connection, opened: now, used: now, sound: true, given_up }
     }
 }
 
@@ -152,11 +176,14 @@ impl<O: Open> Lease<O> {
     }
 
     /// Notes how a piece of work ended that was given this time.
-    pub(super) fn answered<T>(&mut self, limit: Duration, done: std::result::Result<Result<T>, Elapsed>) -> Result<T> {
-        let done = done.unwrap_or_else(|_| Err(DriverError::late(format!("it does not answer within {limit:?}"))));
+    pub(super) fn answered<T>(&mut self, given: Duration, done: std::result::Result<Result<T>, Elapsed>) -> Result<T> {
+        // Of the other connections it tells something only where there was time to answer: who waited for this one almost as long
+        // as may be has none left for the work itself, and would close all.
+        let doubtful = done.is_ok() || given >= PING_MAX;
+        let done = done.unwrap_or_else(|_| Err(DriverError::late(format!("it does not answer within {given:?}"))));
         let sound = !matches!(done, Err(DriverError::Lost(_)));
         self.held().sound = sound;
-        if !sound {
+        if !sound && doubtful {
             self.pool.doubt();
         }
         done
@@ -182,6 +209,7 @@ impl<O: Open> Drop for Lease<O> {
         let Some(mut held) = self.held.take() else { return };
         let is_all = self.pool.opener.is_the_database();
         if !is_all && (!held.sound || held.opened.elapsed() > AGE_MAX || self.pool.permits.is_closed()) {
+            held.given_up.0.store(true, Ordering::Relaxed);
             return;
         }
         held.used = Instant::now();
@@ -190,5 +218,51 @@ impl<O: Open> Drop for Lease<O> {
             idle.retain(|other| other.used.elapsed() < IDLE_MAX);
         }
         idle.push(held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use sqlx::SqliteConnection;
+
+    use super::*;
+
+    struct InMemory;
+
+    impl Open for InMemory {
+        type Connection = SqliteConnection;
+
+        async fn open(&self) -> Result<(SqliteConnection, GivenUp)> {
+            let connection = SqliteConnection::connect("sqlite::memory:").await;
+            Ok((connection.map_err(|error| DriverError::Lost(error.into()))?, GivenUp::default()))
+        }
+    }
+
+    /// Shows: a connection that does not answer makes the others doubtful where it had the time to; who has waited for it until little time
+    /// was left closes it alone.
+    #[tokio::test]
+    async fn who_has_no_time_left_closes_no_other_connection() {
+        const LONG: Duration = Duration::from_secs(300);
+        for (given, idle) in [(Duration::from_millis(1), 1), (PING_MAX, 0)] {
+            let pool = Pool::new(InMemory, 2);
+            let (mut one, other) = (pool.acquire(LONG).await.unwrap(), pool.acquire(LONG).await.unwrap());
+            drop(other);
+            one.ask();
+            let done = timeout(Duration::ZERO, pending::<Result<()>>()).await;
+            assert!(matches!(one.answered(given, done), Err(DriverError::Lost(_))));
+            let given_up = one.held().given_up.clone();
+            drop(one);
+            assert_eq!(pool.0.idle().len(), idle, "{given:?}");
+            assert!(given_up.is_told());
+        }
+    }
+
+    /// Shows: a time that is longer than a clock can tell ends nevertheless, and what is over has no time left.
+    #[tokio::test]
+    async fn every_time_has_an_end() {
+        assert!(left(ends(Duration::MAX)) > Duration::from_secs(1_000_000));
+        assert_eq!(left(ends(Duration::ZERO)), Duration::ZERO);
     }
 }

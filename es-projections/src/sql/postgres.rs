@@ -18,14 +18,14 @@ use sqlx::{
     Arguments, AssertSqlSafe, Column as _, ConnectOptions, Connection, Decode, Encode, Postgres, Row as _, Type,
     TypeInfo, ValueRef,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::pool::{Lease, Open};
+use super::pool::{GivenUp, Lease, Open, ends, left};
 use super::statement::{self, Named, names, numbered, on_conflict_update, same_key};
 use super::table::{Column, Table};
 use super::tx::OnDuplicate;
-use super::value::{Kind, Row, Value, settled_time};
+use super::value::{Kind, Row, Value, settled_time, unreadable};
 use super::{DriverError, Durable, sort};
 
 type Result<T> = std::result::Result<T, DriverError>;
@@ -43,7 +43,7 @@ struct Opener {
 impl Open for Opener {
     type Connection = PgConnection;
 
-    async fn open(&self) -> Result<PgConnection> {
+    async fn open(&self) -> Result<(PgConnection, GivenUp)> {
         let mut connection = PgConnection::connect_with(&self.options).await.map_err(failed).map_err(opening)?;
         script(&mut connection, &settings(self.statement_max)).await.map_err(opening)?;
         match script(&mut connection, &OPTIONAL_SETTINGS.replace("{settings}", &wanted(OPTIONAL))).await {
@@ -51,14 +51,20 @@ impl Open for Opener {
             Err(error @ DriverError::Lost(_)) => return Err(error),
             Err(error) => tracing::debug!(?error, "the server takes none of the settings that spare it dead clients"),
         }
-        Ok(connection)
+        // Of a connection that is closed the server ends the statement by itself, within seconds.
+        Ok((connection, GivenUp::default()))
     }
+}
+
+/// In milliseconds, as the server takes it: it knows no more than 24 days, and with 0 it never ends a statement.
+fn statement_ms(max: Duration) -> u128 {
+    max.as_millis().clamp(1, i32::MAX.unsigned_abs().into())
 }
 
 /// Has the server give up by itself what this client gives up, or can't any more: statements, transactions and connections would
 /// hold locks. What somebody has set for the role, the database or the server stays.
 fn settings(statement_max: Duration) -> String {
-    let statement_max = format!("{}ms", statement_max.as_millis());
+    let statement_max = format!("{}ms", statement_ms(statement_max));
     let wanted =
         wanted([("statement_timeout", statement_max.as_str()), ("idle_in_transaction_session_timeout", "30s")]);
     format!(
@@ -124,9 +130,9 @@ impl Pool {
     }
 
     pub(super) async fn fetch(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
-        let sql = numbered(sql);
+        let (sql, ends) = (numbered(sql), ends(limit));
         match self.ask(&sql, arguments(args)?, limit).await {
-            Err(DriverError::Stale(_)) => self.ask(&sql, arguments(args)?, limit).await,
+            Err(DriverError::Stale(_)) => self.ask(&sql, arguments(args)?, left(ends)).await,
             rows => rows,
         }
     }
@@ -138,11 +144,11 @@ impl Pool {
     }
 
     async fn ask(&self, sql: &str, args: Args, limit: Duration) -> Result<Vec<Row>> {
-        let began = Instant::now();
+        let ends = ends(limit);
         let mut lease = self.pool.acquire(limit).await?;
-        let left = limit.saturating_sub(began.elapsed());
+        let left = left(ends);
         let done = timeout(left, rows(lease.ask(), sql, args)).await;
-        lease.answered(limit, done)
+        lease.answered(left, done)
     }
 
     pub(super) async fn begin(&self, durable: Durable, limit: Duration) -> Result<Tx> {
@@ -154,22 +160,29 @@ impl Pool {
     }
 
     async fn begin_with(&self, begin: &str, limit: Duration) -> Result<Tx> {
+        let ends = ends(limit);
         let lease = self.pool.acquire(limit).await?;
-        let mut tx = Tx { lease, limit, statement_max: self.statement_max, ended: false };
-        tx.script(begin).await.map(|()| tx)
+        let mut tx = Tx { lease, limit: left(ends), statement_max: self.statement_max, ended: false };
+        tx.script(begin).await?;
+        tx.limit = limit;
+        Ok(tx)
     }
 
     /// A transaction that reads what is there now. First it takes these tables by their names, which a rebuild could give to others.
     pub(super) async fn snapshot(&self, tables: &[String], limit: Duration) -> Result<Tx> {
+        let ends = ends(limit);
         let mut tx = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", limit).await?;
+        tx.limit = left(ends);
         // First, since any query decides what is now: what a rebuild commits while this waits for its tables has to be in it.
         tx.script(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
+        tx.limit = left(ends);
         // Whoever reads it may be slow, and holds no row. What was set for the role stays.
         tx.script(
             "SELECT set_config(name, '0', true) FROM pg_settings \
              WHERE name = 'idle_in_transaction_session_timeout' AND source = 'session'",
         )
         .await?;
+        tx.limit = limit;
         Ok(tx)
     }
 
@@ -210,7 +223,7 @@ impl Tx {
 
     /// Allows the statements of this transaction this time; where a limit of the role is in the way, that stays.
     pub(super) async fn allow(&mut self, limit: Duration) -> Result<()> {
-        let (ours, more) = (self.statement_max.as_millis(), limit.as_millis());
+        let (ours, more) = (statement_ms(self.statement_max), statement_ms(limit));
         self.limit = limit;
         self.script(&format!(
             "SELECT set_config(name, '{more}ms', true) FROM pg_settings \
@@ -412,7 +425,7 @@ fn query(sql: &str, args: Args) -> sqlx::query::Query<'_, Postgres, PgArguments>
 
 async fn rows(connection: &mut PgConnection, sql: &str, args: Args) -> Result<Vec<Row>> {
     match query(sql, args).fetch_all(&mut *connection).await {
-        Ok(rows) => decode_rows(&rows),
+        Ok(rows) => Ok(decode_rows(&rows)),
         Err(error) => Err(failed_on(connection, error).await),
     }
 }
@@ -549,23 +562,23 @@ impl Encode<'_, Postgres> for Untyped {
     }
 }
 
-fn decode_rows(rows: &[PgRow]) -> Result<Vec<Row>> {
-    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+fn decode_rows(rows: &[PgRow]) -> Vec<Row> {
+    let Some(first) = rows.first() else { return Vec::new() };
     let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
     let decode = |row: &PgRow| {
-        let values = (0..columns.len()).map(|place| decode_value(row, place)).collect::<Result<_>>()?;
-        Ok(Row { columns: columns.clone(), values })
+        let value = |place| decode_value(row, place).map_err(|reason| unreadable(&columns[place], &*reason));
+        Row::of(columns.clone(), (0..columns.len()).map(value))
     };
     rows.iter().map(decode).collect()
 }
 
-fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
-    let value = row.try_get_raw(place).map_err(failed)?;
+fn decode_value(row: &PgRow, place: usize) -> std::result::Result<Value, BoxDynError> {
+    let value = row.try_get_raw(place)?;
     if value.is_null() {
         return Ok(Value::Null);
     }
     let info = value.type_info().into_owned();
-    let decoded = match info.name() {
+    match info.name() {
         "INT8" => <i64 as Decode<Postgres>>::decode(value).map(Value::Integer),
         "INT4" => <i32 as Decode<Postgres>>::decode(value).map(Value::from),
         "INT2" => <i16 as Decode<Postgres>>::decode(value).map(|value| Value::Integer(value.into())),
@@ -575,21 +588,33 @@ fn decode_value(row: &PgRow, place: usize) -> Result<Value> {
         "JSON" => value.as_str().map(|text| Value::Json(text.into())),
         // A version byte stands before the text.
         "JSONB" => value.as_str().map(|text| Value::Json(text[1..].into())),
-        "TIMESTAMPTZ" => <DateTime<Utc> as Decode<Postgres>>::decode(value).map(Value::Time),
+        "TIMESTAMPTZ" => time(value.as_bytes()?).map(Value::Time),
         "UUID" => <Uuid as Decode<Postgres>>::decode(value).map(Value::Uuid),
-        "DATE" => <NaiveDate as Decode<Postgres>>::decode(value).map(Value::Date),
+        "DATE" => date(value.as_bytes()?).map(Value::Date),
         // What `sum` makes of integers, or a decimal number.
         "NUMERIC" => match value.as_bytes().map(integral) {
             Ok(Some(integer)) => Ok(Value::Integer(integer)),
             Ok(None) => <Decimal as Decode<Postgres>>::decode(value).map(Value::Decimal),
             Err(error) => Err(error),
         },
-        other => {
-            let name = row.column(place).name();
-            return Err(DriverError::Damaged(format!("column {name:?} is {other}, which is not read: cast it")));
-        }
-    };
-    decoded.map_err(DriverError::Sql)
+        other => Err(format!("it is {other}, which is not read: cast it").into()),
+    }
+}
+
+/// Microseconds since 2000. The driver's own reading panics on what Rust has no time for, as `infinity`.
+fn time(bytes: &[u8]) -> std::result::Result<DateTime<Utc>, BoxDynError> {
+    const YEAR_2000: i64 = 946_684_800_000_000;
+    let micros = i64::from_be_bytes(bytes.try_into()?);
+    let time = micros.checked_add(YEAR_2000).and_then(DateTime::from_timestamp_micros);
+    time.ok_or_else(|| "it is a time that is out of range".into())
+}
+
+/// Days since 2000, the same.
+fn date(bytes: &[u8]) -> std::result::Result<NaiveDate, BoxDynError> {
+    const YEAR_2000: i32 = 730_120; // counted from the first day of year 1
+    let days = i32::from_be_bytes(bytes.try_into()?);
+    let date = days.checked_add(YEAR_2000).and_then(NaiveDate::from_num_days_from_ce_opt);
+    date.ok_or_else(|| "it is a date that is out of range".into())
 }
 
 /// A NUMERIC without a scale that fits an integer.
@@ -622,4 +647,31 @@ async fn failed_on(connection: &mut PgConnection, error: sqlx::Error) -> DriverE
 
 fn failed(error: sqlx::Error) -> DriverError {
     DriverError::of(error, "SQLSTATE", |code, _| sort::of_sqlstate(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows: what PostgreSQL knows and Rust does not is told, at the ends of both.
+    #[test]
+    fn times_and_dates_out_of_range_are_told() {
+        assert_eq!(time(&0_i64.to_be_bytes()).unwrap().to_rfc3339(), "2000-01-01T00:00:00+00:00");
+        assert_eq!(time(&(-1_i64).to_be_bytes()).unwrap().to_rfc3339(), "1999-12-31T23:59:59.999999+00:00");
+        assert_eq!(date(&59_i32.to_be_bytes()).unwrap().to_string(), "2000-02-29");
+        assert_eq!(date(&(-1_i32).to_be_bytes()).unwrap().to_string(), "1999-12-31");
+        for infinity in [i64::MAX, i64::MIN] {
+            assert!(time(&infinity.to_be_bytes()).is_err());
+        }
+        for infinity in [i32::MAX, i32::MIN] {
+            assert!(date(&infinity.to_be_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn the_server_is_told_a_time_that_it_takes() {
+        for (max, told) in [(Duration::ZERO, 1), (Duration::from_secs(30), 30_000), (Duration::MAX, 2_147_483_647)] {
+            assert_eq!(statement_ms(max), told);
+        }
+    }
 }

@@ -9,6 +9,8 @@ use super::DriverError;
 pub(super) enum Sort {
     /// The database's, and it may pass by itself: it is away, busy, full, or read-only.
     Passing,
+    /// The same, and the server has ended the connection with it.
+    Gone,
     /// That of the rows which were to be written: the same rows fail again, others do not.
     Data,
     /// Neither: the statement, its tables or the rights to them are not as they should be. Somebody has to mend that.
@@ -60,6 +62,7 @@ impl DriverError {
                 let cause = Cause::from(Answer { message, name, code, remedy });
                 match sort {
                     Sort::Passing => Self::Unavailable(cause),
+                    Sort::Gone => Self::Lost(cause),
                     Sort::Data => Self::Data(cause),
                     Sort::Refused => Self::Sql(cause),
                 }
@@ -74,16 +77,19 @@ impl DriverError {
 
 /// PostgreSQL's codes, by their first two letters where all of them mean the same.
 pub(super) fn of_sqlstate(code: &str) -> Meaning {
-    use Sort::{Data, Passing, Refused};
+    use Sort::{Data, Gone, Passing, Refused};
     match (code.get(..2).unwrap_or_default(), code) {
         (_, "25006") => (Passing, "the server is read-only: it may be a standby, or about to take over"),
-        (_, "25P03" | "25P04") => (Passing, "the transaction waited too long and was ended"),
-        ("08", _) => (Passing, "the connection failed"),
+        (_, "25P03" | "25P04") => (Gone, "the transaction waited too long and was ended"),
+        ("08", _) => (Gone, "the connection failed"),
         ("40", _) => (Passing, "another transaction was in the way"),
         ("53", _) => (Passing, "the server lacks disk, memory or connections: make room, or allow more"),
         (_, "55P03" | "55006") => (Passing, "something else holds it: find out what locks it"),
         (_, "57014") => {
             (Passing, "statement_timeout ended it: find out what locks the tables, or raise it for this role")
+        }
+        (_, "57P01" | "57P02" | "57P03" | "57P04" | "57P05") => {
+            (Gone, "an operator stopped it, or the server stops or starts")
         }
         ("57", _) => (Passing, "an operator stopped it, or the server stops or starts"),
         ("58", _) => (Passing, "the server's disk or system failed: see its log"),
@@ -128,8 +134,8 @@ mod tests {
     /// Shows: of each class of PostgreSQL's codes it is decided whose fault it is; events are at fault for those only that depend on rows.
     #[test]
     fn every_class_of_sqlstate_has_a_meaning() {
-        let passing = ["08006", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "55006", "57014"];
-        let passing = [&passing[..], &["57P01", "57P02", "57P03", "57P05", "58030"]].concat();
+        let passing = ["25006", "40001", "40P01", "53100", "53300", "55P03", "55006", "57014", "58030"];
+        let gone = ["08006", "25P03", "25P04", "57P01", "57P02", "57P03", "57P04", "57P05"];
         let data = ["21000", "22003", "22P02", "22P05", "23502", "23505", "23514", "44000", "54000", "P0001"];
         let refused = [
             "03000", "09000", "0A000", "0B000", "0F000", "0L000", "0P000", "0Z000", "20000", "24000", "25001", "25P02",
@@ -137,7 +143,9 @@ mod tests {
             "3F000", "42501", "42601", "42703", "42804", "42P01", "55000", "55P02", "55P04", "72000", "F0000", "HV000",
             "P0000", "XX000", "XX001",
         ];
-        for (sort, codes) in [(Sort::Passing, &passing[..]), (Sort::Data, &data), (Sort::Refused, &refused)] {
+        let sorts =
+            [(Sort::Passing, &passing[..]), (Sort::Gone, &gone), (Sort::Data, &data), (Sort::Refused, &refused)];
+        for (sort, codes) in sorts {
             for code in codes {
                 assert_eq!(of_sqlstate(code).0, sort, "{code}");
             }

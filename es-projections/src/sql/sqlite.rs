@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use sqlx::error::BoxDynError;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
@@ -18,11 +19,11 @@ use sqlx::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::pool::{Lease, Open, Pool};
+use super::pool::{GivenUp, Lease, Open, Pool, ends, left};
 use super::statement::{self, Named, names, on_conflict_update, same_key};
 use super::table::{Column, Table};
 use super::tx::OnDuplicate;
-use super::value::{Kind, Row, Value, settled_time, time_text};
+use super::value::{Kind, Row, Value, settled_time, time_text, unreadable};
 use super::{DriverError, Durable, sort};
 use wal::WalMover;
 
@@ -30,6 +31,8 @@ type Result<T> = std::result::Result<T, DriverError>;
 
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many steps of its machine SQLite does before it looks whether the statement was given up: some tens of microseconds.
+const STEPS: i32 = 10_000;
 /// Rows of one statement: enough to make its fixed cost small.
 const CHUNK_ROWS: usize = 512;
 /// SQLite's limit of arguments in one statement.
@@ -44,8 +47,16 @@ struct Opener {
 impl Open for Opener {
     type Connection = SqliteConnection;
 
-    async fn open(&self) -> Result<SqliteConnection> {
-        SqliteConnection::connect_with(&self.options).await.map_err(failed)
+    async fn open(&self) -> Result<(SqliteConnection, GivenUp)> {
+        let mut connection = SqliteConnection::connect_with(&self.options).await.map_err(failed)?;
+        let given_up = GivenUp::default();
+        if !self.in_memory {
+            // Else it would run to its end in the thread of the connection, whoever has closed that, and keep the lock of a writer.
+            let given_up = given_up.clone();
+            let mut handle = connection.lock_handle().await.map_err(failed)?;
+            handle.set_progress_handler(STEPS, move || !given_up.is_told());
+        }
+        Ok((connection, given_up))
     }
 
     /// A database in memory lives as long as its connection.
@@ -102,27 +113,35 @@ impl Pools {
     }
 
     pub(super) async fn fetch(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
-        let args = arguments(args.iter().cloned())?;
+        let (args, ends) = (arguments(args.iter().cloned())?, ends(limit));
         let mut lease = lease(&self.read, limit).await?;
         if !takes_all_columns(sql) {
-            let done = timeout(limit, fetch(lease.ask(), sql, args)).await;
-            return lease.answered(limit, done);
+            let left = left(ends);
+            let done = timeout(left, fetch(lease.ask(), sql, args)).await;
+            return lease.answered(left, done);
         }
-        let mut tx = Tx { lease, _turn: None, wal: None, limit, ended: false };
+        let mut tx = Tx { lease, _turn: None, wal: None, limit: left(ends), ended: false };
         tx.script("BEGIN").await?;
+        tx.limit = left(ends);
         learn_schema(&mut tx).await?;
+        tx.limit = left(ends);
         let rows = tx.ask(sql, args).await?;
+        tx.limit = limit; // the rows are there
         tx.rollback().await.map(|()| rows)
     }
 
     pub(super) async fn begin(&self, durable: Durable, limit: Duration) -> Result<Tx> {
+        let ends = ends(limit);
         let turn = timeout(limit, self.writer.clone().lock_owned()).await;
         let busy = |_| DriverError::Unavailable(format!("another transaction has been writing for {limit:?}").into());
         let turn = Some(turn.map_err(busy)?);
         let pool = if durable == Durable::AtOnce { &self.durable } else { &self.write };
-        let mut tx = Tx { lease: lease(pool, limit).await?, _turn: turn, wal: self.wal.clone(), limit, ended: false };
+        let lease = lease(pool, left(ends)).await?;
+        let mut tx = Tx { lease, _turn: turn, wal: self.wal.clone(), limit: left(ends), ended: false };
         // Takes the lock at once: a transaction that begins by reading could not write if another process did meanwhile.
-        tx.script("BEGIN IMMEDIATE").await.map(|()| tx)
+        tx.script("BEGIN IMMEDIATE").await?;
+        tx.limit = limit;
+        Ok(tx)
     }
 
     /// A transaction that reads what is there now, beside the writer.
@@ -131,9 +150,13 @@ impl Pools {
             let reason = "a database in memory has one connection, and no other way to read beside it: use a file";
             return Err(DriverError::Invalid(reason.into()));
         }
-        let mut tx = Tx { lease: lease(&self.read, limit).await?, _turn: None, wal: None, limit, ended: false };
+        let ends = ends(limit);
+        let lease = lease(&self.read, limit).await?;
+        let mut tx = Tx { lease, _turn: None, wal: None, limit: left(ends), ended: false };
         tx.script("BEGIN").await?;
+        tx.limit = left(ends);
         learn_schema(&mut tx).await?; // it begins with what is read first
+        tx.limit = limit;
         Ok(tx)
     }
 
@@ -285,7 +308,7 @@ impl Tx {
             let work = async { query(&sql, args).fetch_all(self.lease.ask()).await.map_err(failed) };
             let done = timeout(self.limit, work).await;
             for row in self.lease.answered(self.limit, done)? {
-                loaded.push(Row { columns: columns.clone(), values: decode_declared(&row, table.columns())? });
+                loaded.push(decode_declared(&row, &columns, table.columns()));
             }
         }
         Ok(loaded)
@@ -370,7 +393,7 @@ async fn learn_schema(tx: &mut Tx) -> Result<()> {
 }
 
 async fn fetch(connection: &mut SqliteConnection, sql: &str, args: SqliteArguments) -> Result<Vec<Row>> {
-    decode_rows(&query(sql, args).fetch_all(connection).await.map_err(failed)?)
+    query(sql, args).fetch_all(connection).await.map(|rows| decode_rows(&rows)).map_err(failed)
 }
 
 async fn script(connection: &mut SqliteConnection, sql: &str) -> Result<()> {
@@ -400,41 +423,40 @@ fn arguments(values: impl Iterator<Item = Value>) -> Result<SqliteArguments> {
     Ok(args)
 }
 
-fn decode_rows(rows: &[SqliteRow]) -> Result<Vec<Row>> {
-    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+fn decode_rows(rows: &[SqliteRow]) -> Vec<Row> {
+    let Some(first) = rows.first() else { return Vec::new() };
     let columns: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
     let decode = |row: &SqliteRow| {
-        let values = (0..columns.len()).map(|place| decode_value(row, place)).collect::<Result<_>>()?;
-        Ok(Row { columns: columns.clone(), values })
+        let value = |place| decode_value(row, place).map_err(|reason| unreadable(&columns[place], &*reason));
+        Row::of(columns.clone(), (0..columns.len()).map(value))
     };
     rows.iter().map(decode).collect()
 }
 
 /// A value as it is stored: SQLite knows integers, text and blobs.
-fn decode_value(row: &SqliteRow, place: usize) -> Result<Value> {
-    let value = row.try_get_raw(place).map_err(failed)?;
+fn decode_value(row: &SqliteRow, place: usize) -> std::result::Result<Value, BoxDynError> {
+    let value = row.try_get_raw(place)?;
     if value.is_null() {
         return Ok(Value::Null);
     }
-    let decoded = match value.type_info().name() {
+    match value.type_info().name() {
         "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Value::Integer),
         "TEXT" => <&str as Decode<Sqlite>>::decode(value).map(Value::from),
         "BLOB" => <Vec<u8> as Decode<Sqlite>>::decode(value).map(Value::Bytes),
-        other => {
-            let name = row.column(place).name();
-            return Err(DriverError::Damaged(format!("column {name:?} is {other}, which is not read: cast it")));
-        }
-    };
-    decoded.map_err(DriverError::Sql)
+        other => Err(format!("it is {other}, which is not read: cast it").into()),
+    }
 }
 
-/// The values of a declared table's columns.
-fn decode_declared(row: &SqliteRow, columns: &[Column]) -> Result<Vec<Value>> {
+/// The row of a declared table.
+fn decode_declared(row: &SqliteRow, names: &Arc<[String]>, columns: &[Column]) -> Row {
     let decode = |(place, column): (usize, &Column)| {
-        let wrong = || DriverError::Damaged(format!("column {:?} holds what is no {:?}", column.name, column.kind));
-        column.kind.declared(decode_value(row, place)?).ok_or_else(wrong)
+        let value = decode_value(row, place).map_err(|reason| unreadable(&column.name, &*reason))?;
+        column
+            .kind
+            .declared(value)
+            .ok_or_else(|| format!("column {:?} holds what is no {:?}", column.name, column.kind))
     };
-    columns.iter().enumerate().map(decode).collect()
+    Row::of(names.clone(), columns.iter().enumerate().map(decode))
 }
 
 fn failed(error: sqlx::Error) -> DriverError {

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use es_core::Cause;
+
 use super::change::Change;
 use super::statement::Named;
 use super::table::Table;
 use super::value::{Row, Value};
-use super::{Database, DriverError, TABLES_MAX, check_args, postgres, sqlite};
+use super::{Database, DriverError, TABLES_MAX, all_readable, check_args, postgres, sqlite};
 use crate::builds::Build;
 use crate::error::Error;
 
@@ -85,6 +87,12 @@ impl Tx {
     /// # Errors
     /// As for [`Tx::execute`].
     pub async fn fetch(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
+        let rows = self.fetch_readable(sql, args).await?;
+        self.noted("a query", all_readable(rows))
+    }
+
+    /// The same where a value that can't be read is told by [`Row::get`], and takes no other with it.
+    pub(crate) async fn fetch_readable(&mut self, sql: &str, args: &[Value]) -> Result<Vec<Row>, Error> {
         self.sound(check_args(args))?;
         self.usable()?;
         let rows = match &mut self.inner {
@@ -174,7 +182,7 @@ impl Tx {
             Inner::Sqlite(tx) => tx.load(table, &name, keys).await,
             Inner::Postgres(tx) => tx.load(table, &name, keys).await,
         };
-        self.noted(&format!("loading from {name}"), rows)
+        self.noted(&format!("loading from {name}"), rows.and_then(all_readable))
     }
 
     /// Deletes the rows of these keys and tells how many there were.
@@ -327,6 +335,11 @@ impl Tx {
             Inner::Postgres(tx) => tx.allow(TABLES_MAX).await,
         };
         self.noted("allowing more time", done)
+    }
+
+    /// That trying again later may help.
+    pub(crate) fn unavailable(&self, doing: &str, reason: Cause) -> Error {
+        self.database.unavailable(doing, reason)
     }
 
     /// From here on the tables of this build are meant by their plain names.

@@ -303,11 +303,18 @@ pub(crate) fn read<T: FromValue>(value: &Value, column: &str) -> Result<T, Error
     })
 }
 
+/// Why a column's value can't be read.
+pub(super) fn unreadable(column: &str, reason: impl fmt::Display) -> String {
+    format!("column {column:?} can't be read: {reason}")
+}
+
 /// A row: its columns' names and values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub(crate) columns: Arc<[String]>,
     pub(crate) values: Vec<Value>,
+    /// The values that are there and can't be read, by their places, which hold [`Value::Null`], with the reason.
+    pub(crate) unreadable: Vec<(usize, String)>,
 }
 
 impl Row {
@@ -321,13 +328,31 @@ impl Row {
 
     /// The value of a column that stands at `place`, or else wherever it is.
     pub(crate) fn value_at(&self, place: usize, column: &str) -> Result<&Value, Error> {
-        if self.columns.get(place).is_some_and(|name| name == column) {
-            return Ok(&self.values[place]);
+        let place = match self.columns.get(place) {
+            Some(name) if name == column => place,
+            _ => self
+                .columns
+                .iter()
+                .position(|name| name == column)
+                .ok_or_else(|| Error::invalid(format!("there is no column {column:?} among {:?}", self.columns)))?,
+        };
+        match self.unreadable.iter().find(|(unreadable, _)| *unreadable == place) {
+            Some((_, reason)) => Err(Error::Damaged(reason.clone())),
+            None => Ok(&self.values[place]),
         }
-        match self.columns.iter().position(|name| name == column) {
-            Some(place) => Ok(&self.values[place]),
-            None => Err(Error::invalid(format!("there is no column {column:?} among {:?}", self.columns))),
-        }
+    }
+
+    /// From values each of which the database gave, or which can't be read for this reason.
+    pub(super) fn of(columns: Arc<[String]>, given: impl Iterator<Item = Result<Value, String>>) -> Self {
+        let mut unreadable = Vec::new();
+        let value = |(place, value): (usize, Result<Value, String>)| {
+            value.unwrap_or_else(|reason| {
+                unreadable.push((place, reason));
+                Value::Null
+            })
+        };
+        let values = given.enumerate().map(value).collect();
+        Self { columns, values, unreadable }
     }
 
     /// The names of the columns.

@@ -367,3 +367,37 @@ pub async fn tables_of_the_first_release_are_brought_up_and_gone_on_with(url: &s
 fn without_comments(script: &str) -> String {
     script.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n")
 }
+
+/// Shows: two that load, change and add the same rows at once, each in an order of its own, wait for each other and not in a circle.
+pub async fn who_changes_the_same_rows_waits_in_no_circle(url: &str) {
+    const ROWS: i64 = 200;
+    let database = connect(url).await;
+    let table = Table::new("contended").key("id", Kind::Integer).column("n", Kind::Integer);
+    let mut tx = database.begin().await.unwrap();
+    tx.create(&table).await.unwrap();
+    let rows = (0..ROWS).map(|id| vec![id.into(), 0.into()]).collect();
+    tx.insert(&table, rows, OnDuplicate::Fail).await.unwrap();
+    tx.commit().await.unwrap();
+    let work = async |ids: Vec<i64>| {
+        for round in 1..=20 {
+            let mut tx = database.begin().await?;
+            let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
+            let mut rows: Vec<_> = tx.load(&table, keys).await?.into_iter().map(|row| row.into_values()).collect();
+            rows.iter_mut().for_each(|row| row[1] = round.into());
+            tx.upsert(&table, rows).await?;
+            tx.commit().await?;
+            let mut tx = database.begin().await?;
+            let new = ids.iter().map(|id| vec![(id + ROWS * round).into(), 0.into()]).collect();
+            match tx.insert(&table, new, OnDuplicate::Retry).await {
+                Ok(_) => tx.commit().await?,
+                Err(error) if chain(&error).contains("another worker added") => tx.rollback().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    let (upwards, downwards) = tokio::join!(work((0..ROWS).collect()), work((0..ROWS).rev().collect()));
+    for done in [upwards, downwards] {
+        done.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
+}

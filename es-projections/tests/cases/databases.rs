@@ -1,9 +1,11 @@
 //! What is asked of a database: at one moment, for good, and by a worker that has something to do.
 
+use std::time::Duration;
+
 use es_core::doc::Account;
 use es_core::log::memory::MemoryLog;
 use es_core::{EventSource, Version};
-use es_projections::{Model, ReadModel};
+use es_projections::{ConnectOptions, Database, Error, Model, ReadModel};
 
 use super::accounts::*;
 use super::support::*;
@@ -98,4 +100,63 @@ pub async fn what_no_checkpoint_tells_is_durable(url: &str) {
     let durable =
         ["es_checkpoints", "es_cuts", "es_parked", "es_skipped"].map(|what| (what.to_owned(), "on".to_owned()));
     assert_eq!(told, durable);
+}
+
+/// Shows: a statement that was given up, since it took too long, ends and holds nothing any more: others write soon.
+pub async fn what_is_given_up_ends(url: &str) {
+    let database = connect(url).await;
+    let endless = match url.starts_with("sqlite") {
+        true => "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) AS x FROM n",
+        false => "SELECT count(*) AS x FROM generate_series(1, 1000000000000)",
+    };
+    let table = database.table_name("counted");
+    let mut tx = database.begin().await.unwrap();
+    tx.execute(&format!("CREATE TABLE {table} (n INTEGER)"), &[]).await.unwrap();
+    tx.execute(&format!("INSERT INTO {table} VALUES (0)"), &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let soon = database.within(Duration::from_millis(500));
+    let write = async || {
+        let mut tx = soon.begin().await?;
+        tx.execute(&format!("UPDATE {table} SET n = n + 1"), &[]).await?;
+        Ok::<_, Error>(tx)
+    };
+    let mut tx = loop {
+        match write().await {
+            Ok(tx) => break tx,
+            Err(error) => assert!(error.is_retryable(), "{error:?}"), // the machine is slow
+        }
+    };
+    let error = tx.fetch(endless, &[]).await.unwrap_err();
+    assert!(error.is_retryable() && chain(&error).contains("does not answer within"), "{}", chain(&error));
+    drop(tx);
+    let written = async {
+        loop {
+            let written = match write().await {
+                Ok(tx) => tx.commit().await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => break,
+                Err(error) => assert!(error.is_retryable(), "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, written).await.expect("what was given up holds nothing");
+}
+
+/// Shows: every time may be allowed, none and all there is among them, for a database and for a question.
+pub async fn any_time_may_be_allowed(url: &str) {
+    for statement_max in [Duration::MAX, Duration::from_secs(60)] {
+        let options = ConnectOptions { statement_max, ..ConnectOptions::default() };
+        let database = Database::connect_with(url, "bank", options).await.unwrap();
+        for limit in [Duration::MAX, Duration::from_secs(u64::from(u32::MAX))] {
+            let patient = database.within(limit);
+            assert_eq!(patient.fetch("SELECT 1 AS one", &[]).await.unwrap().len(), 1);
+            patient.begin().await.unwrap().commit().await.unwrap();
+        }
+        let asked = database.within(Duration::ZERO).fetch("SELECT 1 AS one", &[]).await;
+        assert!(asked.as_ref().err().is_none_or(Error::is_retryable), "{asked:?}");
+        assert_eq!(database.fetch("SELECT 1 AS one", &[]).await.unwrap().len(), 1);
+    }
 }

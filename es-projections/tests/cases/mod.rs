@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod audit;
 pub mod builds;
 pub mod bulk;
+pub mod damaged;
 pub mod databases;
 pub mod export;
 pub mod faults;
@@ -79,6 +80,7 @@ macro_rules! for_each_case {
                 rows_that_do_not_fit_are_refused
                 statements_of_ones_own_run_on_both
                 a_transaction_that_is_dropped_changes_nothing
+                who_changes_the_same_rows_waits_in_no_circle
                 thousands_of_partitions_move_at_once
                 a_number_is_one_key_however_it_is_written
                 tables_of_a_newer_release_are_refused
@@ -86,7 +88,9 @@ macro_rules! for_each_case {
             databases:
                 read_models_are_read_at_one_moment
                 a_worker_that_can_fold_nothing_in_does_not_start
-                what_no_checkpoint_tells_is_durable;
+                what_no_checkpoint_tells_is_durable
+                what_is_given_up_ends
+                any_time_may_be_allowed;
             models:
                 rows_are_the_same_at_every_batch_size
                 every_change_is_refused_that_can_not_be
@@ -120,6 +124,7 @@ macro_rules! for_each_case {
                 a_rebuild_goes_on_where_it_was_stopped
                 another_version_replaces_the_one_before
                 a_new_release_is_deployed_beside_the_old_one
+                a_passing_error_ends_no_deployment
                 a_read_model_as_of_a_time_is_the_same_whenever_it_is_built
                 a_read_model_as_of_a_business_time_lacks_what_was_not_there_yet
                 a_read_model_as_of_a_cut_holds_what_is_before_it
@@ -183,6 +188,13 @@ macro_rules! for_each_case {
                 a_trail_of_before_gets_its_indexes_by_a_rebuild
                 impossible_queries_are_refused
                 every_filter_is_served_by_an_index;
+            damaged:
+                damaged_entries_take_no_page_with_them
+                damaged_refusals_take_no_page_with_them
+                a_damaged_version_takes_no_history_with_it
+                a_damaged_entry_takes_no_lineage_with_it
+                damaged_rows_take_no_list_with_them
+                damaged_rows_take_nothing_parked_with_them;
             export:
                 a_line_is_enough_to_prove_its_event
                 an_export_is_the_whole_of_what_was_asked_for

@@ -234,6 +234,10 @@ pub async fn a_version_of_very_many_is_told_from_a_kept_state(url: &str) {
     run(&database, r#"UPDATE bank_audit SET payload = '{"amount":1}' WHERE version = 3"#).await;
     run(&database, r#"UPDATE bank_audit_states SET state = '{"balance":7}' WHERE version = 1000"#).await;
     assert_eq!(verdict().await, es_projections::Verdict::Differs);
+    // What is kept only spares reading: where it can't be read, events are.
+    let unreadable = if url.starts_with("postgres") { "'infinity'" } else { "CAST(x'ff' AS TEXT)" };
+    run(&database, &format!("UPDATE bank_audit_states SET occurred_first = {unreadable} WHERE version = 1000")).await;
+    assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the state before");
     run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 1000").await;
     assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the state before");
     run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 500").await;
@@ -344,7 +348,7 @@ pub async fn a_past_that_was_changed_is_noticed(url: &str) {
         let newest = Query { limit: 1, ..Query::default() };
         let history = past(id).history::<Account>(&database, &newest).await.unwrap_err().to_string();
         assert!(state.starts_with(reason), "{state}");
-        assert_eq!(history, state);
+        assert!(history.ends_with(&state), "{history}");
     }
     let whole = past("whole").state_at::<Account>(&database, &At::Version(Version::new(4))).await.unwrap();
     assert_eq!(balance(whole), Some((10, 4)));
