@@ -98,7 +98,7 @@ impl Bank {
         serde_json::from_str(&json).expect("one JSON object")
     }
 
-    /// Balance and version of each account.
+    /// Balance and version of each account, 0 where no version left it so.
     #[track_caller]
     pub(crate) fn balances(&self, more: &[&str]) -> BTreeMap<String, (i64, u64)> {
         let csv = self.ok(&[&["balances", "--csv"], more].concat());
@@ -106,7 +106,8 @@ impl Bank {
         assert_eq!(lines.next(), Some("account,balance,version"));
         let row = |line: &str| {
             let fields: Vec<&str> = line.split(',').collect();
-            (fields[0].to_owned(), (fields[1].parse().expect("a balance"), fields[2].parse().expect("a version")))
+            let version = if fields[2].is_empty() { 0 } else { fields[2].parse().expect("a version") };
+            (fields[0].to_owned(), (fields[1].parse().expect("a balance"), version))
         };
         lines.map(row).collect()
     }

@@ -155,3 +155,54 @@ async fn an_import_survives_a_restart_of_the_database() {
     let csv = bank.ok(&[&["balances", "--csv"], &options[..]].concat());
     assert_eq!(csv.lines().count(), printed(&file).len() + 1);
 }
+
+/// Shows: of a file whose newest rows come first nobody had money before the account was opened, and a version is told only where one
+/// left the account so: over HTTP, and on the command line.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_file_of_the_newest_first_gives_no_account_money_before_it_was_opened() {
+    let bank = Bank::embedded();
+    let file = bank.dir.path().join("newest-first.asc");
+    // Account 9 has its newest row first. Account 8 has its oldest first, and its others against their order.
+    let rows = [
+        r#""trans_id";"account_id";"date";"type";"operation";"amount";"balance";"k_symbol";"bank";"account""#,
+        r#"3;9;930630;"VYDAJ";"VYBER";200.00;800.00;"";;"#,
+        r#"4;8;930101;"PRIJEM";"VKLAD";100.00;100.00;"";;"#,
+        r#"2;9;930301;"PRIJEM";"VKLAD";300.00;1000.00;"";;"#,
+        r#"1;9;930101;"PRIJEM";"VKLAD";700.00;700.00;"";;"#,
+        r#"6;8;930630;"PRIJEM";"VKLAD";400.00;700.00;"";;"#,
+        r#"5;8;930301;"PRIJEM";"VKLAD";200.00;300.00;"";;"#,
+    ];
+    std::fs::write(&file, rows.join("\n")).expect("the folder can be written");
+    let imported = bank.import(&file, &[]);
+    assert_eq!((&imported["read"], &imported["accepted"]), (&6.into(), &6.into()), "{imported}");
+    let (mut serving, url) = bank.serve().await;
+    let at = async |account: &str, day: &str| -> serde_json::Value {
+        let answer = reqwest::get(format!("{url}/api/accounts/{account}?at={day}")).await.expect("the bank answers");
+        let (status, tag) = (answer.status().as_u16(), answer.headers().contains_key("etag"));
+        let body: serde_json::Value = answer.json().await.expect("JSON");
+        assert_eq!(tag, body["version"].is_u64(), "what no version left so has no tag: {body}");
+        serde_json::json!([status, body["balance"], body["version"], body["left_out"]])
+    };
+    let (missing, days) = (serde_json::json!([404, null, null, null]), ["1992-12-31", "1993-01-01", "1993-05-31"]);
+    for day in days {
+        assert_eq!(at("9", day).await, missing, "it was opened on 30 June: {day}");
+    }
+    assert_eq!(at("9", "1993-06-30").await, serde_json::json!([200, 80_000, 4, null]));
+    assert_eq!(at("8", days[0]).await, missing);
+    assert_eq!(at("8", "1993-01-01").await, serde_json::json!([200, 10_000, 2, null]));
+    // Version 4, of March, stands behind version 3, of June: what was at the end of March no version is.
+    assert_eq!(at("8", "1993-03-31").await, serde_json::json!([200, 30_000, null, 1]));
+    assert_eq!(at("8", "1993-06-30").await, serde_json::json!([200, 70_000, 4, null]));
+    serving.sigint();
+    serving.wait(LONG).await;
+    let balances = |day| {
+        let balances = bank.balances(&["--at", day]);
+        balances.into_iter().map(|(account, (balance, version))| (account, balance, version)).collect::<Vec<_>>()
+    };
+    let of = |account: &str, balance, version| (account.to_owned(), balance, version);
+    assert_eq!(balances(days[0]), []);
+    assert_eq!(balances("1993-01-01"), [of("8", 10_000, 2)]);
+    assert_eq!(balances("1993-03-31"), [of("8", 30_000, 0)]);
+    assert_eq!(balances("1993-06-30"), [of("8", 70_000, 4), of("9", 80_000, 4)]);
+}

@@ -4,6 +4,7 @@
 
 mod bank;
 mod bank_cli;
+mod bank_damaged;
 mod bank_export;
 mod bank_http;
 mod bank_import;

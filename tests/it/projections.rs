@@ -145,3 +145,50 @@ async fn a_server_that_is_not_there_is_named() {
     let shown = format!("connecting on postgres://teller:***@127.0.0.1:{port}/bank failed");
     assert!(error.to_string().starts_with(&shown), "{error}");
 }
+
+/// Shows: what spares the server dead clients is set on each connection, one by one; what somebody has set for the role stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn each_connection_asks_the_server_to_give_up_by_itself() {
+    let url = Postgres::shared().await.database().await;
+    let set = async |database: &Database| {
+        let sql = "SELECT string_agg(name || ' ' || setting, ', ' ORDER BY name) AS settings FROM pg_settings WHERE name IN \
+                   ('client_connection_check_interval', 'idle_in_transaction_session_timeout', 'statement_timeout', \
+                   'tcp_keepalives_idle', 'tcp_user_timeout')";
+        database.fetch(sql, &[]).await.unwrap()[0].get::<String>("settings").unwrap()
+    };
+    let expected = "client_connection_check_interval 5000, idle_in_transaction_session_timeout 30000, statement_timeout 30000, \
+                    tcp_keepalives_idle 15, tcp_user_timeout 30000";
+    let database = connect(&url).await;
+    assert_eq!(set(&database).await, expected);
+    let name = url.rsplit('/').next().unwrap();
+    for setting in ["statement_timeout = '7s'", "tcp_keepalives_idle = 99"] {
+        database.fetch(&format!("ALTER DATABASE {name} SET {setting}"), &[]).await.unwrap();
+    }
+    let other = connect(&url).await;
+    let expected = expected.replace("statement_timeout 30000", "statement_timeout 7000").replace("idle 15", "idle 99");
+    assert_eq!(set(&other).await, expected);
+    // One that the server refuses keeps none of the others.
+    database.fetch(&format!("ALTER DATABASE {name} SET statement_timeout = 0"), &[]).await.unwrap();
+    assert!(set(&connect(&url).await).await.contains("statement_timeout 0"));
+}
+
+/// Shows: a connection that the server has ended is told once, and not used again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_connection_that_the_server_ended_is_not_used_again() {
+    let url = Postgres::shared().await.database().await;
+    let admin = connect(&url).await;
+    let options = ConnectOptions { connections: 1, ..ConnectOptions::default() };
+    let database = Database::connect_with(&url, "bank", options).await.unwrap();
+    let mut told = 0;
+    for _ in 0..20 {
+        let pid =
+            database.fetch("SELECT pg_backend_pid()::bigint AS pid", &[]).await.unwrap()[0].get::<i64>("pid").unwrap();
+        admin.fetch("SELECT pg_terminate_backend(?::int, 10000)", &[pid.into()]).await.unwrap();
+        if database.fetch("SELECT 1 AS one", &[]).await.is_err() {
+            told += 1;
+            database.fetch("SELECT 1 AS one", &[]).await.unwrap_or_else(|error| panic!("told {told} times: {error:?}"));
+        }
+    }
+}

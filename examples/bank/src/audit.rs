@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::app::{Options, ReadModels};
 use crate::cli::wrong_usage;
+use crate::damaged::Listing;
 use crate::domain::{Account, AccountEvent};
 use crate::failure::Failure;
-use crate::output::{say, stdout};
 use crate::refused;
 use crate::time::{end_of, shown, start_of};
 
@@ -142,39 +142,23 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     (query.limit, query.cursor) = (args.limit.unwrap_or(LIMIT_MAX), args.cursor.clone());
     let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
-    let mut out = stdout();
-    let mut before = "{\"items\":[";
-    let mut left = args.limit;
+    let (mut listing, mut left) = (Listing::new(args.json), args.limit);
     loop {
-        let page = query.run(&models.store.database).await?;
-        for entry in &page.entries {
-            if args.json {
-                write!(out, "{before}{}", serde_json::to_string(&Shown::of(entry))?)?;
-                before = ",\n";
-            } else {
-                print_line(&mut out, entry)?;
-            }
+        let page = query.run_readable(&models.store.database).await?;
+        for entry in &page.items {
+            listing.row(entry, Shown::of, |out, entry| print_line(out, entry))?;
         }
         // A page may have fewer entries than its limit and still a next one.
-        left = left.map(|left| left - page.entries.len() as u32);
+        left = left.map(|left| left - page.items.len() as u32);
         query.cursor = page.next;
-        if query.cursor.is_none() || left == Some(0) || out.is_deserted() {
+        if query.cursor.is_none() || left == Some(0) || listing.is_deserted() {
             break;
         }
         query.limit = left.unwrap_or(LIMIT_MAX);
     }
-    let next = query.cursor;
-    if args.json {
-        let open = if before.starts_with('{') { before } else { "" };
-        let next = next.map_or_else(String::new, |next| format!(",\"next\":{}", serde_json::Value::from(next)));
-        writeln!(out, "{open}]{next}}}")?;
-    } else if let Some(next) = next {
-        out.flush()?;
-        say(format_args!("there is more: --cursor {next}"));
-    }
-    out.flush()?;
-    drop(out);
-    models.stop().await
+    let damage = listing.end(query.cursor.as_deref())?;
+    models.stop().await?;
+    damage.or_fail("audit")
 }
 
 /// An event in a line.

@@ -3,16 +3,17 @@
 use std::io::Write;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use es_core::AggregateKey;
+use es_core::{AggregateKey, Version};
 use es_projections::audit::csv_cell;
-use es_projections::{AsOf, Database, Frozen, Parked, ReadModel};
+use es_projections::{After, AsOf, DamagedRow, Database, Frozen, Parked, ReadModel};
 use uuid::Uuid;
 
 use crate::app::{Options, ReadModels, Store};
+use crate::damaged::Damage;
 use crate::failure::Failure;
 use crate::output::{Output, say, stdout};
 use crate::progress::OfBuild;
-use crate::read_model::{self, AccountRow, BalanceRow, accounts_of, balances_after};
+use crate::read_model::{self, AccountRow, BalanceRow};
 use crate::time::{last_of, shown};
 
 /// Rows of one query.
@@ -22,7 +23,7 @@ const LEFT_BEHIND: TimeDelta = TimeDelta::days(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The balances at a business time: RFC 3339, or a date for its end
+    /// The balances at a business time: RFC 3339, or a date for its end. An account has a version where one left it so
     #[arg(long, value_name = "TIME", value_parser = last_of)]
     at: Option<DateTime<Utc>>,
     /// Print as CSV
@@ -30,15 +31,9 @@ pub(crate) struct Args {
     csv: bool,
 }
 
-struct Balance {
-    account: AggregateKey,
-    balance: i64,
-    version: u64,
-}
-
 /// Prints the balances: those of now after the read models are up to date.
 pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
-    let mut out = Printer { out: stdout(), csv: args.csv };
+    let mut out = Printer { out: stdout(), csv: args.csv, count: 0, damage: Damage::default() };
     if let Some(time) = args.at {
         let store = Store::open(options).await?;
         print_at(&store, time, &mut out).await?;
@@ -56,34 +51,17 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
 /// All of one moment, however long it takes to print them.
 async fn print_now(database: &Database, out: &mut Printer) -> Result<(), Failure> {
     let mut moment = database.at_one_moment(&[AccountRow::NAME]).await?;
-    let (mut after, mut damaged) = (None, 0);
     out.header()?;
-    loop {
-        let page = accounts_of(&mut moment, after.as_ref(), PAGE).await?;
-        for (account, row) in &page {
-            match row {
-                Ok(AccountRow { balance, version, .. }) => {
-                    out.row(&Balance { account: account.clone(), balance: balance.get(), version: version.get() })?;
-                }
-                Err(damage) => {
-                    damaged += 1;
-                    say(format_args!(
-                        "bank: the row of account {account} can't be read: {}",
-                        es_core::with_causes(damage)
-                    ));
-                }
-            }
+    let mut after = Some(After::default());
+    while let Some(place) = after.take_if(|_| !out.out.is_deserted()) {
+        let page = moment.page::<AccountRow>(&place, PAGE).await?;
+        for row in &page.items {
+            out.told(row, |AccountRow { id, balance, version, .. }| (id, balance.get(), Some(*version)))?;
         }
-        match page.into_iter().next_back() {
-            Some((last, _)) if !out.out.is_deserted() => after = Some(last),
-            _ if damaged > 0 => {
-                out.out.flush()?;
-                let what = format!("{damaged} rows of read model accounts can't be read");
-                return Err(Failure::new(format!("{what}: build it anew with `bank rebuild accounts`")));
-            }
-            _ => return Ok(()),
-        }
+        after = page.next;
     }
+    out.out.flush()?;
+    out.damage.or_fail(AccountRow::NAME)
 }
 
 /// Builds the balances of then in tables of their own, and removes them again. No read model that is kept up is touched:
@@ -106,19 +84,17 @@ async fn print_at(store: &Store, time: DateTime<Utc>, out: &mut Printer) -> Resu
 }
 
 async fn print_built(balances: &Frozen, out: &mut Printer) -> Result<(), Failure> {
-    let database = balances.database();
-    let mut after = None;
     out.header()?;
-    loop {
-        let page = balances_after(database, after.as_ref(), PAGE).await?;
-        for row in &page {
-            out.row(&Balance { account: row.account.clone(), balance: row.balance, version: row.version.get() })?;
+    let mut after = Some(After::default());
+    while let Some(place) = after.take_if(|_| !out.out.is_deserted()) {
+        let page = balances.database().page::<BalanceRow>(&place, PAGE).await?;
+        for row in &page.items {
+            out.told(row, |row: &BalanceRow| (&row.account, row.balance, row.version()))?;
         }
-        match page.into_iter().next_back() {
-            Some(last) if !out.out.is_deserted() => after = Some(last.account),
-            _ => return Ok(()),
-        }
+        after = page.next;
     }
+    out.out.flush()?;
+    out.damage.or_fail_with("the balances that were built", "ask again")
 }
 
 /// Accounts whose events could not be folded in are parked in what was built, as they are in the read models.
@@ -147,6 +123,8 @@ async fn remove_left_behind(database: &Database) -> Result<(), Failure> {
 struct Printer {
     out: Output,
     csv: bool,
+    count: usize,
+    damage: Damage,
 }
 
 impl Printer {
@@ -159,11 +137,26 @@ impl Printer {
         Ok(writeln!(self.out, "{line}")?)
     }
 
-    fn row(&mut self, Balance { account, balance, version }: &Balance) -> Result<(), Failure> {
+    /// A row, of which `of` gives the account with its balance, and the version that left it so, if one did.
+    fn told<R>(
+        &mut self,
+        row: &Result<R, DamagedRow>,
+        of: impl Fn(&R) -> (&AggregateKey, i64, Option<Version>),
+    ) -> Result<(), Failure> {
+        let (account, balance, version) = match row {
+            Ok(row) => of(row),
+            Err(damaged) => {
+                self.out.flush()?;
+                self.damage.tell(damaged, self.count);
+                return Ok(());
+            }
+        };
+        self.count += 1;
+        let version = version.map(|version| version.to_string());
         if self.csv {
-            Ok(writeln!(self.out, "{},{balance},{version}", quoted(account.as_str()))?)
+            Ok(writeln!(self.out, "{},{balance},{}", quoted(account.as_str()), version.unwrap_or_default())?)
         } else {
-            Ok(writeln!(self.out, "{:<24} {balance:>20} {version:>8}", account.as_str())?)
+            Ok(writeln!(self.out, "{:<24} {balance:>20} {:>8}", account.as_str(), version.as_deref().unwrap_or("-"))?)
         }
     }
 }

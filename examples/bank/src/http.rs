@@ -4,6 +4,7 @@ mod audit;
 mod body;
 mod commands;
 mod connection;
+mod damaged;
 mod guard;
 mod headers;
 mod health;

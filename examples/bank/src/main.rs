@@ -10,6 +10,7 @@ mod app;
 mod audit;
 mod balances;
 mod cli;
+mod damaged;
 mod domain;
 mod export;
 mod failure;

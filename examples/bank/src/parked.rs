@@ -4,11 +4,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use es_core::{AggregateKey, EventId, StreamId};
-use es_projections::{Database, Error, Parked, Resumed};
+use es_projections::{DamagedRow, Database, Error, Parked, Resumed};
 use serde_json::json;
 
 use crate::app::{Options, ReadModels};
 use crate::audit::{Shown, print_line, stream};
+use crate::damaged::Damage;
 use crate::failure::Failure;
 use crate::output::stdout;
 use crate::read_model::Name;
@@ -124,16 +125,34 @@ async fn skip(
 }
 
 async fn list(database: &Database, json: bool, out: &mut impl Write) -> Result<(), Failure> {
-    let mut all = Vec::new();
+    let (mut all, mut failure) = (Vec::new(), Ok(()));
     for name in Name::ALL {
-        all.extend(database.parked(name.as_str(), SHOWN_MAX).await?);
+        let read = readable(database.parked_readable(name.as_str(), SHOWN_MAX).await?, &mut all);
+        failure = failure.and(read.or_fail(name.as_str()));
     }
+    print_list(&all, json, out)?;
+    failure
+}
+
+/// Adds those that can be read; the others are told.
+fn readable<T>(rows: Vec<Result<T, DamagedRow>>, all: &mut Vec<T>) -> Damage {
+    let mut damage = Damage::default();
+    for row in rows {
+        match row {
+            Ok(row) => all.push(row),
+            Err(damaged) => damage.tell(&damaged, all.len()),
+        }
+    }
+    damage
+}
+
+fn print_list(all: &[Parked], json: bool, out: &mut impl Write) -> Result<(), Failure> {
     if json {
         let items: Vec<_> = all.iter().map(as_json).collect();
         writeln!(out, "{}", json!({ "items": items }))?;
         return Ok(());
     }
-    for parked in &all {
+    for parked in all {
         let Parked { projection, aggregate_id, reason, attempts, waiting, version, .. } = parked;
         let (since, tried) = (shown(parked.parked_at), shown(parked.tried_at));
         writeln!(
@@ -152,23 +171,27 @@ async fn list(database: &Database, json: bool, out: &mut impl Write) -> Result<(
 
 async fn show(database: &Database, which: &Which, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let (model, stream) = which.names();
-    let events = database.waiting(model, &stream, SHOWN_MAX).await?;
-    let parked = database.parked(model, SHOWN_MAX).await?;
-    let parked = parked.iter().find(|parked| parked.aggregate_id == stream.id.as_str());
+    let waiting = database.waiting_readable(model, &stream, SHOWN_MAX).await?;
+    let (shown, mut events) = (waiting.len() as u64, Vec::new());
+    let damage = readable(waiting, &mut events);
+    // Of others that can't be read the list tells.
+    let parked = database.parked_readable(model, SHOWN_MAX).await?;
+    let parked = parked.iter().flatten().find(|parked| parked.aggregate_id == stream.id.as_str());
     if json {
         let items: Vec<_> = events.iter().map(Shown::of).collect();
         writeln!(out, "{}", json!({ "parked": parked.map(as_json), "items": items }))?;
-        return Ok(());
+        return damage.or_fail(model);
     }
     for entry in &events {
         print_line(out, entry)?;
     }
-    let Some(parked) = parked else { return Ok(()) };
-    if parked.waiting > events.len() as u64 {
-        writeln!(out, "… and {} more", parked.waiting - events.len() as u64)?;
+    if let Some(parked) = parked {
+        if parked.waiting > shown {
+            writeln!(out, "… and {} more", parked.waiting - shown)?;
+        }
+        writeln!(out, "the first can't be folded in: {}", parked.reason)?;
     }
-    writeln!(out, "the first can't be folded in: {}", parked.reason)?;
-    Ok(())
+    damage.or_fail(model)
 }
 
 fn resumed(which: &Which, what: &str, resumed: Result<Resumed, Error>, out: &mut impl Write) -> Result<(), Failure> {
@@ -208,7 +231,7 @@ impl Which {
 
     async fn must_be_parked(&self, database: &Database) -> Result<(), Failure> {
         let (model, stream) = self.names();
-        if database.waiting(model, &stream, 1).await?.is_empty() {
+        if database.waiting_readable(model, &stream, 1).await?.is_empty() {
             let account = &self.account;
             return Err(Failure::new(format!(
                 "account {account} is not parked in read model {model}: `bank parked` lists those that are"

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::app::{Options, ReadModels};
 use crate::audit::{Shown, print_line, stream};
+use crate::damaged::Listing;
 use crate::failure::Failure;
 use crate::output::stdout;
 use crate::read_model::{AccountRow, BranchTotal, DailyBalance, PastAccount, StatementLine};
@@ -78,7 +79,7 @@ enum Row {
 pub(crate) struct Told<'a> {
     #[serde(flatten)]
     event: Shown<'a>,
-    /// By field. Null for an event that this release does not know, and all after it.
+    /// By field. Null for an event that this release does not know, and all after it; and for all after one that is damaged.
     changed: Option<BTreeMap<&'a str, FromTo<'a>>>,
 }
 
@@ -148,38 +149,29 @@ pub(crate) async fn history(options: &Options, args: &HistoryArgs) -> Result<(),
     models.catch_up().await?;
     let past = Past::of(stream(args.account.clone()));
     let mut query = Query { order: Order::OldestFirst, limit: LIMIT_MAX, ..Query::default() };
-    let mut out = stdout();
-    let mut count = 0;
+    let mut listing = Listing::new(args.json);
     loop {
-        let page = past.history::<PastAccount>(&models.store.database, &query).await?;
-        for step in &page.steps {
-            match (args.json, count) {
-                (false, _) => print_step(&mut out, step)?,
-                (true, 0) => write!(out, "{{\"items\":[{}", serde_json::to_string(&Told::of(step))?)?,
-                (true, _) => write!(out, ",\n{}", serde_json::to_string(&Told::of(step))?)?,
-            }
-            count += 1;
+        let page = past.history_readable::<PastAccount>(&models.store.database, &query).await?;
+        for step in &page.items {
+            listing.row(step, Told::of, |out, step| print_step(out, step))?;
         }
         query.cursor = page.next;
-        if query.cursor.is_none() || out.is_deserted() {
+        if query.cursor.is_none() || listing.is_deserted() {
             break;
         }
     }
-    if args.json && count > 0 {
-        writeln!(out, "]}}")?;
+    if listing.is_empty() {
+        models.stop().await?;
+        return Err(Failure::new(format!("there is no account {}: nothing was ever recorded of it", args.account)));
     }
-    out.flush()?;
-    drop(out);
+    let damage = listing.end(None)?;
     models.stop().await?;
-    match count {
-        0 => Err(Failure::new(format!("there is no account {}: nothing was ever recorded of it", args.account))),
-        _ => Ok(()),
-    }
+    damage.or_fail("audit")
 }
 
 fn print_step(out: &mut impl Write, step: &Step) -> io::Result<()> {
     print_line(out, &step.entry)?;
-    let Some(changes) = &step.changes else { return writeln!(out, "    what it changed is not known to this release") };
+    let Some(changes) = &step.changes else { return writeln!(out, "    what it changed is not known") };
     for Change { field, from, to } in changes {
         let value = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".into(), Value::to_string);
         writeln!(out, "    {} from {} to {}", field.trim_start_matches('/'), value(from), value(to))?;

@@ -15,8 +15,8 @@ use std::fmt;
 use es_projections::{Model, Projection};
 
 use crate::domain::Account;
-pub(crate) use account::{AccountRow, BranchTotal, PastAccount, account, accounts_after, accounts_of};
-pub(crate) use balance::{BalanceRow, balances_after};
+pub(crate) use account::{AccountRow, BranchTotal, PastAccount, account};
+pub(crate) use balance::BalanceRow;
 pub(crate) use statement::{DailyBalance, StatementLine};
 
 /// The read models that are kept up to date, as the command line calls them.

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::app::{Options, ReadModels};
+use crate::damaged::Listing;
 use crate::domain::AccountError;
 use crate::failure::Failure;
-use crate::output::{say, stdout};
 use crate::time::shown;
 
 /// A refused command with its metadata, as JSON shows it.
@@ -70,35 +70,22 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let models = ReadModels::open_to_read(options).await?;
     models.catch_up().await?;
-    let (mut out, mut left, mut before) = (stdout(), limit, "{\"items\":[");
+    let (mut listing, mut left) = (Listing::new(json), limit);
     loop {
         query.limit = left.unwrap_or(LIMIT_MAX);
-        let page = query.run(&models.store.database).await?;
-        for refused in &page.refused {
-            if json {
-                write!(out, "{before}{}", serde_json::to_string(&ShownRefused::of(refused))?)?;
-                before = ",\n";
-            } else {
-                print_line(&mut out, refused)?;
-            }
+        let page = query.run_readable(&models.store.database).await?;
+        for refused in &page.items {
+            listing.row(refused, ShownRefused::of, |out, refused| print_line(out, refused))?;
         }
-        left = left.map(|left| left - page.refused.len() as u32);
+        left = left.map(|left| left - page.items.len() as u32);
         query.cursor = page.next;
-        if query.cursor.is_none() || left == Some(0) || out.is_deserted() {
+        if query.cursor.is_none() || left == Some(0) || listing.is_deserted() {
             break;
         }
     }
-    if json {
-        let open = if before.starts_with('{') { before } else { "" };
-        let next = query.cursor.map_or_else(String::new, |next| format!(",\"next\":{}", serde_json::Value::from(next)));
-        writeln!(out, "{open}]{next}}}")?;
-    } else if let Some(next) = query.cursor {
-        out.flush()?;
-        say(format_args!("there is more: --cursor {next}"));
-    }
-    out.flush()?;
-    drop(out);
-    models.stop().await
+    let damage = listing.end(query.cursor.as_deref())?;
+    models.stop().await?;
+    damage.or_fail("audit")
 }
 
 fn print_line(out: &mut impl Write, refused: &Refused) -> io::Result<()> {

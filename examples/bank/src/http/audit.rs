@@ -1,15 +1,14 @@
 //! The audit trail.
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use es_core::{AggregateKey, Event};
 use es_projections::audit::{Query, RefusedQuery};
-use serde::Serialize;
 
+use super::damaged::listed;
 use super::problem::Problem;
-use super::reading::{Asked, Damaged, Listed, limit_of, query};
+use super::reading::{Asked, limit_of, query};
 use super::{App, headers, wait_for};
 use crate::audit::{Shown, stream};
 use crate::domain::AccountEvent;
@@ -31,18 +30,8 @@ pub(super) async fn trail(
     parameters.end()?;
     asked.check_type(AccountEvent::TYPES).map_err(|error| Problem::bad_request(format!("type: {error}")))?;
     wait_for(&app.audit, headers::position(&headers)?).await?;
-    let (page, damaged) = asked.run_readable(&app.database).await.map_err(Problem::asked)?;
-    let told = |what: String| Damaged::new(named(&what).into(), &es_projections::Error::Damaged(what));
-    Ok(json_of(&Listed {
-        items: page.entries.iter().map(Shown::of).collect(),
-        next: page.next,
-        damaged: damaged.into_iter().map(told).collect(),
-    }))
-}
-
-/// Which event is damaged, of the text that tells how.
-fn named(damage: &str) -> &str {
-    damage.split(": ").next().unwrap_or_default()
+    let page = asked.run_readable(&app.database).await.map_err(Problem::asked)?;
+    Ok(listed(&page, Shown::of))
 }
 
 /// What was refused instead of what was done.
@@ -60,9 +49,8 @@ async fn refused(app: App, headers: HeaderMap, mut parameters: Parameters) -> Re
     };
     parameters.end()?;
     wait_for(&app.audit, headers::position(&headers)?).await?;
-    let page = query.run(&app.database).await.map_err(Problem::asked)?;
-    let items = page.refused.iter().map(ShownRefused::of).collect();
-    Ok(json_of(&Listed { items, next: page.next, damaged: Vec::new() }))
+    let page = query.run_readable(&app.database).await.map_err(Problem::asked)?;
+    Ok(listed(&page, ShownRefused::of))
 }
 
 fn asked_of(parameters: &mut Parameters) -> Result<Query, Problem> {
@@ -121,15 +109,4 @@ fn id<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str, text: Option<Str
 fn time<T>(name: &str, text: Option<String>, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Problem> {
     let parse = |text: String| parse(&text).map_err(|error| Problem::bad_request(format!("{name}: {error}")));
     text.map(parse).transpose()
-}
-
-/// What borrows from the rows must be written before they go.
-pub(super) fn json_of(value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => {
-            let json = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json)], Body::from(bytes)).into_response()
-        }
-        Err(error) => Problem::internal(&error).into_response(),
-    }
 }

@@ -15,6 +15,9 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
     let mut text = String::new();
     owners(&mut text, &app.bus.status());
     projections(&mut text, &app).await;
+    let help = "Times that a list was asked for in which a row could not be read";
+    head(&mut text, "bank_damaged_rows_total", "counter", help);
+    let _ = writeln!(text, "bank_damaged_rows_total {}", super::damaged::told()); // writing to a String can't fail
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

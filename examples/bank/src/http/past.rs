@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use es_core::Version;
 use es_projections::audit::{At, Past, Query};
 
-use super::audit::json_of;
 use super::commands::Id;
+use super::damaged::listed;
 use super::problem::Problem;
-use super::reading::{AsOf, Asked, Listed, Page, limit_of, query, shown};
+use super::reading::{AsOf, Asked, Page, limit_of, query, shown};
 use super::{App, headers, tags, wait_for};
 use crate::audit::stream;
 use crate::past::Told;
@@ -27,12 +27,11 @@ pub(super) async fn history(
     let asked = Query { limit: limit_of(limit)?, cursor, ..Query::default() };
     wait_for(&app.audit, headers::position(&headers)?).await?;
     let past = Past::of(stream(account.key().clone()));
-    let history = past.history::<PastAccount>(&app.database, &asked).await.map_err(Problem::asked)?;
-    if history.steps.is_empty() && read_model::account(&app.database, account.key()).await?.is_none() {
+    let history = past.history_readable::<PastAccount>(&app.database, &asked).await.map_err(Problem::asked)?;
+    if history.items.is_empty() && read_model::account(&app.database, account.key()).await?.is_none() {
         return Err(Problem::account_not_found(account.as_str()));
     }
-    let items = history.steps.iter().map(Told::of).collect();
-    Ok(json_of(&Listed { items, next: history.next, damaged: Vec::new() }))
+    Ok(listed(&history, Told::of))
 }
 
 /// The account as a version left it, or as it was at the end of a business time.

@@ -7,10 +7,12 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use es_core::{AggregateKey, Version};
 use es_projections::audit::LIMIT_MAX;
+use es_projections::{After, Readable};
 use serde::{Deserialize, Serialize};
 
 use super::commands::Id;
-use super::problem::{self, Problem};
+use super::damaged::listed;
+use super::problem::Problem;
 use super::{App, headers, past, tags, wait_for};
 use crate::read_model::{self, AccountRow};
 
@@ -34,31 +36,6 @@ pub(super) struct AsOf {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Listed<T> {
-    pub(super) items: Vec<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<String>,
-    /// What can't be read, and so is not among the items.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) damaged: Vec<Damaged>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Damaged {
-    id: String,
-    /// Under which the log tells what is wrong.
-    reference: String,
-}
-
-impl Damaged {
-    pub(super) fn new(id: String, damage: &(dyn std::error::Error + 'static)) -> Self {
-        let reference = problem::reference();
-        tracing::error!(id, error = damage, reference, "a row can't be read");
-        Self { id, reference }
-    }
-}
-
-#[derive(Debug, Serialize)]
 pub(super) struct Shown {
     id: AggregateKey,
     owner: String,
@@ -79,27 +56,13 @@ impl Shown {
     }
 }
 
-pub(super) async fn list(
-    State(app): State<App>,
-    headers: HeaderMap,
-    asked: Asked<Page>,
-) -> Result<Json<Listed<Shown>>, Problem> {
+pub(super) async fn list(State(app): State<App>, headers: HeaderMap, asked: Asked<Page>) -> Result<Response, Problem> {
     let Page { limit, cursor } = query(asked)?;
     let limit = limit_of(limit)?;
-    let after = cursor.map(|cursor| decode(&cursor)).transpose()?;
+    let after = cursor.map_or(Ok(After::default()), |cursor| decode(&cursor))?;
     wait_for(&app.accounts, headers::position(&headers)?).await?;
-    let mut rows = read_model::accounts_after(&app.database, after.as_ref(), limit + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|(last, _)| encode(last.as_str()));
-    let (mut items, mut damaged) = (Vec::with_capacity(rows.len()), Vec::new());
-    for (id, row) in rows {
-        match row {
-            Ok(row) => items.push(shown(row)),
-            Err(damage) => damaged.push(Damaged::new(id.to_string(), &damage)),
-        }
-    }
-    Ok(Json(Listed { items, next, damaged }))
+    let Readable { items, next } = app.database.page::<AccountRow>(&after, limit).await?;
+    Ok(listed(&Readable { items, next: next.as_ref().map(encode) }, |row| shown(row.clone())))
 }
 
 pub(super) async fn one(
@@ -142,17 +105,28 @@ pub(super) fn shown(row: AccountRow) -> Shown {
     }
 }
 
-/// A cursor is the last id in hexadecimal: nothing to be taken apart, and fit for a URL.
-fn encode(id: &str) -> String {
-    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+/// A cursor is the last id in hexadecimal, and how many rows behind it can't be read: nothing to be taken apart, and fit for a URL.
+fn encode(After { key, damaged }: &After<AggregateKey>) -> String {
+    let id: String = key.iter().flat_map(|id| id.as_str().bytes()).map(|byte| format!("{byte:02x}")).collect();
+    if *damaged == 0 { id } else { format!("{id}-{damaged}") }
 }
 
-fn decode(cursor: &str) -> Result<AggregateKey, Problem> {
-    let pairs = cursor.as_bytes().chunks(2).map(|pair| {
-        let digits = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-        u8::from_str_radix(digits, 16).ok()
-    });
-    let bytes: Option<Vec<u8>> = pairs.collect();
-    let id = bytes.and_then(|bytes| AggregateKey::new(String::from_utf8(bytes).ok()?).ok());
-    id.ok_or_else(|| Problem::bad_request(format!("cursor: {cursor:?} is not one of this list")))
+fn decode(cursor: &str) -> Result<After<AggregateKey>, Problem> {
+    let read = || {
+        let (id, damaged) = match cursor.split_once('-') {
+            Some((id, damaged)) => (id, damaged.parse().ok().filter(|damaged| *damaged > 0)?),
+            None => (cursor, 0),
+        };
+        if id.is_empty() && damaged > 0 {
+            return Some(After { key: None, damaged });
+        }
+        let pairs = id.as_bytes().chunks(2).map(|pair| {
+            let digits = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        let bytes: Option<Vec<u8>> = pairs.collect();
+        let key = AggregateKey::new(String::from_utf8(bytes?).ok()?).ok()?;
+        Some(After { key: Some(key), damaged })
+    };
+    read().ok_or_else(|| Problem::bad_request(format!("cursor: {cursor:?} is not one of this list")))
 }

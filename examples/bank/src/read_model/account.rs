@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use es_core::{Aggregate, AggregateKey, Apply, Recorded, StreamId, Version};
 use es_projections::audit::PastState;
-use es_projections::{Database, Error, Fold, Moment, ProjectionError, ReadModel, Rows};
+use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::column::storable;
@@ -167,44 +167,4 @@ impl BranchTotal {
 /// The account with this id, if it was opened.
 pub(crate) async fn account(database: &Database, id: &AggregateKey) -> Result<Option<AccountRow>, Error> {
     database.row(id).await
-}
-
-/// At most `limit` accounts in the order of their ids, from behind `after` on. A row that is damaged takes no other with it.
-pub(crate) async fn accounts_after(
-    database: &Database,
-    after: Option<&AggregateKey>,
-    limit: u32,
-) -> Result<Vec<(AggregateKey, Result<AccountRow, Error>)>, Error> {
-    // No id is empty, so that all are behind the empty text.
-    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
-    let rest = "WHERE id > ? ORDER BY id LIMIT ?";
-    match database.rows::<AccountRow>(rest, &args).await {
-        Ok(rows) => return Ok(rows.into_iter().map(|row| (row.id.clone(), Ok(row))).collect()),
-        Err(Error::Damaged(_)) => {}
-        Err(error) => return Err(error),
-    }
-    let sql = format!("SELECT id FROM {} {rest}", database.table_name(AccountRow::NAME));
-    let mut rows = Vec::new();
-    for row in database.fetch(&sql, &args).await? {
-        let id: AggregateKey = row.get("id")?;
-        match account(database, &id).await {
-            Ok(Some(row)) => rows.push((id, Ok(row))),
-            Ok(None) => {} // it is gone by now
-            Err(damage @ Error::Damaged(_)) => rows.push((id, Err(damage))),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(rows)
-}
-
-/// The same at one moment.
-pub(crate) async fn accounts_of(
-    moment: &mut Moment,
-    after: Option<&AggregateKey>,
-    limit: u32,
-) -> Result<Vec<(AggregateKey, Result<AccountRow, Error>)>, Error> {
-    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
-    let sql = format!("SELECT * FROM {} WHERE id > ? ORDER BY id LIMIT ?", moment.table_name(AccountRow::NAME));
-    let rows = moment.fetch(&sql, &args).await?;
-    rows.iter().map(|row| Ok((row.get("id")?, AccountRow::from_row(row)))).collect()
 }

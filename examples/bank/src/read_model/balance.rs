@@ -1,7 +1,7 @@
 //! The balances at a business time.
 
 use es_core::{AggregateKey, Recorded, Version};
-use es_projections::{Database, Error, Fold, ProjectionError, ReadModel, Rows};
+use es_projections::{Fold, ProjectionError, ReadModel, Rows};
 
 use crate::domain::{Account, AccountEvent};
 
@@ -16,7 +16,16 @@ pub(crate) struct BalanceRow {
     pub(crate) account: AggregateKey,
     pub(crate) balance: i64,
     /// That of the last event among them.
-    pub(crate) version: Version,
+    pub(crate) last: Version,
+    /// How many they are.
+    pub(crate) events: u64,
+}
+
+impl BalanceRow {
+    /// The version that left the account so; none where events before the last one took place later.
+    pub(crate) fn version(&self) -> Option<Version> {
+        (self.events == self.last.get()).then_some(self.last)
+    }
 }
 
 impl Fold<Account> for BalanceRow {
@@ -24,22 +33,13 @@ impl Fold<Account> for BalanceRow {
         let envelope = &recorded.envelope;
         let account = &envelope.stream.id;
         let mut sum = Some(0);
-        let new = || Self { account: account.clone(), balance: 0, version: Version::EMPTY };
+        let new = || Self { account: account.clone(), balance: 0, last: Version::EMPTY, events: 0 };
         rows.change_or_insert::<Self>(account, new, |row| {
             sum = row.balance.checked_add(event.balance_change());
             row.balance = sum.unwrap_or_default();
-            row.version = envelope.version;
+            row.last = envelope.version;
+            row.events += 1;
         })?;
         sum.map(drop).ok_or_else(|| format!("what account {account} holds is out of the range of 64 bits").into())
     }
-}
-
-/// At most `limit` balances in the order of the accounts' ids, from behind `after` on.
-pub(crate) async fn balances_after(
-    database: &Database,
-    after: Option<&AggregateKey>,
-    limit: u32,
-) -> Result<Vec<BalanceRow>, Error> {
-    let args = [after.map_or("", AggregateKey::as_str).into(), limit.into()];
-    database.rows("WHERE account > ? ORDER BY account LIMIT ?", &args).await
 }
