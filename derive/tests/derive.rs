@@ -543,3 +543,36 @@ fn a_type_that_is_read_as_another_has_both_in_its_shape() {
     );
     assert_eq!(shape::text::<Vec<Money>>(), format!("[{}]", shape::text::<Money>()));
 }
+
+/// In an untagged enum the form of a number says which variant it is: 2.0 must not come out as 2.
+#[test]
+fn a_whole_float_of_an_untagged_enum_stays_one() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Shape)]
+    #[serde(untagged)]
+    enum Amount {
+        Pieces(u64),
+        Weight(f64),
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+    enum Order {
+        Buy { amount: Amount },
+        Tell { what: serde_json::Value },
+        Weigh { weight: f64 },
+    }
+    let hashes: Vec<_> = [Amount::Pieces(2), Amount::Weight(2.0), Amount::Weight(2.5)]
+        .into_iter()
+        .map(|amount| {
+            let sent = encode_command::<Json, _>(&Order::Buy { amount: amount.clone() }).expect("it can be encoded");
+            let read = decode_command::<Json, Order>("buy", &sent.payload);
+            assert_eq!(read, Ok(Order::Buy { amount }), "{}", String::from_utf8_lossy(&sent.payload));
+            sent.hash
+        })
+        .collect();
+    assert_ne!(hashes[0], hashes[1], "two pieces and a weight of two are two commands");
+    for what in [serde_json::json!(2), serde_json::json!(2.0), serde_json::json!({"a": [1.0, 1e300, -3.0]})] {
+        let sent = encode_command::<Json, _>(&Order::Tell { what: what.clone() }).expect("it can be encoded");
+        let read = decode_command::<Json, Order>("tell", &sent.payload);
+        assert_eq!(read, Ok(Order::Tell { what }), "{}", String::from_utf8_lossy(&sent.payload));
+    }
+    assert_sent(&Order::Weigh { weight: 2.0 }, "weigh", r#"{"weight":2.0}"#);
+}

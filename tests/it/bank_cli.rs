@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use es_tests::{Proc, eventually, transactions};
 
-use crate::bank::{Bank, output, program};
+use crate::bank::{Bank, LONG, output, program};
 
 const HEADER: &str = "trans_id;account_id;date;type;operation;amount;balance;k_symbol;bank;account";
 
