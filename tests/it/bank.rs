@@ -131,7 +131,12 @@ impl Bank {
 
 /// The program without anything from the environment.
 pub(crate) fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(bank_binary());
+    program_at(&bank_binary(), args)
+}
+
+/// The same of another program than that of this release.
+pub(crate) fn program_at(binary: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BANK_")) {
         command.env_remove(name);

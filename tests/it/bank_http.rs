@@ -129,6 +129,45 @@ async fn an_account_lives_from_opening_to_closing() {
     assert!(wrong.header("allow").contains("POST"));
 }
 
+/// Shows: a withdrawal and its fee are two events of one command: both or neither, under one key, in the order told.
+#[tokio::test]
+#[ignore = "needs the bank binary: run scripts/test"]
+async fn a_fee_is_taken_with_its_withdrawal_or_neither() {
+    let bank = Served::start(Bank::embedded()).await;
+    bank.open("a").await;
+    let withdrawals = "/api/accounts/a/withdrawals";
+    let key = |key: &'static str| [("Idempotency-Key", key)];
+    let rent = json!({ "amount": 60, "reference": "rent", "fee": 10 });
+    let taken = bank.post_with(withdrawals, &rent, &key("k1")).await;
+    assert_eq!((taken.status, &taken.body["version"]), (201, &3.into()), "{}", taken.body);
+    let again = bank.post_with(withdrawals, &rent, &key("k1")).await;
+    assert_eq!((&again.body["duplicate"], &again.body["version"]), (&true.into(), &3.into()), "{}", again.body);
+    assert_eq!(again.body["position"], taken.body["position"]);
+    let without = json!({ "amount": 60, "reference": "rent" });
+    bank.post_with(withdrawals, &without, &key("k1")).await.is_problem(422, "idempotency-key-reused");
+    // 30 may still be taken: 25 alone, and not 25 with a fee of 6.
+    let greedy = bank.post(withdrawals, &json!({ "amount": 25, "fee": 6 })).await;
+    greedy.is_problem(422, "insufficient-funds");
+    let why = "the balance is -70 and may go down to -100, 25 and a fee of 6 are more than that";
+    assert_eq!(greedy.body["detail"], why);
+    for fee in [json!(0), json!(-1), json!(1.5), json!("1"), json!(9_007_199_254_740_992_i64)] {
+        let answer = bank.post(withdrawals, &json!({ "amount": 1, "fee": fee })).await;
+        answer.is_problem(400, "bad-request");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.starts_with("fee: it is not a whole number from 1 to 9007199254740991"), "{fee}: {detail}");
+    }
+    bank.post("/api/accounts/a/deposits", &json!({ "amount": 1, "fee": 1 })).await.is_problem(400, "bad-request");
+    assert_eq!(bank.get_after("/api/accounts/a", &taken).await.body["balance"], -70);
+    let history = bank.get_after("/api/accounts/a/history", &taken).await;
+    let event = |at: usize| {
+        let item = &history.body["items"][at];
+        (item["version"].as_u64(), item["data"].clone(), item["command_id"].as_str())
+    };
+    assert_eq!(event(0), (Some(3), json!({ "amount": 10, "reference": "fee" }), Some("k1")));
+    assert_eq!(event(1), (Some(2), json!({ "amount": 60, "reference": "rent" }), Some("k1")));
+    assert_eq!(event(2).0, Some(1));
+}
+
 /// Shows: bodies that are not as promised are refused with the field that is wrong, and nothing happens.
 #[tokio::test]
 #[ignore = "needs the bank binary: run scripts/test"]

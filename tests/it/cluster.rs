@@ -1,5 +1,6 @@
-//! Several processes on one Kafka under load, while they are killed, stopped, cut off and doubled. Senders write down
-//! what they did and were told, and a checker decides whether it can be true of what the log holds in the end.
+//! Several processes on one Kafka under load, while they are killed, stopped, cut off, doubled and replaced by another
+//! release. Senders write down what they asked for and were told, and a checker decides whether it can be true of what
+//! the log holds in the end.
 
 mod broker;
 mod checker;
@@ -10,6 +11,7 @@ mod load;
 mod network;
 pub(crate) mod nodes;
 mod random;
+mod releases;
 pub(crate) mod truth;
 
 use std::time::Duration;

@@ -54,7 +54,7 @@ fn run(shell: &str) -> String {
 async fn a_command_sent_with_kcat_is_answered_and_one_to_the_wrong_partition_is_misrouted() {
     let mut cluster = Cluster::start(&Kafka::shared().await.bootstrap(), 1).await;
     let documented = Documented { kafka: cluster.kafka.clone(), namespace: cluster.namespace.clone() };
-    let (client, url) = (cluster.client.clone(), cluster.nodes[0].url.clone());
+    let (client, url) = (cluster.client.clone(), cluster.nodes[0].url());
     let get = async |account: &str| {
         let answer = client.get(format!("{url}/api/accounts/{account}")).send().await.expect("an answer");
         (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default())

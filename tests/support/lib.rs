@@ -40,7 +40,7 @@ mod wire;
 pub use data::{accounts, transactions};
 pub use kafka::Kafka;
 pub use kafka_cluster::KafkaCluster;
-pub use names::{bank_binary, topic_prefix, unique_name};
+pub use names::{bank_binary, bank_next_binary, topic_prefix, unique_name};
 pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::Proc;

@@ -38,17 +38,29 @@ pub fn topic_prefix() -> String {
 /// # Panics
 /// If it is not there. Cargo builds no other package's programs for a test, so it has to be built before.
 pub fn bank_binary() -> PathBuf {
-    if let Some(given) = std::env::var_os("BANK_BIN") {
+    program("bank", "BANK_BIN")
+}
+
+/// The same bank as its next release: the program `bank-next`, or `BANK_NEXT_BIN`.
+///
+/// # Panics
+/// As [`bank_binary`].
+pub fn bank_next_binary() -> PathBuf {
+    program("bank-next", "BANK_NEXT_BIN")
+}
+
+fn program(name: &str, variable: &str) -> PathBuf {
+    if let Some(given) = std::env::var_os(variable) {
         let given = PathBuf::from(given);
-        assert!(given.is_file(), "BANK_BIN names no file: {}", given.display());
+        assert!(given.is_file(), "{variable} names no file: {}", given.display());
         return given;
     }
     let this = std::env::current_exe().expect("a running program has a path");
     // Tests are in `target/debug/deps`, programs in `target/debug`.
-    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join("bank")).find(|bank| bank.is_file());
+    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|program| program.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "the program `bank` is not beside {}: run `cargo build --bin bank` first, with `--release` if this is one",
+            "the program `{name}` is not beside {}: run `cargo build --workspace` first, with `--release` if this is one",
             this.display()
         )
     })

@@ -2,6 +2,9 @@
 //!
 //! [`domain`] holds what a bank is, [`read_model`] what SQL sees of it, [`app`] brings log, owners and read models
 //! together, and the rest are the commands of the command line and the HTTP interface.
+//!
+//! `cfg(next_release)` is on in the package `bank-next` alone, `tests/next`. It builds this source once more, as a
+//! release that tests run beside this one. The only difference: there a deposit may have a note.
 
 // Either may be closed at any time, and then these macros panic: see `output`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
-use super::history::{Answer, Call, Command};
+use super::history::{Answer, Call, Command, Event};
 
 /// An event of the log that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) version: u64,
     pub(crate) key: String,
-    pub(crate) command: Command,
+    pub(crate) event: Event,
     pub(crate) position: String,
     pub(crate) recorded_ms: u64,
 }
@@ -28,8 +28,12 @@ pub(crate) type Log = BTreeMap<String, Vec<Logged>>;
 pub(crate) enum Broken {
     /// Versions of an account are not 1, 2, 3 …
     Versions,
-    /// A command has two events.
+    /// A command has an event twice.
     Twice,
+    /// Not all events of a command stand together in their order.
+    Torn,
+    /// An event lacks a field that its command has.
+    Dropped,
     /// An event of a command that nobody sent, or another event than the command asks for.
     NotAsked,
     /// An accepted command is not in the log where its answer says.
@@ -71,7 +75,7 @@ impl fmt::Display for Violation {
 struct Sent<'a> {
     key: &'a str,
     account: &'a str,
-    command: Command,
+    command: &'a Command,
     calls: Vec<&'a Call>,
 }
 
@@ -97,8 +101,23 @@ impl Sent<'_> {
     }
 }
 
+/// An event and where it stands among those of its account.
+struct Placed<'a> {
+    account: &'a str,
+    place: usize,
+    logged: &'a Logged,
+}
+
+/// An account between two commands.
+struct State {
+    version: u64,
+    balance: Option<i64>,
+}
+
 /// An accepted or possibly accepted command in the order of the log.
 struct Done {
+    /// The first command of the account is at 1, as its state behind that.
+    place: usize,
     version: u64,
     began: Duration,
     /// `MAX` without an answer.
@@ -109,14 +128,19 @@ struct Done {
 pub(crate) fn check(calls: &[Call], log: &Log) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |broken, what: String| found.push(Violation { broken, what });
-    let sent = by_key(calls);
-    let events = by_command(log, &sent, &mut report);
+    let (sent, done) = (by_key(calls), by_command(log));
+    for (key, events) in &done {
+        match sent.get(key) {
+            Some(command) => check_events(command, events, &mut report),
+            None => report(Broken::NotAsked, format!("nobody sent {key}, at {}", events[0].logged.position)),
+        }
+    }
     for command in sent.values() {
-        check_answers(command, &events, &mut report);
+        check_answers(command, done.get(command.key).map_or(&[], Vec::as_slice), &mut report);
     }
     for (account, logged) in log {
         // With other versions nothing can be said of their order.
-        if logged.iter().zip(1..).all(|(event, expected)| event.version == expected) {
+        if has_all_versions(account, logged, &mut report) {
             check_account(account, logged, &sent, &mut report);
         }
     }
@@ -128,7 +152,7 @@ type Report<'a> = &'a mut dyn FnMut(Broken, String);
 fn by_key(calls: &[Call]) -> HashMap<&str, Sent<'_>> {
     let mut sent: HashMap<&str, Sent<'_>> = HashMap::new();
     for call in calls {
-        let new = || Sent { key: &call.key, account: &call.account, command: call.command, calls: Vec::new() };
+        let new = || Sent { key: &call.key, account: &call.account, command: &call.command, calls: Vec::new() };
         sent.entry(&call.key).or_insert_with(new).calls.push(call);
     }
     for command in sent.values_mut() {
@@ -137,46 +161,63 @@ fn by_key(calls: &[Call]) -> HashMap<&str, Sent<'_>> {
     sent
 }
 
-/// The event of each command, after looking at each stream as such.
-fn by_command<'a>(log: &'a Log, sent: &HashMap<&str, Sent<'_>>, report: Report<'_>) -> HashMap<&'a str, &'a Logged> {
-    let mut events = HashMap::new();
+/// The events of each command.
+fn by_command(log: &Log) -> BTreeMap<&str, Vec<Placed<'_>>> {
+    let mut done: BTreeMap<&str, Vec<Placed<'_>>> = BTreeMap::new();
     for (account, logged) in log {
-        for (event, expected) in logged.iter().zip(1..) {
-            if event.version != expected {
-                let (version, position) = (event.version, &event.position);
-                report(Broken::Versions, format!("account {account}: {version} at {position}, next was {expected}"));
-            }
-            let first: &Logged = events.entry(event.key.as_str()).or_insert(event);
-            if !std::ptr::eq(first, event) {
-                report(Broken::Twice, format!("{} is at {} and {}", event.key, first.position, event.position));
-            }
-            match sent.get(event.key.as_str()) {
-                None => report(Broken::NotAsked, format!("nobody sent {}, at {}", event.key, event.position)),
-                Some(command) if command.command != event.command || command.account != account => {
-                    let (key, asked, got) = (&event.key, command.command, event.command);
-                    report(
-                        Broken::NotAsked,
-                        format!("{key} asked {asked:?} of {}, {account} got {got:?}", command.account),
-                    );
-                }
-                Some(_) => {}
-            }
+        for (place, logged) in logged.iter().enumerate() {
+            done.entry(&logged.key).or_default().push(Placed { account, place, logged });
         }
     }
-    events
+    done
 }
 
-fn check_answers(command: &Sent<'_>, events: &HashMap<&str, &Logged>, report: Report<'_>) {
+fn has_all_versions(account: &str, logged: &[Logged], report: Report<'_>) -> bool {
+    let wrong = logged.iter().zip(1..).find(|(event, expected)| event.version != *expected);
+    if let Some((Logged { version, position, .. }, expected)) = wrong {
+        report(Broken::Versions, format!("account {account}: {version} at {position}, not {expected}"));
+    }
+    wrong.is_none()
+}
+
+/// Whether a command has the events that it asks for, each once, together and in their order.
+fn check_events(command: &Sent<'_>, events: &[Placed<'_>], report: Report<'_>) {
+    let asked = command.command.events();
+    let mut missing = asked.clone();
+    let mut torn = !events.windows(2).all(|two| two[0].place + 1 == two[1].place);
+    for Placed { account, logged, .. } in events {
+        let here = *account == command.account;
+        if let Some(next) = missing.iter().position(|event| here && *event == logged.event) {
+            torn |= next != 0;
+            missing.remove(next);
+            continue;
+        }
+        let broken = match () {
+            () if !here => Broken::NotAsked,
+            () if asked.contains(&logged.event) => Broken::Twice,
+            () if asked.iter().any(|event| event.without_note() == logged.event) => Broken::Dropped,
+            () => Broken::NotAsked,
+        };
+        let (key, of, command) = (command.key, command.account, command.command);
+        return report(broken, format!("{key} asked {command:?} of {of}, {account} got {logged:?}"));
+    }
+    if torn || !missing.is_empty() {
+        let found: Vec<&Logged> = events.iter().map(|event| event.logged).collect();
+        report(Broken::Torn, format!("{} asked for {asked:?}, {} got {found:?}", command.key, command.account));
+    }
+}
+
+fn check_answers(command: &Sent<'_>, events: &[Placed<'_>], report: Report<'_>) {
     let key = command.key;
     for call in &command.calls {
         if let Answer::Wrong(what) = &call.answer {
             report(Broken::WrongAnswer, format!("{key} at {}: {what}", call.process));
         }
     }
-    let event = events.get(key);
+    let first_event = events.first().map(|event| event.logged);
     // Of a repeat that is called a duplicate, the answer alone does not tell what it repeats: the call itself may have been
     // decided by an owner that went, and read again by the next.
-    if let (Some(event), Some(began_ms)) = (event, command.began_ms())
+    if let (Some(event), Some(began_ms)) = (first_event, command.began_ms())
         && event.recorded_ms < began_ms
     {
         let told: Vec<_> = command.calls.iter().map(|call| (call.called_ms, &call.answer)).collect();
@@ -188,19 +229,20 @@ fn check_answers(command: &Sent<'_>, events: &HashMap<&str, &Logged>, report: Re
     let Some(first) = command.answered() else {
         report(Broken::Unanswered, format!("{key}: {:?}", command.calls.last().map(|call| &call.answer)));
         if command.began().is_none()
-            && let Some(event) = event
+            && let Some(event) = first_event
         {
             report(Broken::DoneAllTheSame, format!("{key} was told each time that nothing was done: {event:?}"));
         }
         return;
     };
-    match (&first.answer, event) {
-        (Answer::Accepted { version, position, .. }, Some(event)) => {
-            if (*version, position) != (event.version, &event.position) {
-                report(Broken::Lost, format!("{key} was told {:?}, the log has {event:?}", first.answer));
+    match (&first.answer, first_event) {
+        (Answer::Accepted { version, position, .. }, _) => {
+            // The answer names the last event.
+            let last = events.get(command.command.events().len() - 1).map(|event| event.logged);
+            if last.is_none_or(|last| (*version, position) != (last.version, &last.position)) {
+                report(Broken::Lost, format!("{key} was told {:?}, the log has {last:?}", first.answer));
             }
         }
-        (Answer::Accepted { .. }, None) => report(Broken::Lost, format!("{key} was told {:?}", first.answer)),
         (_, Some(event)) => report(Broken::RefusedAndDone, format!("{key}: {:?} and {event:?}", first.answer)),
         (_, None) => {}
     }
@@ -228,33 +270,37 @@ fn same(one: &Answer, two: &Answer) -> bool {
 
 /// Times against the order of the log, and refusals.
 fn check_account(account: &str, logged: &[Logged], sent: &HashMap<&str, Sent<'_>>, report: Report<'_>) {
-    let mut balances = vec![None];
-    for event in logged {
-        let before = balances.last().copied().flatten();
-        let (after, allowed) = fold(before, event.command);
-        if !allowed {
-            report(Broken::Overdrawn, format!("account {account}: {event:?} with balance {before:?}"));
+    let mut states = vec![State { version: 0, balance: None }];
+    let mut done = Vec::new();
+    // Nobody sees the state between two events of one command.
+    for (events, place) in logged.chunk_by(|one, next| one.key == next.key).zip(1..) {
+        let mut balance = states[place - 1].balance;
+        for event in events {
+            let (after, allowed) = fold(balance, &event.event);
+            if !allowed {
+                report(Broken::Overdrawn, format!("account {account}: {event:?} with balance {balance:?}"));
+            }
+            balance = after;
         }
-        balances.push(after);
+        let version = states[place - 1].version + events.len() as u64;
+        states.push(State { version, balance });
+        done.extend(sent.get(events[0].key.as_str()).and_then(|command| {
+            let ended = command.answered().map_or(Duration::MAX, |call| call.returned);
+            Some(Done { place, version, began: command.began()?, ended })
+        }));
     }
-    let done: Vec<Done> = logged.iter().filter_map(|event| done(event, sent.get(event.key.as_str())?)).collect();
     check_order(account, &done, report);
-    check_refusals(account, &balances, &done, sent, report);
+    check_refusals(account, &states, &done, sent, report);
 }
 
 /// The balance after an event, and whether it was allowed.
-fn fold(balance: Option<i64>, command: Command) -> (Option<i64>, bool) {
-    match (balance, command) {
-        (None, Command::Open) => (Some(0), true),
-        (Some(balance), Command::Deposit(amount)) => (Some(balance + amount), true),
-        (Some(balance), Command::Withdraw(amount)) => (Some(balance - amount), amount <= balance),
+fn fold(balance: Option<i64>, event: &Event) -> (Option<i64>, bool) {
+    match (balance, event) {
+        (None, Event::Opened) => (Some(0), true),
+        (Some(balance), Event::Deposited { amount, .. }) => (Some(balance + amount), true),
+        (Some(balance), Event::Withdrawn { amount, .. }) => (Some(balance - amount), *amount <= balance),
         (balance, _) => (balance, false),
     }
-}
-
-fn done(event: &Logged, command: &Sent<'_>) -> Option<Done> {
-    let ended = command.answered().map_or(Duration::MAX, |call| call.returned);
-    Some(Done { version: event.version, began: command.began()?, ended })
 }
 
 fn check_order(account: &str, done: &[Done], report: Report<'_>) {
@@ -271,55 +317,49 @@ fn check_order(account: &str, done: &[Done], report: Report<'_>) {
     }
 }
 
-/// Each refusal gets the lowest version at which it is right, in the order of their beginnings: if any choice fits,
-/// this one does.
-fn check_refusals(
-    account: &str,
-    balances: &[Option<i64>],
-    done: &[Done],
-    sent: &HashMap<&str, Sent<'_>>,
-    report: Report<'_>,
-) {
+/// Each refusal gets the first state at which it is right, in the order of their beginnings: if any choice fits, this
+/// one does.
+fn check_refusals(account: &str, states: &[State], done: &[Done], sent: &HashMap<&str, Sent<'_>>, report: Report<'_>) {
     let refused = |command: &&Sent<'_>| {
         command.account == account
             && command.answered().is_some_and(|call| matches!(call.answer, Answer::Refused { .. }))
     };
     let mut refused: Vec<&Sent<'_>> = sent.values().filter(refused).collect();
     refused.sort_by_key(|command| command.began());
-    let mut placed: Vec<(Duration, u64)> = Vec::new();
+    let mut placed: Vec<(Duration, usize)> = Vec::new();
     for command in refused {
         let (Some(began), Some(answer)) = (command.began(), command.answered()) else { continue };
-        let before = done.iter().filter(|done| done.ended < began).map(|done| done.version).max().unwrap_or(0);
-        let earlier = placed.iter().filter(|(ended, _)| *ended < began).map(|(_, version)| *version).max();
-        let lowest = before.max(earlier.unwrap_or(0));
-        let after = done.iter().filter(|done| done.began > answer.returned).map(|done| done.version).min();
-        let highest = after.map_or(balances.len() as u64 - 1, |version| version - 1);
-        let right = |version: &u64| is_right(&answer.answer, command.command, balances[*version as usize]);
-        match (lowest..=highest).find(right) {
-            Some(version) => placed.push((answer.returned, version)),
+        let before = done.iter().filter(|done| done.ended < began).map(|done| done.place).max();
+        let earlier = placed.iter().filter(|(ended, _)| *ended < began).map(|(_, place)| *place).max();
+        let first = before.max(earlier).unwrap_or(0);
+        let after = done.iter().filter(|done| done.began > answer.returned).map(|done| done.place).min();
+        let last = after.map_or(states.len() - 1, |place| place - 1);
+        match (first..=last).find(|place| is_right(&answer.answer, command.command, states[*place].balance)) {
+            Some(place) => placed.push((answer.returned, place)),
             None => {
-                let (from, to) = (lowest.min(highest) as usize, lowest.max(highest) as usize);
-                let seen: BTreeSet<i64> = balances[from..=to].iter().flatten().copied().collect();
+                let seen: BTreeSet<i64> =
+                    states[first.min(last)..=last.max(first)].iter().filter_map(|at| at.balance).collect();
+                let (first, last) = (states[first].version, states[last].version);
                 let (key, answer) = (command.key, &answer.answer);
-                let what = format!("{key} at versions {lowest} to {highest} with {seen:?}: {answer:?}");
-                report(Broken::FalseRefusal, what);
+                report(Broken::FalseRefusal, format!("{key} at versions {first} to {last} with {seen:?}: {answer:?}"));
             }
         }
     }
 }
 
-fn is_right(answer: &Answer, command: Command, balance: Option<i64>) -> bool {
-    let (Answer::Refused { code, detail }, Command::Withdraw(amount), Some(balance)) = (answer, command, balance)
+fn is_right(answer: &Answer, command: &Command, balance: Option<i64>) -> bool {
+    let (Answer::Refused { code, detail }, Command::Withdraw { amount, fee }, Some(balance)) =
+        (answer, command, balance)
     else {
         return false; // the load sends nothing else that may be refused
     };
     let told = format!("the balance is {balance} ");
-    code == "insufficient-funds" && amount > balance && detail.starts_with(&told)
+    code == "insufficient-funds" && amount + fee.unwrap_or(0) > balance && detail.starts_with(&told)
 }
 
 /// The balance and version of each account.
 pub(crate) fn balances(log: &Log) -> BTreeMap<String, (i64, u64)> {
-    let balance = |logged: &Vec<Logged>| logged.iter().fold(None, |balance, event| fold(balance, event.command).0);
+    let balance = |logged: &[Logged]| logged.iter().fold(None, |balance, event| fold(balance, &event.event).0);
     log.iter().map(|(account, logged)| (account.clone(), (balance(logged).unwrap_or(0), logged.len() as u64))).collect()
 }
 
@@ -355,9 +395,33 @@ mod tests {
         format!("account/0@{version}")
     }
 
-    /// Recorded so late that it tells nothing.
+    fn deposit(amount: i64) -> Command {
+        Command::Deposit { amount, note: None }
+    }
+
+    fn deposit_with_note(amount: i64) -> Command {
+        Command::Deposit { amount, note: Some("rent".into()) }
+    }
+
+    fn withdraw(amount: i64) -> Command {
+        Command::Withdraw { amount, fee: None }
+    }
+
+    fn withdraw_with_fee(amount: i64, fee: i64) -> Command {
+        Command::Withdraw { amount, fee: Some(fee) }
+    }
+
+    /// The events of a command from this version on, recorded so late that it tells nothing.
+    fn events(version: u64, key: &str, command: Command) -> Vec<Logged> {
+        let logged = |(event, version)| {
+            let (key, position) = (key.to_owned(), position(version));
+            Logged { version, key, event, position, recorded_ms: u64::MAX }
+        };
+        command.events().into_iter().zip(version..).map(logged).collect()
+    }
+
     fn event(version: u64, key: &str, command: Command) -> Logged {
-        Logged { version, key: key.into(), command, position: position(version), recorded_ms: u64::MAX }
+        events(version, key, command).remove(0)
     }
 
     fn recorded(recorded_ms: u64, event: Logged) -> Logged {
@@ -368,24 +432,40 @@ mod tests {
     fn good() -> (Vec<Call>, Log) {
         let calls = vec![
             call("k1", Command::Open, (0, 10), accepted(1)),
-            call("k2", Command::Deposit(10), (20, 30), Answer::Unknown("no answer".into())),
-            call("k2", Command::Deposit(10), (31, 32), Answer::NotDone("not ready".into())),
-            call("k2", Command::Deposit(10), (33, 40), again(2)),
-            call("k3", Command::Withdraw(4), (50, 60), accepted(3)),
-            call("k4", Command::Withdraw(8), (70, 80), refused(6)),
-            call("k4", Command::Withdraw(8), (90, 95), refused(6)),
+            call("k2", deposit(10), (20, 30), Answer::Unknown("no answer".into())),
+            call("k2", deposit(10), (31, 32), Answer::NotDone("not ready".into())),
+            call("k2", deposit(10), (33, 40), again(2)),
+            call("k3", withdraw(4), (50, 60), accepted(3)),
+            call("k4", withdraw(8), (70, 80), refused(6)),
+            call("k4", withdraw(8), (90, 95), refused(6)),
         ];
         let events = vec![
             recorded(5, event(1, "k1", Command::Open)),
-            recorded(25, event(2, "k2", Command::Deposit(10))),
-            recorded(55, event(3, "k3", Command::Withdraw(4))),
+            recorded(25, event(2, "k2", deposit(10))),
+            recorded(55, event(3, "k3", withdraw(4))),
         ];
         (calls, BTreeMap::from([(A.to_owned(), events)]))
     }
 
+    /// The same, and then 3 taken out with a fee of 1.
+    fn good_with_fee() -> (Vec<Call>, Log) {
+        let (mut calls, mut log) = good();
+        calls.push(call("k5", withdraw_with_fee(3, 1), (100, 110), accepted(5)));
+        log.get_mut(A).unwrap().extend(events(4, "k5", withdraw_with_fee(3, 1)));
+        (calls, log)
+    }
+
     #[track_caller]
     fn catches(broken: &[Broken], forge: impl FnOnce(&mut Vec<Call>, &mut Vec<Logged>)) {
-        let (mut calls, mut log) = good();
+        catches_in(good(), broken, forge);
+    }
+
+    #[track_caller]
+    fn catches_in(
+        (mut calls, mut log): (Vec<Call>, Log),
+        broken: &[Broken],
+        forge: impl FnOnce(&mut Vec<Call>, &mut Vec<Logged>),
+    ) {
         forge(&mut calls, log.get_mut(A).unwrap());
         let found = check(&calls, &log);
         let kinds: BTreeSet<Broken> = found.iter().map(|violation| violation.broken).collect();
@@ -397,6 +477,9 @@ mod tests {
         catches(&[], |_, _| {});
         let (_, log) = good();
         assert_eq!(balances(&log)[A], (6, 3));
+        catches_in(good_with_fee(), &[], |_, _| {});
+        let (_, log) = good_with_fee();
+        assert_eq!(balances(&log)[A], (2, 5));
     }
 
     #[test]
@@ -408,16 +491,98 @@ mod tests {
 
     #[test]
     fn a_command_that_took_effect_twice_is_caught() {
-        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| {
-            log.push(event(4, "k2", Command::Deposit(10)))
+        catches(&[Broken::Twice, Broken::Order, Broken::FalseRefusal], |_, log| log.push(event(4, "k2", deposit(10))));
+    }
+
+    /// As if it were written down anew, with the versions as they must be.
+    fn renumber(log: &mut [Logged]) {
+        for (event, version) in log.iter_mut().zip(1..) {
+            (event.version, event.position) = (version, position(version));
+        }
+    }
+
+    #[test]
+    fn half_a_command_is_caught() {
+        catches_in(good_with_fee(), &[Broken::Torn, Broken::Lost], |_, log| drop(log.pop()));
+        for half in [3, 4] {
+            // Its sender was told of the half that is there.
+            catches_in(good_with_fee(), &[Broken::Torn, Broken::Lost], |calls, log| {
+                calls.last_mut().unwrap().answer = accepted(4);
+                log.remove(half);
+                renumber(log);
+            });
+            // Its sender has no answer yet.
+            catches_in(good_with_fee(), &[Broken::Torn, Broken::Unanswered], |calls, log| {
+                calls.last_mut().unwrap().answer = Answer::Unknown("no answer".into());
+                log.remove(half);
+                renumber(log);
+            });
+        }
+    }
+
+    #[test]
+    fn a_command_whose_events_do_not_stand_together_in_order_is_caught() {
+        catches_in(good_with_fee(), &[Broken::Torn], |_, log| {
+            log.swap(3, 4);
+            renumber(log);
+        });
+        catches_in(good_with_fee(), &[Broken::Torn], |calls, log| {
+            calls.last_mut().unwrap().answer = accepted(6);
+            calls.push(call("k6", deposit(9), (100, 110), accepted(5)));
+            log.insert(4, event(5, "k6", deposit(9)));
+            renumber(log);
+        });
+        // Its versions are 4 and 6.
+        catches_in(good_with_fee(), &[Broken::Versions, Broken::Lost], |_, log| log[4].version = 6);
+    }
+
+    #[test]
+    fn a_command_of_several_events_that_took_effect_twice_is_caught() {
+        catches_in(good_with_fee(), &[Broken::Twice], |_, log| {
+            let fee = Logged { version: 6, ..log[4].clone() };
+            log.push(fee);
+        });
+        catches_in(good_with_fee(), &[Broken::Twice, Broken::Overdrawn], |_, log| {
+            log.extend(events(6, "k5", withdraw_with_fee(3, 1)));
         });
     }
 
     #[test]
+    fn a_refusal_from_between_the_events_of_a_command_is_caught() {
+        for (balance, broken) in [(6, &[][..]), (3, &[Broken::FalseRefusal]), (2, &[])] {
+            catches_in(good_with_fee(), broken, |calls, _| {
+                calls.push(call("k6", withdraw(9), (105, 120), refused(balance)));
+            });
+        }
+        // There was enough for the amount, and for the fee, and not for both.
+        catches_in(good_with_fee(), &[], |calls, _| {
+            calls.push(call("k6", withdraw_with_fee(2, 1), (120, 130), refused(2)));
+        });
+        catches_in(good_with_fee(), &[Broken::FalseRefusal], |calls, _| {
+            calls.push(call("k6", withdraw_with_fee(1, 1), (120, 130), refused(2)));
+        });
+    }
+
+    #[test]
+    fn a_field_that_was_dropped_is_caught() {
+        let noted = |logged: Command| {
+            move |calls: &mut Vec<Call>, log: &mut Vec<Logged>| {
+                calls.push(call("k6", deposit_with_note(7), (100, 110), accepted(4)));
+                log.push(event(4, "k6", logged));
+            }
+        };
+        catches(&[], noted(deposit_with_note(7)));
+        catches(&[Broken::Dropped], noted(deposit(7)));
+        catches(&[Broken::NotAsked], noted(deposit_with_note(8)));
+        catches(&[Broken::NotAsked], noted(Command::Deposit { amount: 7, note: Some("other".into()) }));
+        catches(&[Broken::NotAsked], |_, log| log[1].event = event(2, "k2", deposit_with_note(10)).event);
+    }
+
+    #[test]
     fn an_event_that_nobody_asked_for_is_caught() {
-        catches(&[Broken::NotAsked], |_, log| log.push(event(4, "other", Command::Deposit(1))));
+        catches(&[Broken::NotAsked], |_, log| log.push(event(4, "other", deposit(1))));
         // With the same balance, so that nothing else is wrong.
-        catches(&[Broken::NotAsked], |_, log| log[2].command = Command::Deposit(-4));
+        catches(&[Broken::NotAsked], |_, log| log[2].event = event(3, "k3", deposit(-4)).event);
     }
 
     #[test]
@@ -431,7 +596,7 @@ mod tests {
     #[test]
     fn a_refused_command_with_an_event_is_caught() {
         catches(&[Broken::RefusedAndDone, Broken::Overdrawn], |_, log| {
-            log.push(event(4, "k4", Command::Withdraw(8)));
+            log.push(event(4, "k4", withdraw(8)));
         });
     }
 
@@ -440,12 +605,12 @@ mod tests {
         // Right when the balance was 10, which the sender of k3 was told is past.
         catches(&[Broken::FalseRefusal], |calls, _| {
             calls.truncate(5);
-            calls.push(call("k4", Command::Withdraw(11), (70, 80), refused(10)));
+            calls.push(call("k4", withdraw(11), (70, 80), refused(10)));
         });
         // At the same time it may have been before it.
         catches(&[], |calls, _| {
             calls.truncate(5);
-            calls.push(call("k4", Command::Withdraw(11), (55, 80), refused(10)));
+            calls.push(call("k4", withdraw(11), (55, 80), refused(10)));
         });
     }
 
@@ -453,7 +618,7 @@ mod tests {
     fn a_refusal_from_the_future_is_caught() {
         catches(&[Broken::FalseRefusal], |calls, _| {
             calls.truncate(5);
-            calls.push(call("k4", Command::Withdraw(8), (41, 45), refused(6)));
+            calls.push(call("k4", withdraw(8), (41, 45), refused(6)));
         });
     }
 
@@ -462,15 +627,15 @@ mod tests {
         // Both while k3 is under way, one after the other: first after it, then before it.
         catches(&[Broken::FalseRefusal], |calls, _| {
             calls.truncate(4);
-            calls.push(call("k3", Command::Withdraw(4), (50, 90), accepted(3)));
-            calls.push(call("k4", Command::Withdraw(11), (51, 55), refused(6)));
-            calls.push(call("k5", Command::Withdraw(11), (56, 60), refused(10)));
+            calls.push(call("k3", withdraw(4), (50, 90), accepted(3)));
+            calls.push(call("k4", withdraw(11), (51, 55), refused(6)));
+            calls.push(call("k5", withdraw(11), (56, 60), refused(10)));
         });
         catches(&[], |calls, _| {
             calls.truncate(4);
-            calls.push(call("k3", Command::Withdraw(4), (50, 90), accepted(3)));
-            calls.push(call("k4", Command::Withdraw(11), (51, 55), refused(10)));
-            calls.push(call("k5", Command::Withdraw(11), (56, 60), refused(6)));
+            calls.push(call("k3", withdraw(4), (50, 90), accepted(3)));
+            calls.push(call("k4", withdraw(11), (51, 55), refused(10)));
+            calls.push(call("k5", withdraw(11), (56, 60), refused(6)));
         });
     }
 
@@ -478,17 +643,17 @@ mod tests {
     fn a_refusal_that_was_never_right_is_caught() {
         catches(&[Broken::FalseRefusal], |calls, _| {
             calls.truncate(5);
-            calls.push(call("k4", Command::Withdraw(6), (70, 80), refused(6)));
+            calls.push(call("k4", withdraw(6), (70, 80), refused(6)));
         });
         catches(&[Broken::FalseRefusal], |calls, _| {
-            calls.push(call("k5", Command::Deposit(1), (70, 80), refused(6)));
+            calls.push(call("k5", deposit(1), (70, 80), refused(6)));
         });
     }
 
     #[test]
     fn a_withdrawal_of_what_was_not_there_is_caught() {
         catches(&[Broken::Overdrawn, Broken::NotAsked, Broken::FalseRefusal], |_, log| {
-            log[2].command = Command::Withdraw(11);
+            log[2].event = event(3, "k3", withdraw(11)).event;
         });
     }
 
@@ -498,21 +663,21 @@ mod tests {
         catches(&[Broken::Order], |calls, log| {
             *calls = vec![
                 call("k1", Command::Open, (0, 10), accepted(1)),
-                call("k2", Command::Deposit(10), (20, 30), accepted(3)),
-                call("k3", Command::Deposit(4), (40, 50), accepted(2)),
+                call("k2", deposit(10), (20, 30), accepted(3)),
+                call("k3", deposit(4), (40, 50), accepted(2)),
             ];
-            log[1] = event(2, "k3", Command::Deposit(4));
-            log[2] = event(3, "k2", Command::Deposit(10));
+            log[1] = event(2, "k3", deposit(4));
+            log[2] = event(3, "k2", deposit(10));
         });
         // At the same time any order is right.
         catches(&[], |calls, log| {
             *calls = vec![
                 call("k1", Command::Open, (0, 10), accepted(1)),
-                call("k2", Command::Deposit(10), (20, 40), accepted(3)),
-                call("k3", Command::Deposit(4), (40, 50), accepted(2)),
+                call("k2", deposit(10), (20, 40), accepted(3)),
+                call("k3", deposit(4), (40, 50), accepted(2)),
             ];
-            log[1] = event(2, "k3", Command::Deposit(4));
-            log[2] = event(3, "k2", Command::Deposit(10));
+            log[1] = event(2, "k3", deposit(4));
+            log[2] = event(3, "k2", deposit(10));
         });
     }
 
@@ -522,15 +687,15 @@ mod tests {
         catches(&[Broken::Order, Broken::DoneAllTheSame], |calls, log| {
             *calls = vec![
                 call("k1", Command::Open, (0, 10), accepted(1)),
-                call("k2", Command::Deposit(10), (20, 30), Answer::NotDone("not ready".into())),
-                call("k3", Command::Deposit(4), (40, 50), accepted(3)),
-                call("k2", Command::Deposit(10), (60, 70), again(2)),
+                call("k2", deposit(10), (20, 30), Answer::NotDone("not ready".into())),
+                call("k3", deposit(4), (40, 50), accepted(3)),
+                call("k2", deposit(10), (60, 70), again(2)),
             ];
-            log[2].command = Command::Deposit(4);
+            log[2].event = event(3, "k3", deposit(4)).event;
         });
         catches(&[Broken::DoneAllTheSame, Broken::Unanswered], |calls, _| {
             calls.retain(|call| call.key != "k3" && call.key != "k4");
-            calls.push(call("k3", Command::Withdraw(4), (50, 60), Answer::NotDone("not ready".into())));
+            calls.push(call("k3", withdraw(4), (50, 60), Answer::NotDone("not ready".into())));
         });
     }
 
@@ -550,30 +715,30 @@ mod tests {
     #[test]
     fn two_answers_to_one_key_are_caught() {
         catches(&[Broken::TwoAnswers], |calls, _| {
-            calls.push(call("k3", Command::Withdraw(4), (100, 110), again(2)));
+            calls.push(call("k3", withdraw(4), (100, 110), again(2)));
         });
         catches(&[Broken::TwoAnswers], |calls, _| {
-            calls.push(call("k3", Command::Withdraw(4), (100, 110), refused(2)));
+            calls.push(call("k3", withdraw(4), (100, 110), refused(2)));
         });
         catches(&[Broken::TwoAnswers], |calls, _| {
-            calls.push(call("k4", Command::Withdraw(8), (100, 110), refused(7)));
+            calls.push(call("k4", withdraw(8), (100, 110), refused(7)));
         });
     }
 
     #[test]
     fn a_repeat_that_is_not_called_so_is_caught() {
         catches(&[Broken::NotADuplicate], |calls, _| {
-            calls.push(call("k3", Command::Withdraw(4), (100, 110), accepted(3)));
+            calls.push(call("k3", withdraw(4), (100, 110), accepted(3)));
         });
     }
 
     #[test]
     fn a_command_without_an_answer_and_a_wrong_answer_are_caught() {
         catches(&[Broken::Unanswered], |calls, _| {
-            calls.push(call("k5", Command::Deposit(1), (100, 110), Answer::Unknown("no answer".into())));
+            calls.push(call("k5", deposit(1), (100, 110), Answer::Unknown("no answer".into())));
         });
         catches(&[Broken::WrongAnswer, Broken::Unanswered], |calls, _| {
-            calls.push(call("k5", Command::Deposit(1), (100, 110), Answer::Wrong("500".into())));
+            calls.push(call("k5", deposit(1), (100, 110), Answer::Wrong("500".into())));
         });
     }
 }

@@ -1,14 +1,60 @@
-//! What senders did and were told, with the times at which they began and ended.
+//! What senders asked for and were told, with the times at which they began and ended.
 
+use std::iter;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a sender wants of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     Open,
-    Deposit(i64),
-    Withdraw(i64),
+    /// The note is known to the next release alone.
+    Deposit {
+        amount: i64,
+        note: Option<String>,
+    },
+    /// With a fee it asks for two events.
+    Withdraw {
+        amount: i64,
+        fee: Option<i64>,
+    },
+}
+
+/// An event, as far as commands say what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Opened,
+    Deposited { amount: i64, note: Option<String> },
+    Withdrawn { amount: i64, reference: Option<String> },
+}
+
+impl Event {
+    /// What a program makes of it that does not know notes.
+    pub(crate) fn without_note(&self) -> Event {
+        match self {
+            Self::Deposited { amount, .. } => Self::Deposited { amount: *amount, note: None },
+            other => other.clone(),
+        }
+    }
+}
+
+impl Command {
+    /// The events that it asks for, in their order.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        match self {
+            Self::Open => vec![Event::Opened],
+            Self::Deposit { amount, note } => vec![Event::Deposited { amount: *amount, note: note.clone() }],
+            Self::Withdraw { amount, fee } => {
+                let withdrawn = Event::Withdrawn { amount: *amount, reference: None };
+                let fee = fee.map(|amount| Event::Withdrawn { amount, reference: Some("fee".into()) });
+                iter::once(withdrawn).chain(fee).collect()
+            }
+        }
+    }
+
+    pub(crate) fn has_note(&self) -> bool {
+        matches!(self, Self::Deposit { note: Some(_), .. })
+    }
 }
 
 /// What came back.

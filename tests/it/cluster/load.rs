@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::history::{Answer, Call, Command, History};
-use super::nodes::Cluster;
+use super::nodes::{Address, Cluster, Release};
 
 const SENDERS: u64 = 24;
+/// One in so many sends deposits with a note, where there are processes that may know it. It waits for one whose
+/// owner knows it, while the others go on.
+const NOTES_OF: u64 = 4;
 /// Few, so that senders meet.
 const ACCOUNTS: u64 = 12;
 /// How long a command is tried after the load was told to end, and everything runs again.
@@ -28,26 +31,31 @@ pub(crate) struct Load {
 impl Load {
     /// Opens the accounts and begins.
     pub(crate) async fn start(cluster: &Cluster, seed: u64) -> Load {
-        let history = Arc::new(History::new());
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut senders = JoinSet::new();
-        let sender = |number: u64| Sender {
-            number,
-            random: fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + number),
-            processes: cluster.addresses(),
-            client: cluster.client.clone(),
-            history: history.clone(),
-            stop: stop.clone(),
-            sent: 0,
-        };
-        let mut first = sender(SENDERS);
+        let (history, stop) = (Arc::new(History::new()), Arc::new(AtomicBool::new(false)));
+        let mut load = Load { history, stop, senders: JoinSet::new() };
+        let random = |number| fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + number);
+        let mut first = load.sender(cluster, SENDERS, random(SENDERS));
         for number in 0..ACCOUNTS {
             first.command(account(number), Command::Open).await;
         }
         for number in 0..SENDERS {
-            senders.spawn(sender(number).work());
+            let sender = load.sender(cluster, number, random(number));
+            load.senders.spawn(sender.work());
         }
-        Load { history, stop, senders }
+        load
+    }
+
+    fn sender(&self, cluster: &Cluster, number: u64, random: fastrand::Rng) -> Sender {
+        Sender {
+            number,
+            random,
+            processes: cluster.addresses(),
+            notes: cluster.releases.contains(&Release::Next) && number.is_multiple_of(NOTES_OF),
+            client: cluster.client.clone(),
+            history: self.history.clone(),
+            stop: self.stop.clone(),
+            sent: 0,
+        }
     }
 
     /// Waits until this many more calls were answered: the proof that the bank works now.
@@ -69,18 +77,10 @@ impl Load {
 
     /// Sends the first commands that were answered once more; the checker holds the answers against those of then.
     pub(crate) async fn repeat(&self, cluster: &Cluster, commands: usize) {
-        let mut sender = Sender {
-            number: SENDERS,
-            random: fastrand::Rng::new(),
-            processes: cluster.addresses(),
-            client: cluster.client.clone(),
-            history: self.history.clone(),
-            stop: self.stop.clone(),
-            sent: 0,
-        };
+        let mut sender = self.sender(cluster, SENDERS, fastrand::Rng::new());
         let calls = self.calls();
         for call in calls.iter().filter(|call| call.answer.is_definite()).take(commands) {
-            while !sender.call(&call.key, &call.account, call.command).await {
+            while !sender.call(&call.key, &call.account, &call.command).await {
                 sender.pause(100).await;
             }
         }
@@ -105,7 +105,9 @@ fn account(number: u64) -> String {
 struct Sender {
     number: u64,
     random: fastrand::Rng,
-    processes: Arc<[(String, String)]>,
+    processes: Arc<[Address]>,
+    /// Whether it sends deposits with a note.
+    notes: bool,
     client: Client,
     history: Arc<History>,
     stop: Arc<AtomicBool>,
@@ -116,15 +118,23 @@ impl Sender {
     async fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             let account = account(self.random.u64(..ACCOUNTS));
-            let command = match self.random.u8(..10) {
-                0..5 => Command::Deposit(self.random.i64(1..100)),
-                _ => Command::Withdraw(self.random.i64(1..150)),
-            };
-            let key = self.command(account.clone(), command).await;
+            let command = self.some_command();
+            let key = self.command(account.clone(), command.clone()).await;
             if self.random.u8(..10) == 0 {
-                self.call(&key, &account, command).await; // whether it is answered or not
+                self.call(&key, &account, &command).await; // whether it is answered or not
             }
             self.pause(20).await;
+        }
+    }
+
+    fn some_command(&mut self) -> Command {
+        match self.random.u8(..10) {
+            0..5 => {
+                let note = (self.notes && self.random.bool()).then(|| format!("of {} to {}", self.number, self.sent));
+                Command::Deposit { amount: self.random.i64(1..100), note }
+            }
+            5..8 => Command::Withdraw { amount: self.random.i64(1..150), fee: None },
+            _ => Command::Withdraw { amount: self.random.i64(1..150), fee: Some(self.random.i64(1..10)) },
         }
     }
 
@@ -132,23 +142,24 @@ impl Sender {
     async fn command(&mut self, account: String, command: Command) -> String {
         let key = format!("s{}-{}", self.number, self.sent);
         self.sent += 1;
-        while !self.call(&key, &account, command).await {
+        while !self.call(&key, &account, &command).await {
             self.pause(100).await;
         }
         key
     }
 
-    /// One attempt at a random process; whether no other is needed.
-    async fn call(&mut self, key: &str, account: &str, command: Command) -> bool {
-        let processes = self.processes.clone();
-        let (process, url) = &processes[self.random.usize(..processes.len())];
+    /// One attempt at a random process of a release that knows the command; whether no other is needed.
+    async fn call(&mut self, key: &str, account: &str, command: &Command) -> bool {
+        let knows = |address: &&Address| address.release == Release::Next || !command.has_note();
+        let knowing: Vec<&Address> = self.processes.iter().filter(knows).collect();
+        let Address { process, url, .. } = knowing[self.random.usize(..knowing.len())].clone();
         // Impatient senders leave commands behind that nobody waits for, patient ones learn what such a command came to.
         let patience = Duration::from_millis([300, 2_000, 2_000, 10_000][self.random.usize(..4)]);
         let (called_ms, called) = (now_ms(), self.history.now());
-        let answer = attempt(&self.client, url, key, account, command, patience).await;
+        let answer = attempt(&self.client, &url, key, account, command, patience).await;
         let returned = self.history.now();
         let done = answer.is_definite() || matches!(answer, Answer::Wrong(_));
-        let (process, key, account) = (process.clone(), key.to_owned(), account.to_owned());
+        let (key, account, command) = (key.to_owned(), account.to_owned(), command.clone());
         self.history.add(Call { process, key, account, command, called_ms, called, returned, answer });
         done
     }
@@ -163,12 +174,25 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("milliseconds in 64 bits")
 }
 
-async fn attempt(client: &Client, url: &str, key: &str, account: &str, command: Command, patience: Duration) -> Answer {
-    let (path, body) = match command {
+async fn attempt(
+    client: &Client,
+    url: &str,
+    key: &str,
+    account: &str,
+    command: &Command,
+    patience: Duration,
+) -> Answer {
+    let (path, mut body) = match command {
         Command::Open => ("/api/accounts".into(), json!({ "id": account, "owner": "Ada" })),
-        Command::Deposit(amount) => (format!("/api/accounts/{account}/deposits"), json!({ "amount": amount })),
-        Command::Withdraw(amount) => (format!("/api/accounts/{account}/withdrawals"), json!({ "amount": amount })),
+        Command::Deposit { amount, note } => {
+            (format!("/api/accounts/{account}/deposits"), json!({ "amount": amount, "note": note }))
+        }
+        Command::Withdraw { amount, fee } => {
+            (format!("/api/accounts/{account}/withdrawals"), json!({ "amount": amount, "fee": fee }))
+        }
     };
+    // This release knows no notes, not even that there is none.
+    body.as_object_mut().expect("each body is an object").retain(|_, member| !member.is_null());
     let request = client.post(format!("{url}{path}")).header("Idempotency-Key", key).json(&body).timeout(patience);
     let answered = async {
         let answer = request.send().await?;

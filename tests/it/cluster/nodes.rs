@@ -6,17 +6,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use es_tests::{Proc, eventually, free_port, topic_prefix};
+use es_tests::{Proc, bank_binary, bank_next_binary, eventually, free_port, topic_prefix};
 use reqwest::Client;
 use tempfile::TempDir;
 
-use crate::bank::{LONG, program};
+use crate::bank::{LONG, program_at};
+
+/// What a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    This,
+    /// Another program, in which a deposit may have a note.
+    Next,
+}
+
+/// Where senders reach a process as long as it is of one release.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    pub(crate) process: String,
+    pub(crate) release: Release,
+    pub(crate) url: String,
+}
 
 /// A process that may be down.
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) url: String,
-    port: u16,
+    release: Release,
+    /// Of each release one, so that a request which is meant for one never comes to the other.
+    ports: [u16; 2],
     kafka: String,
     namespace: String,
     options: Vec<String>,
@@ -36,6 +53,8 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     /// What each process that is added from now on is given beside its own.
     pub(crate) options: Vec<String>,
+    /// The releases that its processes may be of.
+    pub(crate) releases: &'static [Release],
     dir: TempDir,
 }
 
@@ -48,6 +67,7 @@ impl Cluster {
             nodes: Vec::new(),
             client: Client::new(),
             options: Vec::new(),
+            releases: &[Release::This],
             dir: tempfile::tempdir().expect("a temporary folder"),
         }
     }
@@ -75,10 +95,9 @@ impl Cluster {
 
     /// The same under a name that may be another's.
     pub(crate) fn add_as(&mut self, name: &str, kafka: &str) -> &mut Node {
-        let port = free_port();
         self.nodes.push(Node {
-            url: format!("http://127.0.0.1:{port}"),
-            port,
+            release: Release::This,
+            ports: [free_port(), free_port()],
             kafka: kafka.into(),
             namespace: self.namespace.clone(),
             options: self.options.clone(),
@@ -91,9 +110,12 @@ impl Cluster {
         self.nodes.last_mut().expect("pushed just now")
     }
 
-    /// Name and address of each process, running or not.
-    pub(crate) fn addresses(&self) -> Arc<[(String, String)]> {
-        self.nodes.iter().map(|node| (node.name.clone(), node.url.clone())).collect()
+    /// Where each process is, or may come to be.
+    pub(crate) fn addresses(&self) -> Arc<[Address]> {
+        let address = |node: &Node, release| Address { process: node.name.clone(), release, url: node.url_of(release) };
+        let releases = self.releases;
+        let all = self.nodes.iter().flat_map(|node| releases.iter().map(move |&release| (node, release)));
+        all.map(|(node, release)| address(node, release)).collect()
     }
 
     /// Starts what is down, lets go on what is stopped, and waits until every process serves what it should.
@@ -103,6 +125,16 @@ impl Cluster {
             node.process.as_mut().expect("started just now").sigcont();
         }
         self.all_ready().await;
+    }
+
+    /// Starts each process anew as one of this release, one after the other.
+    pub(crate) async fn all_become(&mut self, release: Release) {
+        for node in &mut self.nodes {
+            node.restart_if_ended();
+            node.stop().await;
+            node.start_as(release);
+            node.ready(&self.client).await;
+        }
     }
 
     pub(crate) async fn all_ready(&mut self) {
@@ -143,6 +175,29 @@ impl Cluster {
 }
 
 impl Node {
+    pub(crate) fn release(&self) -> Release {
+        self.release
+    }
+
+    /// Where it is reached as long as it is of the release that it has now.
+    pub(crate) fn url(&self) -> String {
+        self.url_of(self.release)
+    }
+
+    fn url_of(&self, release: Release) -> String {
+        format!("http://{}", self.listens(release))
+    }
+
+    fn listens(&self, release: Release) -> String {
+        format!("127.0.0.1:{}", self.ports[release as usize])
+    }
+
+    /// Starts the process as one of this release, which need not be what it was.
+    pub(crate) fn start_as(&mut self, release: Release) {
+        self.release = release;
+        self.start();
+    }
+
     /// Starts the process and waits for nothing.
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.name);
@@ -150,8 +205,12 @@ impl Node {
     }
 
     fn spawn(&self) -> Proc {
-        let mut command = program(&["serve"]);
-        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--node", &self.name]);
+        let binary = match self.release {
+            Release::This => bank_binary(),
+            Release::Next => bank_next_binary(),
+        };
+        let mut command = program_at(&binary, &["serve"]);
+        command.args(["--listen", &self.listens(self.release), "--node", &self.name]);
         command.args(["--kafka", &self.kafka, "--namespace", &self.namespace]).arg("--data").arg(&self.data);
         command.args(&self.options);
         // A process that is gone is missed soon, so that a test sees many take-overs.
@@ -211,7 +270,7 @@ impl Node {
     pub(crate) async fn ready(&mut self, client: &Client) {
         let started = Instant::now();
         loop {
-            let answer = client.get(format!("{}/readyz", self.url)).timeout(Duration::from_secs(2)).send().await;
+            let answer = client.get(format!("{}/readyz", self.url())).timeout(Duration::from_secs(2)).send().await;
             let why = match answer {
                 Ok(answer) if answer.status().is_success() => return,
                 Ok(answer) => answer.text().await.unwrap_or_default(),
@@ -227,7 +286,7 @@ impl Node {
 
     /// The sum of one figure of the owners over all partitions; 0 where the process does not answer.
     pub(crate) async fn figure(&self, client: &Client, name: &str) -> u64 {
-        let asked = client.get(format!("{}/metrics", self.url)).timeout(Duration::from_secs(2)).send().await;
+        let asked = client.get(format!("{}/metrics", self.url())).timeout(Duration::from_secs(2)).send().await;
         let Ok(answer) = asked else { return 0 };
         let text = answer.text().await.unwrap_or_default();
         let series = format!("{name}{{");

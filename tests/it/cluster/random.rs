@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use es_tests::{Kafka, Proc, Proxy, Switches};
 
+use super::nodes::Release;
 use super::{Trial, behind_a_proxy, seed};
 
 /// Without the variable: enough to see that it works.
@@ -11,8 +12,8 @@ const SHORT: Duration = Duration::from_secs(25);
 /// After this everything is mended and checked, and the next trial begins.
 const TRIAL_MAX: Duration = Duration::from_secs(120);
 
-/// Shows: processes that are killed, frozen, doubled in their work and asked to leave, a broker that is killed and
-/// frozen, and a network that holds, cuts and swallows, in any mix, leave every answer true.
+/// Shows: processes that are killed, frozen, doubled in their work, asked to leave, and come back as another release, a
+/// broker that is killed and frozen, and a network that holds, cuts and swallows, in any mix, leave every answer true.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka: run scripts/test"]
 async fn faults_in_any_mix_lose_and_double_nothing() {
@@ -22,13 +23,17 @@ async fn faults_in_any_mix_lose_and_double_nothing() {
     let (mut kafka, proxy) = Kafka::start_proxied().await;
     let first = seed();
     for seed in first.. {
-        let mut trial = Trial::seeded(what, behind_a_proxy(&kafka, &proxy).await, seed).await;
+        let mut cluster = behind_a_proxy(&kafka, &proxy).await;
+        cluster.releases = &[Release::This, Release::Next];
+        let mut trial = Trial::seeded(what, cluster, seed).await;
         let trial_end = end.min(Instant::now() + TRIAL_MAX);
         while Instant::now() < trial_end {
             fault(&mut trial, &mut kafka, &proxy).await;
             trial.pause(2_000).await;
         }
         proxy.set(Switches::default());
+        // A deposit with a note waits for an owner that knows notes.
+        trial.cluster.all_become(Release::Next).await;
         trial.finish(what).await;
         if Instant::now() >= end {
             return;
@@ -36,16 +41,24 @@ async fn faults_in_any_mix_lose_and_double_nothing() {
     }
 }
 
+impl Trial {
+    fn start_as_any(&mut self, number: usize) {
+        let release = if self.random.bool() { Release::This } else { Release::Next };
+        self.cluster.nodes[number].start_as(release);
+    }
+}
+
 async fn fault(trial: &mut Trial, kafka: &mut Kafka, proxy: &Proxy) {
     let victim = trial.random.usize(..trial.cluster.nodes.len());
     let fault = trial.random.u8(..16);
-    println!("{:.1?}: fault {fault} of {}", trial.load.now(), trial.cluster.nodes[victim].name);
+    let node = &trial.cluster.nodes[victim];
+    println!("{:.1?}: fault {fault} of {}, {:?}", trial.load.now(), node.name, node.release());
     trial.cluster.nodes[victim].restart_if_ended();
     match fault {
         0..4 => {
             trial.cluster.nodes[victim].kill();
             trial.pause(3_000).await;
-            trial.cluster.nodes[victim].start();
+            trial.start_as_any(victim);
         }
         4..6 => {
             trial.cluster.nodes[victim].kill();
@@ -59,7 +72,7 @@ async fn fault(trial: &mut Trial, kafka: &mut Kafka, proxy: &Proxy) {
         9..11 => {
             trial.cluster.nodes[victim].stop().await;
             trial.pause(2_000).await;
-            trial.cluster.nodes[victim].start();
+            trial.start_as_any(victim);
         }
         11 => {
             kafka.kill().await;

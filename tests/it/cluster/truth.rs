@@ -9,7 +9,7 @@ use es_kafka::{KafkaConfig, KafkaLog};
 use serde_json::Value;
 
 use super::checker::{Log, Logged};
-use super::history::Command;
+use super::history::Event;
 use super::nodes::Cluster;
 use crate::kafka_log::{connect_with, read_all};
 
@@ -59,19 +59,20 @@ impl Truth {
         truth
     }
 
-    fn add(&mut self, event: &Envelope, position: String) {
-        let payload: Value = serde_json::from_slice(&event.payload).expect("the bank's events are JSON");
+    fn add(&mut self, envelope: &Envelope, position: String) {
+        let payload: Value = serde_json::from_slice(&envelope.payload).expect("the bank's events are JSON");
         let amount = || payload["amount"].as_i64().expect("an amount");
-        let command = match &*event.event_type {
-            "opened" => Command::Open,
-            "deposited" => Command::Deposit(amount()),
-            "withdrawn" => Command::Withdraw(amount()),
+        let text = |name: &str| payload[name].as_str().map(String::from);
+        let event = match &*envelope.event_type {
+            "opened" => Event::Opened,
+            "deposited" => Event::Deposited { amount: amount(), note: text("note") },
+            "withdrawn" => Event::Withdrawn { amount: amount(), reference: text("reference") },
             other => panic!("the load causes no event {other:?}"),
         };
-        let (version, key) = (event.version.get(), event.command_id.to_string());
-        let account = event.stream.id.to_string();
-        let recorded_ms = u64::try_from(event.recorded_at.timestamp_millis()).expect("it was recorded after 1970");
-        self.log.entry(account).or_default().push(Logged { version, key, command, position, recorded_ms });
+        let (version, key) = (envelope.version.get(), envelope.command_id.to_string());
+        let account = envelope.stream.id.to_string();
+        let recorded_ms = u64::try_from(envelope.recorded_at.timestamp_millis()).expect("it was recorded after 1970");
+        self.log.entry(account).or_default().push(Logged { version, key, event, position, recorded_ms });
     }
 }
 
@@ -81,7 +82,7 @@ pub(crate) async fn compare_read_models(cluster: &Cluster, expected: &BTreeMap<S
     for node in cluster.nodes.iter().filter(|node| node.process.is_some()) {
         let started = Instant::now();
         loop {
-            let served = accounts(cluster, &node.url).await;
+            let served = accounts(cluster, &node.url()).await;
             if served.as_ref() == Ok(expected) {
                 break;
             }

@@ -1,12 +1,15 @@
 //! An account: events, commands, refusals and the state between them.
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, iter};
 
 use es_core::{Aggregate, AggregateKey, Apply, Command, Context, Event, Handle, InvalidId, Shape};
 use serde::{Deserialize, Serialize};
 
 use super::money::Money;
+
+/// The reference of what is withdrawn as a fee.
+const FEE: &str = "fee";
 
 /// What may happen to an account.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -25,6 +28,9 @@ pub(crate) enum AccountEvent {
         amount: Money,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reference: Option<String>,
+        #[cfg(next_release)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     #[event(name = "withdrawn")]
     Withdrawn {
@@ -55,10 +61,16 @@ pub(crate) enum AccountCommand {
     Deposit {
         amount: Money,
         reference: Option<String>,
+        #[cfg(next_release)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     Withdraw {
         amount: Money,
         reference: Option<String>,
+        /// Taken with it or not at all, and recorded as a withdrawal of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fee: Option<Money>,
     },
     Close,
 }
@@ -76,12 +88,25 @@ pub(crate) enum AccountError {
     AmountNotPositive { amount: Money },
     #[error("the overdraft limit is {limit}, it can't be below 0")]
     OverdraftNegative { limit: Money },
-    #[error("the balance is {balance} and may go down to -{overdraft_limit}, {amount} is more than that")]
-    InsufficientFunds { balance: Money, overdraft_limit: Money, amount: Money },
+    #[error("the balance is {balance} and may go down to -{overdraft_limit}, {} more than that", asked(.amount, .fee))]
+    InsufficientFunds {
+        balance: Money,
+        overdraft_limit: Money,
+        amount: Money,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fee: Option<Money>,
+    },
     #[error("the balance is {balance}, with {amount} more it would be too large to be kept")]
     BalanceTooLarge { balance: Money, amount: Money },
     #[error("the balance is {balance}, it must be 0")]
     BalanceNotZero { balance: Money },
+}
+
+fn asked(amount: &Money, fee: &Option<Money>) -> String {
+    match fee {
+        None => format!("{amount} is"),
+        Some(fee) => format!("{amount} and a fee of {fee} are"),
+    }
 }
 
 /// Where an account is in its life.
@@ -105,14 +130,14 @@ pub(crate) struct Account {
 
 impl Handle for Account {
     fn handle(&self, command: AccountCommand, _: &Context) -> Result<Vec<AccountEvent>, AccountError> {
-        self.decide(command).map(|event| event.into_iter().collect())
+        self.decide(command)
     }
 }
 
 impl Account {
-    pub(super) fn decide(&self, command: AccountCommand) -> Result<Option<AccountEvent>, AccountError> {
+    pub(super) fn decide(&self, command: AccountCommand) -> Result<Vec<AccountEvent>, AccountError> {
         let event = match command {
-            AccountCommand::Reserve { .. } => return Ok(None),
+            AccountCommand::Reserve { .. } => return Ok(Vec::new()),
             AccountCommand::Open { owner, overdraft_limit, branch } => {
                 if self.status != Status::Absent {
                     return Err(AccountError::AlreadyOpen);
@@ -122,24 +147,37 @@ impl Account {
                 }
                 AccountEvent::Opened { owner, overdraft_limit, branch }
             }
-            AccountCommand::Deposit { amount, reference } => {
+            AccountCommand::Deposit {
+                amount,
+                reference,
+                #[cfg(next_release)]
+                note,
+            } => {
                 self.must_be_open()?;
                 positive(amount)?;
                 if self.balance.plus(amount).is_none() {
                     return Err(AccountError::BalanceTooLarge { balance: self.balance, amount });
                 }
-                AccountEvent::Deposited { amount, reference }
+                AccountEvent::Deposited {
+                    amount,
+                    reference,
+                    #[cfg(next_release)]
+                    note,
+                }
             }
-            AccountCommand::Withdraw { amount, reference } => {
+            AccountCommand::Withdraw { amount, reference, fee } => {
                 self.must_be_open()?;
                 positive(amount)?;
+                fee.map_or(Ok(()), positive)?;
                 let (balance, overdraft_limit) = (self.balance, self.overdraft_limit);
                 // -(2^53 - 1) is also where money ends, so a difference that does not fit is never allowed.
-                let allowed = balance.minus(amount).is_some_and(|rest| rest.get() >= -overdraft_limit.get());
-                if !allowed {
-                    return Err(AccountError::InsufficientFunds { balance, overdraft_limit, amount });
+                let rest = balance.minus(amount).and_then(|rest| rest.minus(fee.unwrap_or_default()));
+                if rest.is_none_or(|rest| rest.get() < -overdraft_limit.get()) {
+                    return Err(AccountError::InsufficientFunds { balance, overdraft_limit, amount, fee });
                 }
-                AccountEvent::Withdrawn { amount, reference }
+                let withdrawn = AccountEvent::Withdrawn { amount, reference };
+                let fee = fee.map(|amount| AccountEvent::Withdrawn { amount, reference: Some(FEE.into()) });
+                return Ok(iter::once(withdrawn).chain(fee).collect());
             }
             AccountCommand::Close => {
                 self.must_be_open()?;
@@ -149,7 +187,7 @@ impl Account {
                 AccountEvent::Closed
             }
         };
-        Ok(Some(event))
+        Ok(vec![event])
     }
 
     fn must_be_open(&self) -> Result<(), AccountError> {

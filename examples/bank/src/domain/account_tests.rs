@@ -1,4 +1,4 @@
-//! Given events, when a command comes, then an event or a refusal.
+//! Given events, when a command comes, then events or a refusal.
 
 use es_core::{Apply, Json, codec};
 
@@ -15,7 +15,12 @@ fn opened(overdraft_limit: i64) -> Event {
 }
 
 fn deposited(amount: i64) -> Event {
-    Event::Deposited { amount: money(amount), reference: None }
+    Event::Deposited {
+        amount: money(amount),
+        reference: None,
+        #[cfg(next_release)]
+        note: None,
+    }
 }
 
 fn withdrawn(amount: i64) -> Event {
@@ -27,11 +32,25 @@ fn open(overdraft_limit: i64) -> Command {
 }
 
 fn deposit(amount: i64) -> Command {
-    Command::Deposit { amount: money(amount), reference: None }
+    Command::Deposit {
+        amount: money(amount),
+        reference: None,
+        #[cfg(next_release)]
+        note: None,
+    }
 }
 
 fn withdraw(amount: i64) -> Command {
-    Command::Withdraw { amount: money(amount), reference: None }
+    Command::Withdraw { amount: money(amount), reference: None, fee: None }
+}
+
+fn withdraw_with_fee(amount: i64, fee: i64) -> Command {
+    Command::Withdraw { amount: money(amount), reference: Some("rent".into()), fee: Some(money(fee)) }
+}
+
+fn insufficient(balance: i64, overdraft_limit: i64, amount: i64, fee: Option<i64>) -> Refusal {
+    let (balance, overdraft_limit, amount) = (money(balance), money(overdraft_limit), money(amount));
+    Refusal::InsufficientFunds { balance, overdraft_limit, amount, fee: fee.map(money) }
 }
 
 fn given(events: &[Event]) -> Account {
@@ -42,7 +61,7 @@ fn given(events: &[Event]) -> Account {
 
 #[track_caller]
 fn check(events: &[Event], command: Command, then: Result<Event, Refusal>) {
-    assert_eq!(given(events).decide(command), then.map(Some));
+    assert_eq!(given(events).decide(command), then.map(|event| vec![event]));
 }
 
 #[test]
@@ -57,7 +76,7 @@ fn an_account_is_opened_once() {
 fn a_reservation_changes_nothing() {
     let reserve = Command::Reserve { id: "7".into(), owner: "Ada".into(), overdraft_limit: money(0) };
     for events in [&[][..], &[opened(0)], &[opened(0), Event::Closed]] {
-        assert_eq!(given(events).decide(reserve.clone()), Ok(None));
+        assert_eq!(given(events).decide(reserve.clone()), Ok(Vec::new()));
     }
 }
 
@@ -79,10 +98,28 @@ fn a_closed_account_takes_nothing() {
 fn money_goes_in_and_out_down_to_the_overdraft_limit() {
     let events = [opened(50), deposited(100)];
     check(&events, withdraw(150), Ok(withdrawn(150)));
-    let refusal = Refusal::InsufficientFunds { balance: money(100), overdraft_limit: money(50), amount: money(151) };
-    check(&events, withdraw(151), Err(refusal));
+    check(&events, withdraw(151), Err(insufficient(100, 50, 151, None)));
     let account = given(&[opened(50), deposited(100), withdrawn(150)]);
     assert_eq!((account.balance, account.status), (money(-50), Status::Open));
+}
+
+#[test]
+fn a_fee_is_taken_with_the_withdrawal_or_neither() {
+    let events = [opened(50), deposited(100)];
+    let both = given(&events).decide(withdraw_with_fee(120, 30)).unwrap();
+    let rent = Event::Withdrawn { amount: money(120), reference: Some("rent".into()) };
+    let fee = Event::Withdrawn { amount: money(30), reference: Some("fee".into()) };
+    assert_eq!(both, [rent, fee]);
+    let refusal = insufficient(100, 50, 120, Some(31));
+    assert_eq!(
+        refusal.to_string(),
+        "the balance is 100 and may go down to -50, 120 and a fee of 31 are more than that"
+    );
+    check(&events, withdraw_with_fee(120, 31), Err(refusal));
+    for fee in [0, -1] {
+        let refusal = Refusal::AmountNotPositive { amount: money(fee) };
+        check(&events, withdraw_with_fee(1, fee), Err(refusal));
+    }
 }
 
 #[test]
@@ -99,8 +136,11 @@ fn a_balance_never_leaves_the_range_of_money() {
     let (max, full) = (Money::MAX.get(), [opened(Money::MAX.get()), deposited(Money::MAX.get())]);
     check(&full, deposit(1), Err(Refusal::BalanceTooLarge { balance: Money::MAX, amount: money(1) }));
     let empty = [opened(max), withdrawn(max)];
-    let refusal = Refusal::InsufficientFunds { balance: money(-max), overdraft_limit: Money::MAX, amount: money(max) };
-    check(&empty, withdraw(max), Err(refusal));
+    check(&empty, withdraw(max), Err(insufficient(-max, max, max, None)));
+    // The sum is out of the range of money, and so is what would be left.
+    check(&[opened(max)], withdraw_with_fee(max, 1), Err(insufficient(0, max, max, Some(1))));
+    // The sum is, and what is left is not.
+    assert_eq!(given(&full).decide(withdraw_with_fee(max, max)).unwrap().len(), 2);
 }
 
 #[test]
@@ -141,9 +181,24 @@ fn payloads_are_stored_as_ever() {
 
 /// A command's hash is over these bytes: with others, a command that was sent before would be refused as another one.
 #[test]
-fn a_command_without_a_branch_has_the_bytes_of_before_there_were_branches() {
-    let sent = codec::encode_command::<Json, Command>(&open(5)).unwrap();
-    let payload = br#"{"overdraft_limit":5,"owner":"Ada"}"#.as_slice();
-    assert_eq!((sent.kind.name, sent.payload.as_slice()), ("open", payload));
-    assert_eq!(sent.hash, es_core::CommandHash::of("open", payload));
+fn a_command_without_later_fields_has_the_bytes_of_before_there_were_these() {
+    let before = [
+        (open(5), "open", r#"{"overdraft_limit":5,"owner":"Ada"}"#),
+        (withdraw(5), "withdraw", r#"{"amount":5}"#),
+        (deposit(5), "deposit", r#"{"amount":5}"#),
+    ];
+    for (command, name, payload) in before {
+        let sent = codec::encode_command::<Json, Command>(&command).unwrap();
+        assert_eq!((sent.kind.name, sent.payload.as_slice()), (name, payload.as_bytes()));
+        assert_eq!(sent.hash, es_core::CommandHash::of(name, payload.as_bytes()));
+    }
+}
+
+/// Refusals are stored too, in answers records.
+#[test]
+fn refusals_are_stored_as_ever() {
+    let stored = r#"{"InsufficientFunds":{"balance":1,"overdraft_limit":2,"amount":4}}"#;
+    let refusal = insufficient(1, 2, 4, None);
+    assert_eq!(serde_json::to_string(&refusal).unwrap(), stored);
+    assert_eq!(serde_json::from_str::<Refusal>(stored).unwrap(), refusal);
 }

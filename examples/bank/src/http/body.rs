@@ -94,6 +94,13 @@ pub(super) fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money
     number(deserializer, 1)
 }
 
+/// The same, where it is given.
+pub(super) fn optional_amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Money>, D::Error> {
+    #[derive(Deserialize)]
+    struct Amount(#[serde(deserialize_with = "amount")] Money);
+    Ok(Option::<Amount>::deserialize(deserializer)?.map(|Amount(money)| money))
+}
+
 /// From 0 to the largest amount.
 pub(super) fn amount_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
     number(deserializer, 0)

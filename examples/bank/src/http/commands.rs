@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::body::{self, amount, amount_or_zero, optional_text, text};
+use super::body::{self, amount, amount_or_zero, optional_amount, optional_text, text};
 use super::headers::CommandHeaders;
 use super::problem::Problem;
 use crate::domain::{AccountCommand, AccountId, Money};
@@ -31,11 +31,36 @@ pub(super) struct Open {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Move {
+pub(super) struct Deposit {
     #[serde(deserialize_with = "amount")]
     amount: Money,
     #[serde(default, deserialize_with = "optional_text")]
     reference: Option<String>,
+    #[cfg(next_release)]
+    #[serde(default, deserialize_with = "optional_text")]
+    note: Option<String>,
+}
+
+impl From<Deposit> for AccountCommand {
+    fn from(deposit: Deposit) -> Self {
+        Self::Deposit {
+            amount: deposit.amount,
+            reference: deposit.reference,
+            #[cfg(next_release)]
+            note: deposit.note,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Withdrawal {
+    #[serde(deserialize_with = "amount")]
+    amount: Money,
+    #[serde(default, deserialize_with = "optional_text")]
+    reference: Option<String>,
+    #[serde(default, deserialize_with = "optional_amount")]
+    fee: Option<Money>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -91,8 +116,8 @@ pub(super) async fn deposit(
     body: Body,
 ) -> Result<Response, Problem> {
     let command = CommandHeaders::of(&headers)?;
-    let Move { amount, reference } = body::object(&headers, body).await?;
-    send(&app, &id, &command, AccountCommand::Deposit { amount, reference }).await
+    let deposit: Deposit = body::object(&headers, body).await?;
+    send(&app, &id, &command, deposit.into()).await
 }
 
 pub(super) async fn withdraw(
@@ -102,8 +127,8 @@ pub(super) async fn withdraw(
     body: Body,
 ) -> Result<Response, Problem> {
     let command = CommandHeaders::of(&headers)?;
-    let Move { amount, reference } = body::object(&headers, body).await?;
-    send(&app, &id, &command, AccountCommand::Withdraw { amount, reference }).await
+    let Withdrawal { amount, reference, fee } = body::object(&headers, body).await?;
+    send(&app, &id, &command, AccountCommand::Withdraw { amount, reference, fee }).await
 }
 
 pub(super) async fn close(

@@ -149,8 +149,13 @@ impl Lane {
         let Transaction { line, id, account, date, direction, amount, reference } = transaction;
         self.open(Opening { account, date, district: None }).await?;
         let command = match direction {
-            Direction::Credit => AccountCommand::Deposit { amount, reference },
-            Direction::Debit => AccountCommand::Withdraw { amount, reference },
+            Direction::Credit => AccountCommand::Deposit {
+                amount,
+                reference,
+                #[cfg(next_release)]
+                note: None,
+            },
+            Direction::Debit => AccountCommand::Withdraw { amount, reference, fee: None },
         };
         let send = || {
             let command = self.bus.send(&id_of(account)?, command.clone()).command_id(command_id(id));

@@ -82,11 +82,16 @@ fn open(owner: &str, branch: Option<&str>) -> Command {
 }
 
 fn deposit(amount: i64) -> Command {
-    Command::Deposit { amount: money(amount), reference: Some("sa\0lary".into()) }
+    Command::Deposit {
+        amount: money(amount),
+        reference: Some("sa\0lary".into()),
+        #[cfg(next_release)]
+        note: None,
+    }
 }
 
 fn withdraw(amount: i64) -> Command {
-    Command::Withdraw { amount: money(amount), reference: None }
+    Command::Withdraw { amount: money(amount), reference: None, fee: None }
 }
 
 async fn some_business() -> Bench {
@@ -181,7 +186,7 @@ async fn what_was_refused_is_in_the_trail() {
     let bench = Bench::new().await;
     bench.send("a", "1993-01-01", open("Ada", None)).await;
     let id = "a".parse().unwrap();
-    let withdraw = |amount| Command::Withdraw { amount: money(amount), reference: None };
+    let withdraw = |amount| Command::Withdraw { amount: money(amount), reference: None, fee: None };
     for _ in 0..2 {
         let greedy = bench.bus.send(&id, withdraw(1_000)).command_id("greedy").actor("teller 7");
         let refused = greedy.correlation_id("corr").causation_id("cause").await;
