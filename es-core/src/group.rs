@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 
 use crate::log::{AppendError, LogError, Record};
 
@@ -41,9 +42,25 @@ pub enum Change {
 pub struct Place {
     /// The offset of the next record.
     pub offset: u64,
-    /// The timestamp of the record before it, in milliseconds since 1970, where there was one. In a topic that was made
-    /// anew another record is there.
-    pub after_ms: Option<i64>,
+    /// What stands for the record before it ([`Place::mark`]), where that is known. In a topic that was made anew another
+    /// record is there.
+    pub after: Option<u64>,
+}
+
+impl Place {
+    /// What stands for a record: the first 8 bytes of the SHA-256 of its timestamp, key and headers, each with its length
+    /// before it.
+    pub fn mark(record: &Record) -> u64 {
+        let mut hasher = Sha256::new();
+        let mut add = |part: &[u8]| hasher.update([&(part.len() as u64).to_be_bytes(), part].concat());
+        add(&record.timestamp_ms.to_be_bytes());
+        add(&record.key);
+        for (name, value) in &record.headers {
+            add(name.as_bytes());
+            add(value);
+        }
+        u64::from_be_bytes(hasher.finalize()[..8].try_into().expect("a SHA-256 has 32 bytes"))
+    }
 }
 
 /// Groups by name, and the way to the other members.

@@ -622,6 +622,8 @@ impl<A: Handle + Apply> Owner<A> {
                     let found = found.filter(|found| pending.may_be(found, self.limits.state.spans));
                     match found.and_then(|known| known.told(pending.expected)) {
                         Some(answer) => pending.answer(&answer),
+                        // Nobody can tell: what was recorded may have been forgotten since.
+                        None if pending.may_be_forgotten(known.state.last_recorded_ms(), self.limits.state.spans) => {}
                         None => pending.not_done(&NotDone::NotInLog),
                     }
                 }

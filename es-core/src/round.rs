@@ -255,6 +255,11 @@ impl Pending {
         spans.holds(found.recorded_at_ms, self.clock_ms)
     }
 
+    /// Whether its id may have been forgotten by the log's time, if it was recorded.
+    pub(crate) fn may_be_forgotten(&self, log_ms: i64, spans: Spans) -> bool {
+        !spans.holds(self.clock_ms, log_ms)
+    }
+
     fn is_answered(&self) -> bool {
         matches!(self.outcome, Outcome::Answer { .. })
     }

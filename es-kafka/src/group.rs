@@ -260,8 +260,8 @@ impl Member for KafkaMember {
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
         let offset = Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX));
         let list = self.list([(partition, offset)].into_iter())?;
-        if let (Some(after_ms), Some(element)) = (place.after_ms, list.elements().first_mut()) {
-            element.set_metadata(after_ms.to_string());
+        if let (Some(after), Some(element)) = (place.after, list.elements().first_mut()) {
+            element.set_metadata(format!("{after:016x}"));
         }
         self.committing(partition, move |consumer| consumer.commit(&list, CommitMode::Sync).map(|()| true)).await
     }
@@ -437,10 +437,10 @@ impl Seat {
     }
 }
 
-/// What is committed: the record's timestamp stands beside the offset.
+/// What is committed: what stands for the record before it is beside the offset.
 fn place(element: &TopicPartitionListElem<'_>) -> Option<Place> {
     let Offset::Offset(offset) = element.offset() else { return None };
-    Some(Place { offset: u64::try_from(offset).ok()?, after_ms: element.metadata().parse().ok() })
+    Some(Place { offset: u64::try_from(offset).ok()?, after: u64::from_str_radix(element.metadata(), 16).ok() })
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {

@@ -251,20 +251,20 @@ impl<A: Handle + Apply> Dispatcher<A> {
             None => bounds.start,
         };
         let tail = self.log.reader(&self.route.commands, &[(self.partition, from)]).await?;
-        progress.restart(place.filter(|place| place.offset == from).unwrap_or(Place { offset: from, after_ms: None }));
+        progress.restart(place.filter(|place| place.offset == from).unwrap_or(Place { offset: from, after: None }));
         Ok(Some(tail))
     }
 
     /// Whether a place is of the topic that there is now, or of one that was made anew since: then it is behind the end, or
     /// another record is before it. What is there now is younger, and a command that was decided is known by its id.
     async fn is_of_this_topic(&self, place: Place, bounds: &Range<u64>) -> Result<bool, LogError> {
-        let Place { offset, after_ms } = place;
+        let Place { offset, after } = place;
         if offset <= bounds.start || offset > bounds.end {
             return Ok(offset <= bounds.end);
         }
-        let Some(after_ms) = after_ms else { return Ok(true) };
+        let Some(after) = after else { return Ok(true) };
         let found = record_at(self.log.as_ref(), &self.route.commands, self.partition, offset - 1).await?;
-        Ok(found.is_some_and(|found| found.record.timestamp_ms == after_ms))
+        Ok(found.is_some_and(|found| Place::mark(&found.record) == after))
     }
 
     /// Hands one command to the owner; the future is its answer's.
@@ -460,9 +460,9 @@ impl Progress {
 
     fn began(&mut self, stored: &StoredRecord) {
         let place = self.next.filter(|next| next.offset == stored.offset);
-        let place = place.unwrap_or(Place { offset: stored.offset, after_ms: None });
+        let place = place.unwrap_or(Place { offset: stored.offset, after: None });
         self.under_way.push_back(UnderWay { place, done: false });
-        self.next = Some(Place { offset: stored.offset + 1, after_ms: Some(stored.record.timestamp_ms) });
+        self.next = Some(Place { offset: stored.offset + 1, after: Some(Place::mark(&stored.record)) });
     }
 
     /// Tells whether the command is done with.
@@ -505,6 +505,6 @@ impl Progress {
     /// Not a place that no record is known before: it may be of any topic.
     fn to_commit(&self) -> Option<Place> {
         let is_committed = |place: &Place| self.committed.is_some_and(|committed| committed.offset == place.offset);
-        self.first_undone().filter(|place| place.after_ms.is_some() && !is_committed(place))
+        self.first_undone().filter(|place| place.after.is_some() && !is_committed(place))
     }
 }

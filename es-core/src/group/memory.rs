@@ -106,6 +106,12 @@ impl MemoryGroup {
 }
 
 impl Shares {
+    /// Whether a partition is a member's, if only until it gives it back.
+    fn has(&self, id: u64, partition: u32) -> bool {
+        let held = self.partitions.get(partition as usize).copied().flatten();
+        self.members.contains_key(&id) && held.is_some_and(|(holder, _)| holder == id)
+    }
+
     /// Takes a member's seat and partitions.
     fn remove(&mut self, id: u64) -> Option<(u64, Vec<u32>, Seat)> {
         self.absent.remove(&id);
@@ -235,7 +241,7 @@ impl Member for MemoryMember {
 
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
         Ok(self.with(|shares| {
-            let counts = shares.members.contains_key(&self.id);
+            let counts = shares.has(self.id, partition);
             if counts {
                 shares.committed.insert(partition, place);
             }
@@ -243,9 +249,9 @@ impl Member for MemoryMember {
         }))
     }
 
-    async fn confirm(&self, _: u32) -> Result<bool, LogError> {
+    async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
         self.spoken().await;
-        Ok(self.with(|shares| shares.members.contains_key(&self.id)))
+        Ok(self.with(|shares| shares.has(self.id, partition)))
     }
 
     async fn leave(&self) {

@@ -98,6 +98,11 @@ impl Plan {
         }
     }
 
+    /// How long a command of the topic may live by the longest of those.
+    pub(super) fn longest_life(&self) -> Duration {
+        if self.has(Hazard::Settings) { self.retention } else { self.retention / 2 }
+    }
+
     pub(super) fn shortest_retention(&self) -> Duration {
         if self.has(Hazard::Settings) { self.retention / 2 } else { self.retention }
     }
