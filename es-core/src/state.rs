@@ -694,10 +694,11 @@ impl<A: Handle + Apply> Entry<A> {
     /// Folds what was read, where it is of this aggregate.
     pub(crate) fn follow(&mut self, aggregate: &AggregateKey, fed: Fed) {
         match fed {
-            Fed::Events(events) if self.parked.is_none() => {
-                if events.first().is_some_and(|first| first.envelope.stream.id == *aggregate) {
-                    *self = fold_command(self, &events).0;
-                }
+            Fed::Events(events)
+                if self.parked.is_none()
+                    && events.first().is_some_and(|first| first.envelope.stream.id == *aggregate) =>
+            {
+                *self = fold_command(self, &events).0;
             }
             Fed::Erased(erased) if erased.envelope.stream.id == *aggregate => {
                 if let Some(entry) = self.erased(&erased) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use cases::support::{Balances, Events, SOON, balances, chain, connect, eventually};
 use es_core::Recorded;
-use es_projections::{Projection, ProjectionError, Table, Tx, WorkerState};
+use es_projections::{Projection, ProjectionError, Tx, WorkerState};
 
 /// The URL of a database of the test's own.
 fn url(folder: &Path) -> String {
@@ -39,13 +39,7 @@ struct Full {
 
 #[async_trait]
 impl Projection for Full {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         self.balances.project(tx, events).await?;

@@ -803,7 +803,7 @@ async fn operators_see_health_and_figures() {
         } else if !line.starts_with('#') {
             let (series, value) = line.rsplit_once(' ').expect("a value");
             assert!(value.parse::<f64>().is_ok(), "{line}");
-            assert!(named.iter().any(|name| series.starts_with(&format!("{name}{{"))), "{line}");
+            assert!(named.iter().any(|name| series == name || series.starts_with(&format!("{name}{{"))), "{line}");
         }
     }
     let sum = |name: &str| -> u64 {

@@ -131,9 +131,12 @@ impl Pool {
 
     pub(super) async fn fetch(&self, sql: &str, args: &[Value], limit: Duration) -> Result<Vec<Row>> {
         let (sql, ends) = (numbered(sql), ends(limit));
-        match self.ask(&sql, arguments(args)?, limit).await {
-            Err(DriverError::Stale(_)) => self.ask(&sql, arguments(args)?, left(ends)).await,
-            rows => rows,
+        loop {
+            match self.ask(&sql, arguments(args)?, left(ends)).await {
+                // This connection knows it now, and the next one may not yet.
+                Err(DriverError::Stale(_)) if !left(ends).is_zero() => {}
+                rows => return rows,
+            }
         }
     }
 

@@ -525,31 +525,36 @@ impl Run {
             pass.succeeded_on = Some(command);
             return Ok(false);
         }
-        for command in others {
+        let mut broken = self.fails_on_all(&others, until, pass).await?;
+        while broken.is_none()
+            && let Ok(chunks) = tokio::time::timeout(NOTHING_MORE, hopper.take()).await
+        {
+            pass.is_read_on = true;
+            let ahead = Batch::new(chunks);
+            let others = self.first_commands(commands(&ahead.events), part);
+            broken = self.fails_on_all(&others, until, pass).await?;
+        }
+        Ok(broken.unwrap_or(true))
+    }
+
+    /// False as soon as it succeeds on one of these commands, true when the time is over; none where it failed on all of them.
+    async fn fails_on_all(
+        &self,
+        commands: &[&[Recorded]],
+        until: Instant,
+        pass: &mut Pass,
+    ) -> Result<Option<bool>, Error> {
+        for command in commands {
             if Instant::now() > until {
-                return Ok(true);
+                return Ok(Some(true));
             }
             if self.succeeds_on(command).await? {
                 pass.succeeds();
                 pass.succeeded_on = Some(command.to_vec());
-                return Ok(false);
+                return Ok(Some(false));
             }
         }
-        while let Ok(chunks) = tokio::time::timeout(NOTHING_MORE, hopper.take()).await {
-            pass.is_read_on = true;
-            let ahead = Batch::new(chunks);
-            for command in self.first_commands(commands(&ahead.events), part) {
-                if Instant::now() > until {
-                    return Ok(true);
-                }
-                if self.succeeds_on(command).await? {
-                    pass.succeeds();
-                    pass.succeeded_on = Some(command.to_vec());
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        Ok(None)
     }
 
     /// The first command of each aggregate that is neither parked nor that of this part.

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use es_core::Recorded;
 use es_projections::{
-    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, StandsBy, Table, Tx,
-    WorkerState,
+    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, StandsBy, Tx, WorkerState,
 };
 
 use super::accounts::*;
@@ -34,17 +33,7 @@ struct WithSetup {
 
 #[async_trait]
 impl Projection for WithSetup {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn version(&self) -> u32 {
-        self.balances.version()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn setup(&self, tx: &mut Tx) -> Result<(), ProjectionError> {
         match tx.execute(self.sql, &[]).await {
@@ -268,17 +257,7 @@ struct Passing {
 
 #[async_trait]
 impl Projection for Passing {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn version(&self) -> u32 {
-        self.balances.version()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn setup(&self, _: &mut Tx) -> Result<(), ProjectionError> {
         match self.setups.fetch_add(1, Ordering::Relaxed) {
@@ -559,13 +538,7 @@ struct Viewed(Balances);
 
 #[async_trait]
 impl Projection for Viewed {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.0.tables()
-    }
+    crate::passes_on_to!(0);
 
     async fn setup(&self, tx: &mut Tx) -> Result<(), ProjectionError> {
         let (view, table) = (tx.table_name("rich"), tx.table_name("balances"));

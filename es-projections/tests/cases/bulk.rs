@@ -370,7 +370,9 @@ fn without_comments(script: &str) -> String {
 
 /// Shows: two that load, change and add the same rows at once, each in an order of its own, wait for each other and not in a circle.
 pub async fn who_changes_the_same_rows_waits_in_no_circle(url: &str) {
-    const ROWS: i64 = 200;
+    // Few of many: so the database looks for each by its key, in the order in which they are asked for.
+    const ROWS: i64 = 20_000;
+    const APART: usize = 50;
     let database = connect(url).await;
     let table = Table::new("contended").key("id", Kind::Integer).column("n", Kind::Integer);
     let mut tx = database.begin().await.unwrap();
@@ -378,7 +380,12 @@ pub async fn who_changes_the_same_rows_waits_in_no_circle(url: &str) {
     let rows = (0..ROWS).map(|id| vec![id.into(), 0.into()]).collect();
     tx.insert(&table, rows, OnDuplicate::Fail).await.unwrap();
     tx.commit().await.unwrap();
-    let work = async |ids: Vec<i64>| {
+    let mut tx = database.begin().await.unwrap();
+    if url.starts_with("postgres") {
+        tx.execute(&format!("ANALYZE {}", database.table_name("contended")), &[]).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let change = async |ids: &[i64]| {
         for round in 1..=20 {
             let mut tx = database.begin().await?;
             let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
@@ -386,6 +393,11 @@ pub async fn who_changes_the_same_rows_waits_in_no_circle(url: &str) {
             rows.iter_mut().for_each(|row| row[1] = round.into());
             tx.upsert(&table, rows).await?;
             tx.commit().await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let add = async |ids: &[i64]| {
+        for round in 1..=40 {
             let mut tx = database.begin().await?;
             let new = ids.iter().map(|id| vec![(id + ROWS * round).into(), 0.into()]).collect();
             match tx.insert(&table, new, OnDuplicate::Retry).await {
@@ -396,8 +408,13 @@ pub async fn who_changes_the_same_rows_waits_in_no_circle(url: &str) {
         }
         Ok::<_, Error>(())
     };
-    let (upwards, downwards) = tokio::join!(work((0..ROWS).collect()), work((0..ROWS).rev().collect()));
-    for done in [upwards, downwards] {
+    let upwards: Vec<_> = (0..ROWS).step_by(APART).collect();
+    let downwards: Vec<_> = upwards.iter().rev().copied().collect();
+    let (one, other) = tokio::join!(change(&upwards), change(&downwards));
+    // Many at once, so that both are in the midst of it.
+    let (upwards, downwards): (Vec<_>, Vec<_>) = ((0..4_000).collect(), (0..4_000).rev().collect());
+    let (third, fourth) = tokio::join!(add(&upwards), add(&downwards));
+    for done in [one, other, third, fourth] {
         done.unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use es_core::log::memory::MemoryLog;
 use es_core::{Recorded, StreamId};
 use es_projections::{
-    AsOf, Check, ConnectOptions, Database, Error, Model, OnDuplicate, Projection, ProjectionError, Resumed, Table, Tx,
+    AsOf, Check, ConnectOptions, Database, Error, Model, OnDuplicate, Projection, ProjectionError, Resumed, Tx,
     WorkerState,
 };
 
@@ -157,13 +157,7 @@ struct Careless(Balances);
 
 #[async_trait]
 impl Projection for Careless {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.0.tables()
-    }
+    crate::passes_on_to!(0);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         self.0.project(tx, events).await?;
@@ -205,13 +199,7 @@ struct Vague {
 
 #[async_trait]
 impl Projection for Vague {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         self.balances.project(tx, events).await?;
@@ -301,13 +289,7 @@ struct Told<F>(Balances, F);
 
 #[async_trait]
 impl<F: Fn(&[Recorded]) -> Result<(), ProjectionError> + Send + Sync + 'static> Projection for Told<F> {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.0.tables()
-    }
+    crate::passes_on_to!(0);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         (self.1)(events)?;
@@ -382,13 +364,7 @@ struct Counted {
 
 #[async_trait]
 impl Projection for Counted {
-    fn name(&self) -> &str {
-        self.model.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.model.tables()
-    }
+    crate::passes_on_to!(model);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -506,13 +482,7 @@ pub struct Moody {
 
 #[async_trait]
 impl Projection for Moody {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         let mood = |event: &Recorded| self.moods.lock().unwrap().get(event.envelope.stream.id.as_str()).copied();

@@ -238,6 +238,8 @@ pub async fn a_version_of_very_many_is_told_from_a_kept_state(url: &str) {
     let unreadable = if url.starts_with("postgres") { "'infinity'" } else { "CAST(x'ff' AS TEXT)" };
     run(&database, &format!("UPDATE bank_audit_states SET occurred_first = {unreadable} WHERE version = 1000")).await;
     assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the state before");
+    run(&database, "UPDATE bank_audit_states SET occurred_first = occurred_last WHERE version = 1000").await;
+    assert_eq!(at(version(1_300)).await.unwrap(), Some((307, 1_300)), "from what is kept");
     run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 1000").await;
     assert_eq!(at(version(1_300)).await.unwrap(), Some((1_300, 1_300)), "from the state before");
     run(&database, "UPDATE bank_audit_states SET form = 'another' WHERE version = 500").await;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use es_core::log::memory::MemoryLog;
 use es_core::{Position, Recorded, StreamId};
 use es_projections::{
-    Check, Database, Error, Handle, Projection, ProjectionError, Resumed, StandsBy, Table, Tx, Worker, WorkerState,
+    Check, Database, Error, Handle, Projection, ProjectionError, Resumed, StandsBy, Tx, Worker, WorkerState,
 };
 use tokio::sync::Notify;
 
@@ -203,13 +203,7 @@ struct Picky(Balances);
 
 #[async_trait]
 impl Projection for Picky {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.0.tables()
-    }
+    crate::passes_on_to!(0);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         if events.iter().any(|event| event.envelope.stream.id.as_str() == "bad") {
@@ -274,13 +268,7 @@ struct Freezing {
 
 #[async_trait]
 impl Projection for Freezing {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         if !self.frozen.load(Ordering::Relaxed) {
@@ -398,13 +386,7 @@ struct Slow {
 
 #[async_trait]
 impl Projection for Slow {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         self.begun.notify_one();

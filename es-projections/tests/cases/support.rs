@@ -324,6 +324,24 @@ impl Projection for Balances {
     }
 }
 
+/// What a projection that wraps another one passes on to it: name, version and tables.
+#[macro_export]
+macro_rules! passes_on_to {
+    ($($field:tt)+) => {
+        fn name(&self) -> &str {
+            self.$($field)+.name()
+        }
+
+        fn version(&self) -> u32 {
+            self.$($field)+.version()
+        }
+
+        fn tables(&self) -> Vec<es_projections::Table> {
+            self.$($field)+.tables()
+        }
+    };
+}
+
 /// The balances and numbers of events as `a 5/2, b 7/1`.
 pub async fn balances(database: &Database) -> String {
     let sql = format!("SELECT account, balance, events FROM {} ORDER BY account", database.table_name("balances"));

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use es_core::{Recorded, StreamId};
 use es_projections::audit::AuditTrail;
 use es_projections::{
-    Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, Resumed, RowDiffers, Table, Tx,
-    Verdict, Verified, Worker, WorkerState,
+    Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, Resumed, RowDiffers, Tx, Verdict,
+    Verified, Worker, WorkerState,
 };
 
 use super::accounts::model;
@@ -430,13 +430,7 @@ struct Failing {
 
 #[async_trait]
 impl Projection for Failing {
-    fn name(&self) -> &str {
-        self.balances.name()
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        self.balances.tables()
-    }
+    crate::passes_on_to!(balances);
 
     async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
         let fails = |event: &Recorded| {

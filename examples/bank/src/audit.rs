@@ -146,7 +146,7 @@ pub(crate) async fn run(options: &Options, args: &Args) -> Result<(), Failure> {
     loop {
         let page = query.run_readable(&models.store.database).await?;
         for entry in &page.items {
-            listing.row(entry, Shown::of, |out, entry| print_line(out, entry))?;
+            listing.row(entry, Shown::of, print_line)?;
         }
         // A page may have fewer entries than its limit and still a next one.
         left = left.map(|left| left - page.items.len() as u32);

@@ -153,7 +153,7 @@ pub(crate) async fn history(options: &Options, args: &HistoryArgs) -> Result<(),
     loop {
         let page = past.history_readable::<PastAccount>(&models.store.database, &query).await?;
         for step in &page.items {
-            listing.row(step, Told::of, |out, step| print_step(out, step))?;
+            listing.row(step, Told::of, print_step)?;
         }
         query.cursor = page.next;
         if query.cursor.is_none() || listing.is_deserted() {

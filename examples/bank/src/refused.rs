@@ -75,7 +75,7 @@ pub(crate) async fn run(
         query.limit = left.unwrap_or(LIMIT_MAX);
         let page = query.run_readable(&models.store.database).await?;
         for refused in &page.items {
-            listing.row(refused, ShownRefused::of, |out, refused| print_line(out, refused))?;
+            listing.row(refused, ShownRefused::of, print_line)?;
         }
         left = left.map(|left| left - page.items.len() as u32);
         query.cursor = page.next;

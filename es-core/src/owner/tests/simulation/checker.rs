@@ -192,7 +192,9 @@ impl Of<'_> {
         // Here a topic keeps all. A broker deletes commands before the shortest retention that a process had is over, so
         // a longer one finds none that was forgotten.
         let stayed = |call: &&Call| {
-            call.record.is_some() && after_ms <= self.sim.plan.longest_life().as_millis() as i64 && call.from <= again.first
+            call.record.is_some()
+                && after_ms <= self.sim.plan.longest_life().as_millis() as i64
+                && call.from <= again.first
         };
         if !self.calls.iter().any(|call| sent_again(&call) || stayed(&call)) {
             return Err(format!("it took effect again, and nobody sent it again: {before:?}, {again:?}"));
