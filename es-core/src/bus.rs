@@ -273,12 +273,23 @@ impl<A: Handle + Apply> Bus<A> {
         };
         let (taken, answer) = oneshot::channel();
         let refolded = Refolded { aggregate: aggregate.clone(), entry, read_to, resumed, taken };
-        // Where the owner does not serve any more the answer is dropped, by it or with it.
-        let _ = desk.refolded.send(refolded).await;
-        answer.await.or_else(|_| {
-            served()?;
-            Err(RetryError::Overtaken { partition, aggregate: aggregate.clone() })
-        })
+        let mut status = desk.status.clone();
+        let answer = async {
+            let _ = desk.refolded.send(refolded).await; // where the owner is gone, so is the answer
+            answer.await.ok()
+        };
+        // An owner that serves no more takes nothing; what it left is too old for the next time.
+        let answer = tokio::select! {
+            answer = answer => answer,
+            _ = status.wait_for(|state| *state != OwnerState::Serving) => None,
+        };
+        answer.map_or_else(
+            || {
+                served()?;
+                Err(RetryError::Overtaken { partition, aggregate: aggregate.clone() })
+            },
+            Ok,
+        )
     }
 
     /// Where this aggregate type's events are, for projections.

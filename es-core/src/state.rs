@@ -587,9 +587,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         tracing::info!(aggregate = %id, version = %entry.version, "a parked aggregate goes on");
         self.parked.resume();
         self.put(id, entry);
-        if self.parked.count() == 0 {
-            self.stored.held = None; // snapshots may claim what is behind
-        }
+        // What is held stays so: a snapshot of it may fail, and no checkpoint may go past it then.
         true
     }
 

@@ -15,7 +15,6 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
@@ -127,8 +126,6 @@ struct KafkaMember {
     seat: Arc<Seat>,
     changes: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
     patience: Duration,
-    /// Held for as long as a commit is under way.
-    commits: Arc<Mutex<()>>,
 }
 
 /// A place in the group, and whoever takes it at present: a consumer that Kafka fenced is of no use any more.
@@ -163,7 +160,7 @@ impl KafkaMember {
         let serving = Arc::clone(&seat);
         spawn("es-kafka-group", move || serving.serve())?;
         let changes = tokio::sync::Mutex::new(changes);
-        Ok(Self { spec, seat, changes, patience: config.deadline(), commits: Arc::default() })
+        Ok(Self { spec, seat, changes, patience: config.deadline() })
     }
 
     fn consumer(&self) -> Arc<BaseConsumer<Rebalances>> {
@@ -178,35 +175,6 @@ impl KafkaMember {
                 .map_err(|error| failed(Call::Work, format!("naming {}/{partition}", self.spec.topic), error))?;
         }
         Ok(list)
-    }
-}
-
-impl KafkaMember {
-    /// Commits, after the commits before and in no other's way, and tells whether the group took it.
-    async fn committing(
-        &self,
-        partition: u32,
-        commit: impl FnOnce(&BaseConsumer<Rebalances>) -> Result<bool, KafkaError> + Send + 'static,
-    ) -> Result<bool, LogError> {
-        let (consumer, commits) = (self.consumer(), Arc::clone(&self.commits));
-        let what = format!("committing {}/{partition}", self.spec.topic);
-        // Kafka fences a member for good that commits while it is not in the group.
-        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
-        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
-            return Ok(false);
-        }
-        let committing = blocking(move || {
-            let _one_at_a_time = lock(&commits);
-            match commit(&consumer) {
-                Ok(taken) => Ok(taken),
-                Err(error) if is_no_longer_a_member(&error) => Ok(false),
-                Err(error) => Err(failed(Call::Work, what, error)),
-            }
-        });
-        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
-            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
-            Err(LogError::new(LogErrorKind::Unavailable, message))
-        })
     }
 }
 
@@ -252,7 +220,10 @@ impl Member for KafkaMember {
             let found = consumer.committed_offsets(list, patience).map_err(|error| {
                 failed(Call::Work, format!("asking for the committed offset of {topic}/{partition}"), error)
             })?;
-            Ok(found.elements().first().and_then(place))
+            Ok(match found.elements().first().map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => u64::try_from(offset).ok().map(|offset| Place { offset, after: None }),
+                _ => None,
+            })
         })
         .await
     }
@@ -260,29 +231,32 @@ impl Member for KafkaMember {
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
         let offset = Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX));
         let list = self.list([(partition, offset)].into_iter())?;
-        if let (Some(after), Some(element)) = (place.after, list.elements().first_mut()) {
-            element.set_metadata(format!("{after:016x}"));
+        let consumer = self.consumer();
+        let what = format!("committing {}/{partition}", self.spec.topic);
+        // Kafka fences a member for good that commits while it is not in the group.
+        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
+        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
+            return Ok(false);
         }
-        self.committing(partition, move |consumer| consumer.commit(&list, CommitMode::Sync).map(|()| true)).await
+        let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => Ok(true),
+            Err(error) if is_no_longer_a_member(&error) => Ok(false),
+            Err(error) => Err(failed(Call::Work, what, error)),
+        });
+        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
+            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
+            Err(LogError::new(LogErrorKind::Unavailable, message))
+        })
     }
 
     async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
-        // A group takes a commit from its members only. This one commits what is committed.
-        let list = self.list([(partition, Offset::Invalid)].into_iter())?;
-        let patience = self.patience;
-        self.committing(partition, move |consumer| {
-            let rebalances = || consumer.context().rebalances.load(Ordering::SeqCst);
-            let before = rebalances();
-            let committed = consumer.committed_offsets(list, patience)?;
-            for mut none in committed.elements().into_iter().filter(|element| place(element).is_none()) {
-                none.set_offset(Offset::Offset(0))?;
-            }
-            if rebalances() != before {
-                return Ok(false); // another member may have had the partition meanwhile, and committed more
-            }
-            consumer.commit(&committed, CommitMode::Sync).map(|()| true)
-        })
-        .await
+        // The group takes a commit from its members only: this one is of what is committed.
+        let before = self.consumer().context().rebalances.load(Ordering::SeqCst);
+        let committed = self.committed(partition).await?;
+        if self.consumer().context().rebalances.load(Ordering::SeqCst) != before {
+            return Ok(false); // another member may have had the partition meanwhile, and committed more
+        }
+        self.commit(partition, committed.unwrap_or(Place { offset: 0, after: None })).await
     }
 
     async fn leave(&self) {
@@ -435,12 +409,6 @@ impl Seat {
         let list = consumer.fetch_group_list(Some(&self.group), patience)?;
         Ok(list.groups().iter().flat_map(|group| group.members()).any(|member| has_name(member.id())))
     }
-}
-
-/// What is committed: what stands for the record before it is beside the offset.
-fn place(element: &TopicPartitionListElem<'_>) -> Option<Place> {
-    let Offset::Offset(offset) = element.offset() else { return None };
-    Some(Place { offset: u64::try_from(offset).ok()?, after: u64::from_str_radix(element.metadata(), 16).ok() })
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<u32> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use es_core::doc::{Account, AccountCommand, AccountError};
-use es_core::group::{Change, Group as _, GroupSpec, Place};
+use es_core::group::{Change, Group as _, GroupSpec};
 use es_core::log::{Log as _, TopicKind, TopicSpec};
 use es_core::{AggregateKey, Bus, Engine, EngineConfig, OwnerState, SendError, partition_of};
 use es_kafka::{KafkaConfig, KafkaLog};
@@ -94,46 +94,6 @@ async fn two_processes_share_and_forward_and_a_graceful_stop_hands_over() {
     println!("served again after {:?}", started.elapsed());
     one.serves(4).await;
     one.engine.shutdown().await;
-}
-
-/// Shows: a member that asks for the group's word while it commits sets nothing back, and what stands beside an offset is
-/// kept.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Kafka"]
-async fn to_ask_for_the_groups_word_sets_no_offset_back() {
-    const COMMITS: u64 = 300;
-    let kafka = Kafka::shared().await;
-    let topic = format!("{}.account.commands", topic_prefix());
-    let spec = GroupSpec { name: topic.clone(), node: "one".into(), topic: topic.clone(), partitions: PARTITIONS };
-    let log = KafkaLog::connect(KafkaConfig::new(kafka.bootstrap()).partitions(PARTITIONS)).await.expect("connects");
-    let kind = TopicKind::Commands { kept_ms: 60_000, remembered_ms: 3_600_000 };
-    log.prepare(&TopicSpec { name: topic, kind }).await.expect("makes the topic");
-    let member = log.group().join(&spec).await.expect("joins");
-    let joined = async {
-        let mut all = BTreeSet::new();
-        while all.len() < PARTITIONS as usize {
-            if let Change::Assigned(partitions) = member.next().await.expect("no error") {
-                all.extend(partitions);
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, joined).await.expect("gets all");
-    assert!(member.confirm(0).await.expect("Kafka answers"), "with nothing committed");
-    let asking = tokio::spawn({
-        let member = member.clone();
-        async move {
-            loop {
-                assert!(member.confirm(0).await.expect("Kafka answers"));
-            }
-        }
-    });
-    for offset in 1..=COMMITS {
-        let place = Place { offset, after: (offset % 2 == 0).then_some(u64::MAX - offset) };
-        assert!(member.commit(0, place).await.expect("Kafka answers"));
-        assert_eq!(member.committed(0).await.expect("Kafka answers"), Some(place));
-    }
-    asking.abort();
-    member.leave().await;
 }
 
 /// Shows: who comes second under a name gets everything, and who was first is told of each partition that it lost, although

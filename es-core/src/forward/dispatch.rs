@@ -502,9 +502,8 @@ impl Progress {
         self.under_way.front().map(|one| one.place).or(self.next)
     }
 
-    /// Not a place that no record is known before: it may be of any topic.
     fn to_commit(&self) -> Option<Place> {
         let is_committed = |place: &Place| self.committed.is_some_and(|committed| committed.offset == place.offset);
-        self.first_undone().filter(|place| place.after.is_some() && !is_committed(place))
+        self.first_undone().filter(|place| !is_committed(place))
     }
 }
