@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn key(number: u64) -> AggregateKey {
-        AggregateKey::new(&number.to_string()).unwrap()
+        AggregateKey::new(number.to_string()).unwrap()
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Of<'_> {
                 && after_ms <= self.sim.plan.longest_life().as_millis() as i64
                 && call.from <= again.first
         };
-        if !self.calls.iter().any(|call| sent_again(&call) || stayed(&call)) {
+        if !self.calls.iter().any(|call| sent_again(call) || stayed(call)) {
             return Err(format!("it took effect again, and nobody sent it again: {before:?}, {again:?}"));
         }
         self.sim.reach(Reach::DoneAgain);
