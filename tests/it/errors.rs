@@ -14,9 +14,9 @@ use es_core::shape::Unwritable;
 use es_core::testing::errors_tell_their_cause;
 use es_core::{
     AggregateKey, DecodeError, Engine, EngineConfig, EventId, ExpectedVersion, InvalidCommand, InvalidId, NotDone,
-    Position, SendError, StartError, StoreError, Version, with_causes,
+    Position, RetryError, SendError, StartError, StoreError, Version, with_causes,
 };
-use es_projections::{Error as ProjectionError, PartitionLag, Unwell};
+use es_projections::{DamagedRow, Error as ProjectionError, PartitionLag, Unwell};
 use uuid::Uuid;
 
 fn sources(name: &str) -> std::path::PathBuf {
@@ -57,6 +57,7 @@ async fn the_errors_of_the_engine_tell_their_cause() {
     let invalid = |error: InvalidCommand| ("InvalidCommand", Box::new(error) as Box<dyn Error>);
     let decoding = |error: DecodeError| ("DecodeError", Box::new(error) as Box<dyn Error>);
     let proving = |error: NotProven| ("NotProven", Box::new(error) as Box<dyn Error>);
+    let retrying = |error: RetryError| ("RetryError", Box::new(error) as Box<dyn Error>);
     let sealing = |error: NotSealed| ("NotSealed", Box::new(error) as Box<dyn Error>);
     let key = |error: InvalidKey| ("InvalidKey", Box::new(error) as Box<dyn Error>);
     let name = || String::from("deposited");
@@ -98,6 +99,9 @@ async fn the_errors_of_the_engine_tell_their_cause() {
         starting(StartError::Started { aggregate: "account" }),
         starting(StartError::Namespace("Bank".into())),
         starting(StartError::Release("it has a control character".into())),
+        retrying(RetryError::NotServed { partition: 3, reason: "reading the log".into() }),
+        retrying(RetryError::Overtaken { partition: 3, aggregate: AggregateKey::new("7").unwrap() }),
+        retrying(RetryError::Log { aggregate: AggregateKey::new("7").unwrap(), source: log_error() }),
         proving(NotProven::Malformed("it has no note".into())),
         proving(NotProven::Note(NotSealed::Forged("example.com/bank".into()))),
         proving(NotProven::Differs { index: 7 }),
@@ -167,6 +171,7 @@ fn the_errors_of_read_models_tell_their_cause() {
         unwell(Unwell::Stopped { projection: projection() }),
         unwell(Unwell::Behind { projection: projection(), lag, limit: within }),
         unwell(Unwell::Unknown { projection: projection() }),
+        ("DamagedRow", Box::new(DamagedRow { row: "row 7".into(), reason: "it has no version".into() })),
     ];
     all("es-projections", known);
 }

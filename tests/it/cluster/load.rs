@@ -13,8 +13,8 @@ use super::history::{Answer, Call, Command, History};
 use super::nodes::{Address, Cluster, Release};
 
 const SENDERS: u64 = 24;
-/// One in so many sends deposits with a note, where there are processes that may know it. It waits for one whose
-/// owner knows it, while the others go on.
+/// One in so many sends deposits with a note, where there are processes that may know it. While no owner of an account
+/// does, it goes on with other accounts and tries again now and then.
 const NOTES_OF: u64 = 4;
 /// Few, so that senders meet.
 const ACCOUNTS: u64 = 12;
@@ -36,7 +36,8 @@ impl Load {
         let random = |number| fastrand::Rng::with_seed(seed.wrapping_mul(1_000) + number);
         let mut first = load.sender(cluster, SENDERS, random(SENDERS));
         for number in 0..ACCOUNTS {
-            first.command(account(number), Command::Open).await;
+            let key = first.key();
+            first.definitely(&key, &account(number), &Command::Open).await;
         }
         for number in 0..SENDERS {
             let sender = load.sender(cluster, number, random(number));
@@ -55,6 +56,7 @@ impl Load {
             history: self.history.clone(),
             stop: self.stop.clone(),
             sent: 0,
+            owed: Vec::new(),
         }
     }
 
@@ -80,9 +82,7 @@ impl Load {
         let mut sender = self.sender(cluster, SENDERS, fastrand::Rng::new());
         let calls = self.calls();
         for call in calls.iter().filter(|call| call.answer.is_definite()).take(commands) {
-            while !sender.call(&call.key, &call.account, &call.command).await {
-                sender.pause(100).await;
-            }
+            sender.definitely(&call.key, &call.account, &call.command).await;
         }
     }
 
@@ -112,18 +112,43 @@ struct Sender {
     history: Arc<History>,
     stop: Arc<AtomicBool>,
     sent: u64,
+    /// Deposits with a note that have no definite answer yet: their keys, accounts and commands, one of each account.
+    owed: Vec<(String, String, Command)>,
 }
 
 impl Sender {
     async fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
-            let account = account(self.random.u64(..ACCOUNTS));
-            let command = self.some_command();
-            let key = self.command(account.clone(), command.clone()).await;
-            if self.random.u8(..10) == 0 {
-                self.call(&key, &account, &command).await; // whether it is answered or not
-            }
+            self.work_once().await;
             self.pause(20).await;
+        }
+        for (key, account, command) in std::mem::take(&mut self.owed) {
+            self.definitely(&key, &account, &command).await;
+        }
+    }
+
+    async fn work_once(&mut self) {
+        if !self.owed.is_empty() && self.random.u8(..3) == 0 {
+            let place = self.random.usize(..self.owed.len());
+            let (key, account, command) = self.owed[place].clone();
+            if self.call(&key, &account, &command).await {
+                self.owed.swap_remove(place);
+            }
+            return;
+        }
+        let account = account(self.random.u64(..ACCOUNTS));
+        let command = self.some_command();
+        let key = self.key();
+        if command.has_note() {
+            let is_owed = self.owed.iter().any(|(_, owed, _)| *owed == account);
+            if !is_owed && !self.call(&key, &account, &command).await {
+                self.owed.push((key, account, command));
+            }
+            return;
+        }
+        self.definitely(&key, &account, &command).await;
+        if self.random.u8(..10) == 0 {
+            self.call(&key, &account, &command).await; // whether it is answered or not
         }
     }
 
@@ -138,14 +163,16 @@ impl Sender {
         }
     }
 
-    /// Sends until the answer is definite; the key.
-    async fn command(&mut self, account: String, command: Command) -> String {
-        let key = format!("s{}-{}", self.number, self.sent);
+    fn key(&mut self) -> String {
         self.sent += 1;
-        while !self.call(&key, &account, &command).await {
+        format!("s{}-{}", self.number, self.sent)
+    }
+
+    /// Sends until the answer is definite.
+    async fn definitely(&mut self, key: &str, account: &str, command: &Command) {
+        while !self.call(key, account, command).await {
             self.pause(100).await;
         }
-        key
     }
 
     /// One attempt at a random process of a release that knows the command; whether no other is needed.
