@@ -52,7 +52,8 @@ pub struct EngineConfig {
     pub node: String,
     /// Where local state is kept; it can be deleted at any time. `None` keeps it in memory, without a bound, for tests.
     pub state_dir: Option<PathBuf>,
-    /// How long a command id is remembered; 7 days.
+    /// How long a command id is remembered at least; 7 days. In a partition that is in use it is forgotten within a quarter
+    /// more, in an idle one when it is used again.
     pub dedup_retention: Duration,
     /// How far the log's time may be ahead of the clock; 5 minutes. Recorded time never falls, so a partition whose last
     /// record lies further ahead is not served: all that followed would carry the time of a clock that was wrong.

@@ -42,6 +42,7 @@ pub mod doc;
 mod engine;
 mod envelope;
 mod error;
+mod forgetting;
 mod forward;
 pub mod group;
 mod guard;

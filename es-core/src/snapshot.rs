@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::forgetting::Forgetting;
 use crate::ids::Epoch;
 use crate::log::{Log, Record};
 use crate::owner::Counters;
@@ -37,6 +38,7 @@ use crate::store::key::Spans;
 use crate::validity::Current;
 
 pub(crate) use checkpointer::{Checkpointer, Flushed, NewId};
+pub(crate) use restore::Last;
 
 /// The format of all values. It is part of the lineage, so another one is never read by this program.
 const FORMAT: u32 = 1;
@@ -216,6 +218,10 @@ struct CheckpointRecord {
     copy: Bytes,
     #[prost(bool, tag = "16")]
     copied: bool,
+    #[prost(int64, tag = "17")]
+    forgotten_by_ms: i64,
+    #[prost(int64, tag = "18")]
+    forgotten_next_ms: i64,
 }
 
 /// A [`LastRecord`].
@@ -289,7 +295,7 @@ impl Snapshot {
 }
 
 impl CheckpointRecord {
-    fn new(schema: &Schema, reached: &Reached, extent: Extent) -> Self {
+    fn new(schema: &Schema, reached: &Reached, forgetting: Forgetting, extent: Extent) -> Self {
         let Reached { checkpoint, last_recorded_ms } = reached;
         Self {
             format: FORMAT,
@@ -308,7 +314,13 @@ impl CheckpointRecord {
             written: extent.written,
             copy: checkpoint.current.copy.map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
             copied: checkpoint.current.copied,
+            forgotten_by_ms: forgetting.by_ms,
+            forgotten_next_ms: forgetting.next_ms,
         }
+    }
+
+    fn forgetting(&self) -> Forgetting {
+        Forgetting { by_ms: self.forgotten_by_ms, next_ms: self.forgotten_next_ms }
     }
 
     fn reached(&self) -> Result<Reached, Unreadable> {
@@ -398,6 +410,7 @@ mod tests {
     use crate::state::Known;
 
     const EPOCH: Epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };
+    const FORGETTING: Forgetting = Forgetting { by_ms: 1_700_000_000_001, next_ms: 1_700_000_000_002 };
 
     fn schema() -> Schema {
         Schema { fingerprint: "f0f0".into(), snapshot_version: 2, release: 0 }
@@ -471,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint() {
-        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached(), Extent { swept: 40, written: 2 }).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002");
+        insta::assert_snapshot!(hex(&CheckpointRecord::new(&schema(), &reached(), FORGETTING, Extent { swept: 40, written: 2 }).encode_to_vec()), @"0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002880181d095ffbc31900182d095ffbc31");
     }
 
     #[test]
@@ -496,11 +509,11 @@ mod tests {
     fn old_bytes_are_read() {
         const SNAPSHOT: &str = "0801121027edaea073399347d83ffb26ef6ec26b180c20d9022a20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa320d7b2262616c616e6365223a357d";
         const IDS: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a340a0ac5bd69c5be6b612f34321203632d301a2108fbd095ffbc311211bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb18d902200b28021a420a0ac5bd69c5be6b612f34321203632d311a2f08fcd095ffbc311211cccccccccccccccccccccccccccccccccc18da02200c320e7b226e6f5f6f70223a6e756c6c7d1a6a0a0ac5bd69c5be6b612f34321203632d321a5708fdd095ffbc311211dddddddddddddddddddddddddddddddddd18da02200c32367b2272656675736564223a227b5c22696e73756666696369656e745f66756e64735c223a7b5c2262616c616e63655c223a357d7d227d1a4b0a0ac5bd69c5be6b612f34321203632d331a3808fdd095ffbc311211eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee18da02200c32177b22636f6e666c696374223a224e6f53747265616d227d20fdd095ffbc31";
-        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002";
+        const CHECKPOINT: &str = "0801121027edaea073399347d83ffb26ef6ec26b1a046630663020022a101010101010101010101010101010101030db02380741efcdab896745230148ac02502e5a2208d902100719efcdab8967452301202d2a10e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e060fdd095ffbc3168287002880181d095ffbc31900182d095ffbc31";
         assert_eq!(Snapshot::parse(unhex(SNAPSHOT)).unwrap(), snapshot());
         assert_eq!(Ids::decode(unhex(IDS)).unwrap(), ids());
         let record = CheckpointRecord::decode(unhex(CHECKPOINT)).unwrap();
-        assert_eq!(record.reached().unwrap(), reached());
+        assert_eq!((record.reached().unwrap(), record.forgetting()), (reached(), FORGETTING));
         assert_eq!((record.lineage, record.snapshot_version), (lineage().bytes(), 2));
     }
 
@@ -538,10 +551,11 @@ mod tests {
             let log_id = Uuid::from_u128(random.u128(..));
             let checkpoint = Checkpoint { log_id, next: random.u64(..), current, last };
             let reached = Reached { checkpoint, last_recorded_ms: random.i64(..) };
-            let record =
-                CheckpointRecord::new(&schema(), &reached, Extent { swept: random.u64(..), written: random.u64(..) });
+            let forgetting = Forgetting { by_ms: random.i64(..), next_ms: random.i64(..) };
+            let extent = Extent { swept: random.u64(..), written: random.u64(..) };
+            let record = CheckpointRecord::new(&schema(), &reached, forgetting, extent);
             let read = CheckpointRecord::decode(Bytes::from(record.encode_to_vec())).unwrap();
-            assert_eq!((read.reached().unwrap(), &read), (reached, &record));
+            assert_eq!((read.reached().unwrap(), read.forgetting(), &read), (reached, forgetting, &record));
 
             let hash = CommandHash(std::array::from_fn(|_| random.u8(..)));
             let (at, offset) = (Version::new(random.u64(..)), random.u64(..));

@@ -15,13 +15,14 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::clock::Clock;
 use crate::envelope::{CommandHash, Envelope, EventHash};
+use crate::forgetting::Forgetting;
 use crate::guard::{self, Panicked};
 use crate::ids::{AggregateKey, CommandId, Epoch, ExpectedVersion, Version};
 use crate::parked::{List, Parked};
 use crate::reader::{Checkpoint, Fed, Recorded};
 use crate::record::{Answer, Answers};
 use crate::shape;
-use crate::snapshot::{Checkpointer, Flushed, Lineage, NewId, Reached, Schema, Snapshot, SnapshotTopic};
+use crate::snapshot::{Checkpointer, Flushed, Last, Lineage, NewId, Reached, Schema, Snapshot, SnapshotTopic};
 use crate::store::key::{self, Spans};
 use crate::store::{Span, Store, StoreError, Table, Write};
 
@@ -276,6 +277,7 @@ pub(crate) struct PartitionState<A: Aggregate> {
     cached: Cache<AggregateKey, Arc<Entry<A>>>,
     /// The log's time: the newest at which something that counts was recorded.
     last_recorded_ms: i64,
+    forgetting: Forgetting,
     /// What the store holds, or will when the flush under way is done.
     stored: StoredCheckpoint,
     parked: Arc<Parked>,
@@ -296,6 +298,8 @@ pub(crate) struct StoredCheckpoint {
     /// Aggregates that are parked, and the release that parked them.
     #[serde(default)]
     parked: List,
+    #[serde(default)]
+    forgetting: Forgetting,
 }
 
 impl StoredCheckpoint {
@@ -316,7 +320,7 @@ impl StoredCheckpoint {
             return Ok(None);
         }
         for (table, flush) in &stored.tables {
-            if table.span().is_some_and(|span| spans.is_over(span, stored.last_recorded_ms)) {
+            if table.span().is_some_and(|span| spans.is_over(span, stored.forgetting.by_ms)) {
                 continue; // of no use any more
             }
             let mark = store.get(*table, &key::mark(partition))?;
@@ -330,10 +334,10 @@ impl StoredCheckpoint {
     }
 
     /// After the store was filled from snapshots.
-    pub(crate) fn restored(schema: &Schema, reached: Reached, tables: HashSet<Table>) -> Self {
+    pub(crate) fn restored(schema: &Schema, last: Last, tables: HashSet<Table>) -> Self {
         let fingerprint = schema.fingerprint.to_string();
-        let Reached { checkpoint, last_recorded_ms } = reached;
-        Self { fingerprint, last_recorded_ms, checkpoint, ..Self::default() }.wrote(tables)
+        let Last { reached: Reached { checkpoint, last_recorded_ms }, forgetting, .. } = last;
+        Self { fingerprint, last_recorded_ms, checkpoint, forgetting, ..Self::default() }.wrote(tables)
     }
 
     /// After one more flush, which wrote to these tables.
@@ -344,9 +348,11 @@ impl StoredCheckpoint {
         self
     }
 
-    /// The partition has nothing any more in the tables of command ids that are over by now.
-    fn forget(&mut self, spans: Spans, now_ms: i64) {
-        self.tables.retain(|(table, _)| !table.span().is_some_and(|span| spans.is_over(span, now_ms)));
+    /// The partition has nothing any more in the tables of command ids that are over.
+    fn forget(&mut self, forgetting: Forgetting, spans: Spans) {
+        self.forgetting = forgetting;
+        let by_ms = forgetting.by_ms;
+        self.tables.retain(|(table, _)| !table.span().is_some_and(|span| spans.is_over(span, by_ms)));
     }
 
     /// The tables in which command ids of the partition are.
@@ -411,6 +417,7 @@ impl<A: Handle + Apply> PartitionState<A> {
             flushing: None,
             cached: Cache::new(limits.cached_max),
             last_recorded_ms: stored.last_recorded_ms,
+            forgetting: stored.forgetting,
             stored,
             parked,
             checkpointer: None,
@@ -447,6 +454,11 @@ impl<A: Handle + Apply> PartitionState<A> {
     /// Notes when a round was recorded.
     pub(crate) fn note_time(&mut self, recorded_at_ms: i64) {
         self.last_recorded_ms = self.last_recorded_ms.max(recorded_at_ms);
+        self.follow_time();
+    }
+
+    fn follow_time(&mut self) {
+        self.forgetting.follow(self.last_recorded_ms.min(self.clock.now_ms()), self.limits.spans);
     }
 
     /// The proven state of an aggregate; the default at version 0 where there is none.
@@ -470,16 +482,17 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(entry)
     }
 
-    /// The answer that a command got before, within the retention. That is judged by the clock alone, which also says
-    /// whether a command has expired: what it forgets has expired by it before.
+    /// The answer that a command got before, unless it is forgotten. What is forgotten has expired before, which the clock
+    /// says: so it is never forgotten by a later time than the clock's.
     pub(crate) fn known(
         &self,
         id: &AggregateKey,
         command: &CommandId,
         clock_ms: i64,
     ) -> Result<Option<Arc<Known>>, StoreError> {
+        let by_ms = self.forgetting.by_ms.min(clock_ms);
         let known = self.recorded(id, command)?;
-        Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, clock_ms)))
+        Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, by_ms)))
     }
 
     /// The answer that a command got before, however long ago: what the log holds happened, whatever a clock says.
@@ -622,9 +635,9 @@ impl<A: Handle + Apply> PartitionState<A> {
         self.stored.last_recorded_ms = self.last_recorded_ms;
         self.stored.parked = self.parked.list();
         self.stored = std::mem::take(&mut self.stored).wrote(tables);
-        // By the earlier of log and clock: neither one that is ahead makes anything forgotten.
-        let now_ms = self.last_recorded_ms.min(self.clock.now_ms());
-        self.stored.forget(self.limits.spans, now_ms);
+        self.follow_time();
+        self.stored.forget(self.forgetting, self.limits.spans);
+        let forgetting = self.forgetting;
         let (store, partition, spans) = (self.store.clone(), self.partition, self.limits.spans);
         let (stored, written) = (self.stored.clone(), generation.clone());
         let outlet = self.checkpointer.as_ref().map(Checkpointer::outlet);
@@ -635,9 +648,9 @@ impl<A: Handle + Apply> PartitionState<A> {
             writes.extend(stored.writes(partition)?);
             store.write(writes)?;
             if let Some(outlet) = outlet {
-                outlet(Flushed { from, to, reached: stored.reached(), states, ids });
+                outlet(Flushed { from, to, reached: stored.reached(), states, ids, forgetting });
             }
-            forget_ids(store.as_ref(), spans, now_ms)?;
+            forget_ids(store.as_ref(), spans, forgetting.by_ms)?;
             Ok(unkept)
         };
         // In memory it takes no thread, and so a simulation can be repeated.
@@ -674,7 +687,8 @@ impl<A: Handle + Apply> PartitionState<A> {
             let Some(value) = self.store.get(Table::Ids(span), &key)? else { continue };
             let known = Known::parse(value).map_err(|error| self.damaged(error))?;
             // Stretches overlap where the retention was changed, and an id that was forgotten may have come again.
-            if newest.as_ref().is_none_or(|newest| newest.recorded_at_ms < known.recorded_at_ms) {
+            let at = |known: &Known| (known.recorded_at_ms, known.offset);
+            if newest.as_ref().is_none_or(|newest| at(newest) < at(&known)) {
                 newest = Some(known);
             }
         }
@@ -790,8 +804,8 @@ impl<A: Aggregate> Generation<A> {
 
 /// Removes the tables of command ids that are over by now and in which no partition has anything to look for. All
 /// partitions share them, and each has its own time: one of whose clock was ahead takes nothing from the others.
-fn forget_ids(store: &dyn Store, spans: Spans, now_ms: i64) -> Result<(), StoreError> {
-    let over = || store.id_tables().into_iter().filter(move |span| spans.is_over(*span, now_ms));
+fn forget_ids(store: &dyn Store, spans: Spans, by_ms: i64) -> Result<(), StoreError> {
+    let over = || store.id_tables().into_iter().filter(move |span| spans.is_over(*span, by_ms));
     if over().next().is_none() {
         return Ok(());
     }

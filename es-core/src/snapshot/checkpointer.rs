@@ -20,6 +20,7 @@ use super::{
     CheckpointRecord, Extent, FORMAT, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable,
     aggregate_key, checkpoint_key, ids_key, parse_key,
 };
+use crate::forgetting::Forgetting;
 use crate::ids::{AggregateKey, CommandId, Epoch};
 use crate::log::{AppendError, LogError, LogWriter, Record, StoredRecord};
 use crate::state::Known;
@@ -55,6 +56,7 @@ pub(crate) struct Flushed {
     /// Values as they stand in the topic.
     pub(crate) states: Vec<(AggregateKey, Bytes)>,
     pub(crate) ids: Vec<NewId>,
+    pub(crate) forgetting: Forgetting,
 }
 
 /// A command id since the last flush.
@@ -162,6 +164,7 @@ struct Collected {
     states: BTreeMap<AggregateKey, Bytes>,
     ids: Vec<NewId>,
     bytes: usize,
+    forgetting: Forgetting,
 }
 
 struct Task {
@@ -212,7 +215,7 @@ impl Task {
     }
 
     fn collect(&mut self, flushed: Flushed) {
-        let Flushed { from, to, reached, states, ids } = flushed;
+        let Flushed { from, to, reached, states, ids, forgetting } = flushed;
         // After a gap what is collected is of no use: the checkpoint will be made from the store.
         let before = self.collected.take().filter(|collected| from <= collected.to);
         let mut collected = before.unwrap_or_else(|| Collected {
@@ -222,8 +225,9 @@ impl Task {
             states: BTreeMap::new(),
             ids: Vec::new(),
             bytes: 0,
+            forgetting,
         });
-        (collected.to, collected.reached) = (to, reached);
+        (collected.to, collected.reached, collected.forgetting) = (to, reached, forgetting);
         for (id, value) in states {
             collected.bytes += id.as_str().len() + value.len();
             let replaced = collected.states.insert(id, value);
@@ -303,16 +307,15 @@ impl Task {
         writing.ids_record().await?;
         writing.send().await?; // acknowledged before the checkpoint says so
         self.extent.written += writing.count + 1;
-        let record = CheckpointRecord::new(&self.topic.schema, &collected.reached, self.extent);
+        let record = CheckpointRecord::new(&self.topic.schema, &collected.reached, collected.forgetting, self.extent);
         writing.put(checkpoint_key(self.epoch), Some(record.encode_to_vec().into())).await?;
         writing.send().await?;
         self.covered = Some(Covered { next: collected.to, last_recorded_ms: *last_recorded_ms });
         // Sweeping reads the whole topic: nobody waits for that at an end.
         if !self.ending && self.extent.written >= self.extent.swept.max(SWEEP_MIN) {
             let acknowledged = since..collected.to;
-            // As the store forgets: neither a clock nor a log that is ahead clears anything.
-            let now_ms = self.topic.clock.now_ms().min(*last_recorded_ms);
-            let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged, now_ms).await?;
+            let by_ms = collected.forgetting.by_ms;
+            let swept = self.sweeping.sweep(&mut writing, self.store.as_ref(), acknowledged, by_ms).await?;
             self.extent = Extent { swept, written: 0 };
         }
         self.end = writing.end;
@@ -478,13 +481,13 @@ struct Sweeping {
 
 impl Sweeping {
     /// Tells how many records there are. `acknowledged`: states whose last change is there are in the topic under this
-    /// writer's keys.
+    /// writer's keys. `by_ms`: what is over by then is cleared, as in the store.
     async fn sweep(
         &mut self,
         writing: &mut Writing<'_>,
         store: &dyn Store,
         acknowledged: std::ops::Range<u64>,
-        now_ms: i64,
+        by_ms: i64,
     ) -> Result<u64, Failed> {
         let topic = writing.topic;
         let bounds = topic.log.bounds(&topic.topic, topic.partition).await?;
@@ -500,7 +503,7 @@ impl Sweeping {
                     checkpoints.remove(key);
                     checkpoints.extend(record.map(|record| (key.clone(), record.lineage)));
                 }
-                if self.is_over(&stored, writing, store, &acknowledged, now_ms)? && !swept.contains(key) {
+                if self.is_over(&stored, writing, store, &acknowledged, by_ms)? && !swept.contains(key) {
                     if swept.len() < SWEPT_MAX {
                         swept.insert(key.clone());
                     }
@@ -520,7 +523,7 @@ impl Sweeping {
         writing: &Writing<'_>,
         store: &dyn Store,
         acknowledged: &std::ops::Range<u64>,
-        now_ms: i64,
+        by_ms: i64,
     ) -> Result<bool, Failed> {
         let record = &stored.record;
         let (Some((subject, epoch)), Some(value)) = (parse_key(&record.key), &record.value) else { return Ok(false) };
@@ -528,12 +531,12 @@ impl Sweeping {
         let earlier = epoch != writing.epoch && epoch.number <= writing.epoch.number;
         let ours = |lineage: &Bytes| *lineage == writing.lineage.0[..];
         Ok(match subject {
-            Subject::Ids => Ids::decode(value.clone()).is_ok_and(|ids| !spans.holds(ids.newest_ms, now_ms)),
+            Subject::Ids => Ids::decode(value.clone()).is_ok_and(|ids| !spans.holds(ids.newest_ms, by_ms)),
             Subject::Checkpoint => {
                 CheckpointRecord::decode(value.clone()).is_ok_and(|found| match ours(&found.lineage) {
                     true => earlier,
                     // Who goes back to the release that wrote it restores from it, for a while.
-                    false => !spans.holds(record.timestamp_ms, now_ms),
+                    false => !spans.holds(record.timestamp_ms, by_ms),
                 })
             }
             Subject::Aggregate(aggregate) => {
@@ -541,7 +544,7 @@ impl Sweeping {
                 if !ours(&snapshot.lineage) {
                     // Not as long as a checkpoint says that it is there.
                     let kept = self.checkpoints.as_ref().is_none_or(|kept| kept.contains(&snapshot.lineage));
-                    return Ok(!kept && !spans.holds(record.timestamp_ms, now_ms));
+                    return Ok(!kept && !spans.holds(record.timestamp_ms, by_ms));
                 }
                 if !earlier {
                     return Ok(false);

@@ -14,6 +14,7 @@ use tokio::sync::SemaphorePermit;
 
 use self::filling::{Filling, Refused};
 use super::{CheckpointRecord, Extent, Lineage, Origin, Reached, SnapshotTopic, Subject, Unreadable, parse_key};
+use crate::forgetting::Forgetting;
 use crate::log::{LogError, StoredRecord};
 use crate::reader::{copy_begun, first_claim, verify_checkpoint};
 use crate::scan::Scan;
@@ -172,9 +173,9 @@ impl SnapshotTopic {
                 break;
             }
         }
-        let Some(Last { reached, .. }) = found.best else { return Ok(false) };
-        let next = reached.checkpoint.next;
-        let states = aside(|| filling.finish(reached))?;
+        let Some(last) = found.best else { return Ok(false) };
+        let next = last.reached.checkpoint.next;
+        let states = aside(|| filling.finish(last))?;
         tracing::info!(topic = %self.topic, partition = self.partition, states, next, "restored from snapshots");
         self.counters.restored.fetch_add(states, Ordering::Relaxed);
         Ok(true)
@@ -209,8 +210,9 @@ impl SnapshotTopic {
 }
 
 /// The last checkpoint.
-pub(super) struct Last {
-    pub(super) reached: Reached,
+pub(crate) struct Last {
+    pub(crate) reached: Reached,
+    pub(crate) forgetting: Forgetting,
     pub(super) extent: Extent,
 }
 
@@ -247,7 +249,7 @@ impl Found {
             return Ok(());
         }
         let extent = Extent { swept: record.swept, written: record.written };
-        let last = Last { reached: record.reached()?, extent };
+        let last = Last { reached: record.reached()?, forgetting: record.forgetting(), extent };
         if self.best.as_ref().is_none_or(|best| best.reached.checkpoint.next <= last.reached.checkpoint.next) {
             self.best = Some(last);
         }

@@ -2,6 +2,7 @@
 //! partition's own time.
 
 use super::*;
+use crate::clock::Clock;
 use crate::log::Record;
 use crate::partition_of;
 use crate::record::{Decoded, decode};
@@ -74,7 +75,10 @@ async fn of_two_answers_to_one_id_the_newer_one_is_right() {
     let short = on(&world, &kept, with(1)).await;
     short.bus.ready().await.unwrap();
     assert_eq!(short.send("a", "1", add(1)).await.unwrap().version.get(), 1);
-    world.clock.advance(DAY_MS + 1);
+    for n in 0..3 {
+        world.clock.advance(DAY_MS / 2 + 1);
+        short.send("b", &format!("{n}"), add(1)).await.unwrap();
+    }
     assert_eq!(short.send("a", "1", add(1)).await.unwrap().version.get(), 2);
     short.engine.shutdown().await;
     let long = on(&world, &kept, with(30)).await;
@@ -112,6 +116,59 @@ async fn a_clock_that_was_ahead_on_one_partition_makes_no_other_forget() {
     assert!(last.send(&other, "1", add(1)).await.unwrap().duplicate, "the same command took effect twice");
 }
 
+/// A clock that is a year ahead for a while makes nothing forgotten: neither while it is wrong, nor once an operator has
+/// the log served that it drove ahead; neither in a folder, nor in the snapshots topic.
+#[tokio::test(start_paused = true)]
+async fn a_clock_far_ahead_makes_nothing_forgotten() {
+    const YEAR_MS: i64 = 365 * DAY_MS;
+    for in_folder in [true, false] {
+        let world = World::new();
+        let config = || EngineConfig {
+            unwritten_max: 1,
+            snapshot_every: if in_folder { 0 } else { 1 },
+            accept_time_until: chrono::DateTime::from_timestamp_millis(world.clock.now_ms() + 2 * YEAR_MS),
+            ..world.config.clone()
+        };
+        let folder = Arc::new(StateFolder::in_memory());
+        let start = async || {
+            let kept = if in_folder { folder.clone() } else { Arc::new(StateFolder::in_memory()) };
+            let process = on(&world, &kept, config()).await;
+            process.bus.ready().await.unwrap();
+            process
+        };
+        let work = async |process: &Process, when: &str| {
+            for n in 0..30 {
+                process.send("b", &format!("{when} {n}"), add(1)).await.unwrap();
+                world.clock.advance(DAY_MS / 60);
+                tokio::task::yield_now().await;
+            }
+        };
+        let right = start().await;
+        right.send("a", "1", add(1)).await.unwrap();
+        work(&right, "right").await;
+        right.engine.shutdown().await;
+        world.clock.advance(YEAR_MS);
+        let wrong = start().await;
+        assert!(
+            wrong.send("a", "1", add(1)).await.unwrap().duplicate,
+            "with the wrong clock, in a folder: {in_folder}"
+        );
+        work(&wrong, "wrong").await;
+        wrong.engine.shutdown().await;
+        if !in_folder {
+            world.log.partition(SNAPSHOTS, 0).compact();
+        }
+        world.clock.advance(-YEAR_MS);
+        let right = start().await;
+        assert!(
+            right.send("a", "1", add(1)).await.unwrap().duplicate,
+            "with the clock set right, in a folder: {in_folder}"
+        );
+        work(&right, "right again").await;
+        assert!(right.send("a", "1", add(1)).await.unwrap().duplicate, "a while later, in a folder: {in_folder}");
+    }
+}
+
 /// What is over is removed, though partitions that are idle still know what they knew.
 #[tokio::test]
 async fn tables_that_nobody_needs_are_removed() {
@@ -131,9 +188,11 @@ async fn tables_that_nobody_needs_are_removed() {
         most = most.max(kept.store().unwrap().id_tables().len());
     }
     assert!((2..=6).contains(&most), "{most} tables of two partitions");
-    process.send(&idle, "2", add(1)).await.unwrap();
-    process.send(&idle, "3", add(1)).await.unwrap();
-    process.send("a", "last", add(1)).await.unwrap();
+    for n in 2..5 {
+        process.send(&idle, &format!("{n}"), add(1)).await.unwrap();
+        process.send("a", &format!("last {n}"), add(1)).await.unwrap();
+        world.clock.advance(DAY_MS);
+    }
     process.engine.shutdown().await;
     let left = kept.store().unwrap().id_tables();
     assert!(left.len() <= 4, "{left:?}");

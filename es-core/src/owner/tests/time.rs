@@ -71,22 +71,36 @@ async fn a_command_that_waited_past_its_deadline_by_the_clock_is_not_decided() {
     assert!(!process.send("a", "2", add(1)).await.unwrap().duplicate);
 }
 
-/// One clock says that an id is forgotten and that a command has expired. By the log's time, which another machine's
-/// clock may have driven ahead, the id would be forgotten of a command that has not expired.
+/// One clock says that an id is forgotten and that a command has expired. By the time of an owner before, whose clock was
+/// ahead for a while, the id would be forgotten of a command that has not expired.
 #[tokio::test(start_paused = true)]
 async fn an_owner_whose_clock_is_behind_the_log_forgets_by_its_clock() {
     let world = World::new();
     let on = |clock: Arc<ManualClock>| {
-        world.process_with(EngineConfig { clock, dedup_retention: Duration::from_secs(120), ..world.config.clone() })
+        let dedup_retention = Duration::from_secs(120);
+        world.process_with(EngineConfig {
+            clock,
+            dedup_retention,
+            unwritten_max: 1,
+            snapshot_every: 1,
+            ..world.config.clone()
+        })
     };
     let first = on(world.clock.clone()).await;
     first.send("a", "1", add(1)).await.unwrap();
+    first.send("a", "quiet", add(1)).await.unwrap();
     first.engine.shutdown().await;
-    let ahead = on(Arc::new(ManualClock::at(world.clock.now_ms() + 240_000))).await;
-    ahead.send("a", "2", add(1)).await.unwrap();
-    ahead.engine.shutdown().await;
+    let clock = Arc::new(ManualClock::at(world.clock.now_ms() + 125_000));
+    let ahead = on(clock.clone()).await;
+    assert!(ahead.send("a", "1", add(1)).await.unwrap().duplicate);
+    for n in 2..6 {
+        ahead.send("a", &format!("{n}"), add(1)).await.unwrap();
+        clock.advance(10_000);
+    }
+    assert!(!ahead.send("a", "1", add(1)).await.unwrap().duplicate, "its clock is believed by now");
+    ahead.engine.kill().await;
     let behind = on(world.clock.clone()).await;
-    assert!(behind.send("a", "1", add(1)).await.unwrap().duplicate, "it took effect twice at one time");
+    assert!(behind.send("a", "quiet", add(1)).await.unwrap().duplicate, "it took effect twice at one time");
 }
 
 /// A node whose clock is a year ahead writes, and goes. Its time stays in the log.

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use super::{aside, wire};
 use crate::ids::Epoch;
 use crate::log::{Record, StoredRecord};
-use crate::snapshot::{Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
-use crate::state::{StoredCheckpoint, filling};
+use crate::snapshot::{Last, Lineage, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
+use crate::state::{Known, StoredCheckpoint, filling};
 use crate::store::{Store, StoreError, Table, Write, key};
 
 /// What is collected before it is sorted and loaded. What is loaded at once the store need not merge: 250,000 small
@@ -36,9 +36,9 @@ impl From<StoreError> for Refused {
 struct Collected {
     key: Bytes,
     value: Bytes,
-    /// Of a state.
+    /// The version of a state, the offset of an answer: of two the greater one is newer.
     version: u64,
-    /// A state before which nothing newer can have come.
+    /// Nothing newer can have come before it.
     in_turn: bool,
 }
 
@@ -46,8 +46,6 @@ struct Collected {
 pub(super) struct Filling<'a> {
     topic: &'a SnapshotTopic,
     store: &'a dyn Store,
-    /// When the newest of the ids so far was recorded.
-    newest_ms: i64,
     keys: Keys,
     collected: BTreeMap<Table, Vec<Collected>>,
     bytes: usize,
@@ -66,7 +64,6 @@ impl<'a> Filling<'a> {
         Self {
             topic,
             store,
-            newest_ms: 0,
             keys: Keys { prefix: key::prefix(topic.partition), piece: BytesMut::new() },
             collected: BTreeMap::new(),
             bytes: 0,
@@ -86,13 +83,15 @@ impl<'a> Filling<'a> {
             Subject::Aggregate(aggregate) => {
                 let head = wire::snapshot(&value).ok_or(Refused::Record(Unreadable("snapshot")))?;
                 if head.lineage == lineage.0 {
-                    let version = head.version;
-                    self.take_state(aggregate, epoch, version, value);
+                    let (version, in_turn) = (head.version, self.is_in_turn(epoch));
+                    let key = self.keys.state(aggregate);
+                    self.collect(Table::States, Collected { key, value, version, in_turn });
                 }
             }
             Subject::Ids => {
                 if wire::lineage(&value).ok_or(Refused::Record(Unreadable("record of ids")))? == lineage.0 {
-                    wire::ids(&value).try_for_each(|entry| self.take_id(entry, &value))?;
+                    let in_turn = self.is_in_turn(epoch);
+                    wire::ids(&value).try_for_each(|entry| self.take_id(entry, &value, in_turn))?;
                 }
             }
             Subject::Checkpoint => return Ok(()),
@@ -103,27 +102,23 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    /// One writer's versions grow, and a later claim's are not below an earlier one's: only what landed out of turn has
-    /// to be compared with what is in the store.
-    fn take_state(&mut self, aggregate: &str, epoch: Epoch, version: u64, value: Bytes) {
+    /// One writer's versions and offsets grow, and a later claim's are not below an earlier one's: only what landed out of
+    /// turn has to be compared with what is in the store.
+    fn is_in_turn(&mut self, epoch: Epoch) -> bool {
         if epoch.number > self.leading.number {
             (self.leading, self.contested) = (epoch, false);
         }
         self.contested |= epoch.number == self.leading.number && epoch != self.leading;
-        let in_turn = epoch == self.leading && !self.contested;
-        let key = self.keys.state(aggregate);
-        self.collect(Table::States, Collected { key, value, version, in_turn });
+        epoch == self.leading && !self.contested
     }
 
-    fn take_id(&mut self, entry: Option<wire::Id<'_>>, value: &Bytes) -> Result<(), Refused> {
+    /// However old it is: a clock that was wrong may have recorded what is behind it.
+    fn take_id(&mut self, entry: Option<wire::Id<'_>>, value: &Bytes, in_turn: bool) -> Result<(), Refused> {
         let wire::Id { aggregate, command, known, recorded_at_ms, offset } =
             entry.ok_or(Refused::Record(Unreadable("command id")))?;
-        let spans = self.topic.limits.spans;
-        self.newest_ms = self.newest_ms.max(recorded_at_ms);
-        if spans.holds(recorded_at_ms, self.newest_ms) {
-            let (key, value) = (self.keys.id(aggregate, command), value.slice_ref(known));
-            self.collect(spans.table(recorded_at_ms), Collected { key, value, version: offset, in_turn: false });
-        }
+        let (key, value) = (self.keys.id(aggregate, command), value.slice_ref(known));
+        let table = self.topic.limits.spans.table(recorded_at_ms);
+        self.collect(table, Collected { key, value, version: offset, in_turn });
         Ok(())
     }
 
@@ -169,12 +164,12 @@ impl<'a> Filling<'a> {
             }
             same
         });
+        let newer = order.into_iter().filter_map(|place| {
+            let newer = self.is_newer(table, &collected[place]);
+            newer.map(|newer| newer.then_some(place)).transpose()
+        });
+        let order: Vec<usize> = newer.collect::<Result<_, _>>()?;
         if table == Table::States {
-            let newer = order.into_iter().filter_map(|place| {
-                let newer = self.is_newer(&collected[place]);
-                newer.map(|newer| newer.then_some(place)).transpose()
-            });
-            order = newer.collect::<Result<_, _>>()?;
             self.written += order.len() as u64;
         }
         if order.is_empty() && last.is_none() {
@@ -187,21 +182,24 @@ impl<'a> Filling<'a> {
         self.store.load(table, &mut entries.chain(last))
     }
 
-    /// Whether the store has no such version of it.
-    fn is_newer(&self, state: &Collected) -> Result<bool, StoreError> {
-        if state.in_turn {
+    /// Whether the store has nothing as new of it.
+    fn is_newer(&self, table: Table, entry: &Collected) -> Result<bool, StoreError> {
+        if entry.in_turn {
             return Ok(true);
         }
-        let before = self.store.get(Table::States, &state.key)?.map(Snapshot::parse).transpose();
-        let before = before.map_err(|error| StoreError::new("reading", error))?;
-        Ok(before.is_none_or(|before| before.version < state.version))
+        let Some(before) = self.store.get(table, &entry.key)? else { return Ok(true) };
+        let before = match table {
+            Table::States => Snapshot::parse(before).map(|before| before.version).map_err(crate::error::Cause::from),
+            _ => Known::parse(before).map(|before| before.offset),
+        };
+        Ok(before.map_err(|error| StoreError::new("reading", error))? < entry.version)
     }
 
     /// The checkpoint last: without it a store counts as empty.
-    pub(super) fn finish(mut self, reached: Reached) -> Result<u64, StoreError> {
+    pub(super) fn finish(mut self, last: Last) -> Result<u64, StoreError> {
         self.say_what_is_filled()?;
         let mut collected = std::mem::take(&mut self.collected);
-        let stored = StoredCheckpoint::restored(&self.topic.schema, reached, self.tables.clone());
+        let stored = StoredCheckpoint::restored(&self.topic.schema, last, self.tables.clone());
         let writes = stored.writes(self.topic.partition)?;
         let (checkpoint, marks): (Vec<_>, Vec<_>) =
             writes.into_iter().partition(|write| write.table == Table::Checkpoints);
