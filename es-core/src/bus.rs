@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,8 @@ pub(crate) struct Shared<A: Aggregate> {
     /// Bytes for commands that wait for owners here, and elsewhere.
     pub(crate) commands: Budget,
     pub(crate) forwarded: Budget,
+    /// A permit to read the events of a parked aggregate again: one at a time reads a whole partition.
+    pub(crate) refolds: Semaphore,
     /// The engine's.
     pub(crate) shutdown: CancellationToken,
 }
@@ -244,9 +246,9 @@ impl<A: Handle + Apply> Bus<A> {
     }
 
     /// Folds the events of a parked aggregate from the beginning of the log, and lets it go on where they and its state can be
-    /// used now. Nothing else waits meanwhile; it takes as long as reading the log of a partition. Within one release it
-    /// helps where what was wrong was not in the events: a state that could not be kept, or code that depends on
-    /// something else.
+    /// used now. That takes as long as reading the log of a partition; one is read at a time, and commands do not wait for it.
+    /// Within one release it helps where what was wrong was not in the events: a state that could not be kept, or code that
+    /// depends on something else.
     ///
     /// # Errors
     /// [`RetryError::NotServed`] where another process owns the partition, [`RetryError::Overtaken`] and
@@ -260,6 +262,7 @@ impl<A: Handle + Apply> Bus<A> {
             other => Err(RetryError::NotServed { partition, reason: not_ready(other).to_string() }),
         };
         served()?;
+        let _turn = self.shared.refolds.acquire().await.expect("it is never closed");
         let resumed = desk.counters.parked.resumed();
         if !desk.counters.parked.may_have(aggregate) {
             return Ok(Retried::NotParked);

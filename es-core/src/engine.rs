@@ -321,6 +321,7 @@ impl Engine {
             clock: self.config.clock.clone(),
             commands: self.commands.clone(),
             forwarded: self.forwarded.clone(),
+            refolds: Semaphore::new(1),
             shutdown: self.shutdown.clone(),
         };
         Ok(Bus { shared: Arc::new(shared) })

@@ -5,8 +5,9 @@
 
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -94,13 +95,52 @@ pub trait Member: fmt::Debug + Send + Sync + 'static {
     async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError>;
 
     /// Commits the place to go on from in a partition of the topic, and tells whether the group still counts with this
-    /// process.
+    /// process. It does not where the process lost the partition and has it anew before [`Member::next`] told so: another
+    /// process may have committed a later place in between.
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError>;
 
-    /// Whether the group still counts with this process for a partition. A `true` is newer than the call, so it renews
-    /// the word of an earlier assignment. What is committed stays: no commit of this member comes in between.
+    /// Whether the group still counts with this process for a partition, as [`Member::commit`] does. A `true` is newer than
+    /// the call, so it renews the word of an earlier assignment. On Kafka it commits anew what is committed.
     async fn confirm(&self, partition: u32) -> Result<bool, LogError>;
 
     /// Leaves, so that the others need not wait until this process is missed.
     async fn leave(&self);
+}
+
+/// Which assignments a member has heard of: for implementations of [`Member`].
+///
+/// A partition that was lost may be assigned anew at once. Until [`Member::next`] has told so, whoever works on the
+/// partition does not know that it was away.
+#[derive(Debug, Default)]
+pub struct Tenures(Mutex<BTreeMap<u32, Tenure>>);
+
+/// How often a partition was assigned, and how often that was told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tenure {
+    assigned: u64,
+    told: u64,
+}
+
+impl Tenures {
+    /// Notes a change that [`Member::next`] is going to tell.
+    pub fn changed(&self, change: &Change) {
+        self.note(change, |tenure| tenure.assigned += 1);
+    }
+
+    /// Notes a change that [`Member::next`] tells now.
+    pub fn told(&self, change: &Change) {
+        self.note(change, |tenure| tenure.told += 1);
+    }
+
+    /// Whether the newest assignment of a partition was told.
+    pub fn is_known(&self, partition: u32) -> bool {
+        let tenures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tenures.get(&partition).is_some_and(|tenure| tenure.assigned == tenure.told)
+    }
+
+    fn note(&self, change: &Change, note: impl Fn(&mut Tenure)) {
+        let Change::Assigned(partitions) = change else { return };
+        let mut tenures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().for_each(|partition| note(tenures.entry(*partition).or_default()));
+    }
 }

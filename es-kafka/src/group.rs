@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use es_core::group::{Change, Group, GroupSpec, Member, Place};
+use es_core::group::{Change, Group, GroupSpec, Member, Place, Tenures};
 use es_core::log::{AppendError, LogError, LogErrorKind, Record};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -135,6 +135,7 @@ struct Seat {
     node: String,
     client: ClientConfig,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    tenures: Arc<Tenures>,
     consumer: Mutex<Arc<BaseConsumer<Rebalances>>>,
     stopped: AtomicBool,
 }
@@ -144,7 +145,8 @@ impl KafkaMember {
     fn join(config: &KafkaConfig, spec: GroupSpec) -> Result<Self, LogError> {
         let client = config.for_group(&spec.name, &spec.node);
         let (sender, changes) = mpsc::unbounded_channel();
-        let consumer = consumer(&client, sender.clone())
+        let tenures = Arc::<Tenures>::default();
+        let consumer = consumer(&client, sender.clone(), Arc::clone(&tenures))
             .map_err(|error| failed(Call::Start, joining(&spec.name, &spec.node), error))?;
         let what = || joining(&spec.name, &spec.node);
         consumer.subscribe(&[&spec.topic]).map_err(|error| failed(Call::Start, what(), error))?;
@@ -154,6 +156,7 @@ impl KafkaMember {
             node: spec.node.clone(),
             client,
             changes: sender,
+            tenures,
             consumer: Mutex::new(consumer),
             stopped: AtomicBool::new(false),
         });
@@ -188,7 +191,7 @@ impl std::fmt::Debug for KafkaMember {
 impl Member for KafkaMember {
     async fn next(&self) -> Result<Change, LogError> {
         match self.changes.lock().await.recv().await {
-            Some(change) => change,
+            Some(change) => change.inspect(|change| self.seat.tenures.told(change)),
             None => std::future::pending().await, // the consumer, and with it this member, is going
         }
     }
@@ -235,7 +238,8 @@ impl Member for KafkaMember {
         let what = format!("committing {}/{partition}", self.spec.topic);
         // Kafka fences a member for good that commits while it is not in the group.
         let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
-        if !assigned || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
+        let known = self.seat.tenures.is_known(partition);
+        if !assigned || !known || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
             return Ok(false);
         }
         let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
@@ -301,10 +305,12 @@ fn joining(group: &str, node: &str) -> String {
 fn consumer(
     client: &ClientConfig,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    tenures: Arc<Tenures>,
 ) -> Result<Arc<BaseConsumer<Rebalances>>, KafkaError> {
     let context = Rebalances {
         journal: Journal::default(),
         changes,
+        tenures,
         told: Mutex::default(),
         deferred: Mutex::default(),
         leaving: AtomicBool::new(false),
@@ -365,7 +371,7 @@ impl Seat {
     /// A consumer to take the place with; none where that is not wanted any more.
     fn next_consumer(&self) -> Option<Arc<BaseConsumer<Rebalances>>> {
         while !self.stopped.load(Ordering::Relaxed) {
-            match consumer(&self.client, self.changes.clone()) {
+            match consumer(&self.client, self.changes.clone(), Arc::clone(&self.tenures)) {
                 Ok(consumer) => return Some(consumer),
                 Err(error) => {
                     tracing::warn!(group = %self.group, error = &error as &dyn std::error::Error, "making a consumer");
@@ -424,6 +430,7 @@ fn is_no_longer_a_member(error: &KafkaError) -> bool {
 struct Rebalances {
     journal: Journal,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    tenures: Arc<Tenures>,
     /// The partitions that were told to be this process's.
     told: Mutex<BTreeSet<u32>>,
     /// Revoked partitions that were not given back yet.
@@ -446,6 +453,9 @@ impl Rebalances {
                 lock(&self.told).retain(|partition| !partitions.contains(partition));
             }
             Err(_) => {}
+        }
+        if let Ok(change) = &change {
+            self.tenures.changed(change);
         }
         let _ = self.changes.send(change); // nobody listens: the member is going
     }

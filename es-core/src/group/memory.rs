@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
-use super::{Change, Group, GroupSpec, Member, Place};
+use super::{Change, Group, GroupSpec, Member, Place, Tenures};
 use crate::log::memory::MemoryLog;
 use crate::log::{AppendError, Log, LogError, LogErrorKind, Record};
 
@@ -44,6 +44,14 @@ enum Asked {
 struct Seat {
     node: String,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
+    tenures: Arc<Tenures>,
+}
+
+impl Seat {
+    fn tell(&self, change: Change) {
+        self.tenures.changed(&change);
+        let _ = self.changes.send(Ok(change)); // nobody listens: the member is going
+    }
 }
 
 impl MemoryGroup {
@@ -69,7 +77,7 @@ impl MemoryGroup {
         let mut state = self.lock();
         let Some(shares) = state.groups.get_mut(group) else { return };
         for (id, (lost, seat)) in std::mem::take(&mut shares.absent) {
-            let _ = seat.changes.send(Ok(Change::Lost(lost)));
+            seat.tell(Change::Lost(lost));
             shares.members.insert(id, seat);
         }
         shares.balance();
@@ -147,7 +155,7 @@ impl Shares {
             }
         }
         for (id, partitions) in assigned {
-            let _ = self.members[&id].changes.send(Ok(Change::Assigned(partitions)));
+            self.members[&id].tell(Change::Assigned(partitions));
         }
         let most = self.partitions.len().div_ceil(self.members.len());
         for (partition, held) in (0..).zip(&mut self.partitions) {
@@ -157,7 +165,7 @@ impl Shares {
             };
             *count -= 1;
             *asked = Asked::ToReleaseIt;
-            let _ = self.members[id].changes.send(Ok(Change::Revoked(vec![partition])));
+            self.members[id].tell(Change::Revoked(vec![partition]));
         }
     }
 }
@@ -177,12 +185,14 @@ impl Group for MemoryGroup {
                 format!("another process joined as node {:?}: give each process a name of its own", seat.node);
             let _ = seat.changes.send(Err(LogError::new(LogErrorKind::Settings, message)));
         }
-        let _ = changes.send(Ok(Change::Assigned(Vec::new())));
-        shares.members.insert(id, Seat { node: spec.node.clone(), changes });
+        let tenures = Arc::new(Tenures::default());
+        let seat = Seat { node: spec.node.clone(), changes, tenures: tenures.clone() };
+        seat.tell(Change::Assigned(Vec::new()));
+        shares.members.insert(id, seat);
         shares.balance();
         let group = spec.name.clone();
         let (state, silent) = (self.state.clone(), self.silent.subscribe());
-        Ok(Arc::new(MemoryMember { id, group, state, told: tokio::sync::Mutex::new(told), silent }))
+        Ok(Arc::new(MemoryMember { id, group, state, told: tokio::sync::Mutex::new(told), tenures, silent }))
     }
 
     async fn send(&self, topic: &str, partition: u32, record: Record) -> Result<(), AppendError> {
@@ -197,6 +207,7 @@ struct MemoryMember {
     group: String,
     state: Arc<Mutex<State>>,
     told: tokio::sync::Mutex<mpsc::UnboundedReceiver<Result<Change, LogError>>>,
+    tenures: Arc<Tenures>,
     silent: watch::Receiver<bool>,
 }
 
@@ -204,6 +215,10 @@ impl MemoryMember {
     /// Waits while the group is silent.
     async fn spoken(&self) {
         let _ = self.silent.clone().wait_for(|silent| !silent).await; // the group is gone: it has nothing to hide
+    }
+
+    fn counts(&self, shares: &Shares, partition: u32) -> bool {
+        shares.has(self.id, partition) && self.tenures.is_known(partition)
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Shares) -> T) -> T {
@@ -216,7 +231,7 @@ impl MemoryMember {
 impl Member for MemoryMember {
     async fn next(&self) -> Result<Change, LogError> {
         match self.told.lock().await.recv().await {
-            Some(change) => change,
+            Some(change) => change.inspect(|change| self.tenures.told(change)),
             None => std::future::pending().await, // expelled without a word
         }
     }
@@ -241,7 +256,7 @@ impl Member for MemoryMember {
 
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
         Ok(self.with(|shares| {
-            let counts = shares.has(self.id, partition);
+            let counts = self.counts(shares, partition);
             if counts {
                 shares.committed.insert(partition, place);
             }
@@ -251,7 +266,7 @@ impl Member for MemoryMember {
 
     async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
         self.spoken().await;
-        Ok(self.with(|shares| shares.has(self.id, partition)))
+        Ok(self.with(|shares| self.counts(shares, partition)))
     }
 
     async fn leave(&self) {
@@ -269,5 +284,34 @@ impl Drop for MemoryMember {
             shares.remove(self.id);
             shares.balance();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member that lost a partition and has it anew may not set back the place that another one committed in between.
+    #[tokio::test]
+    async fn a_member_that_does_not_know_that_it_was_away_commits_nothing() {
+        let group = MemoryGroup::new(MemoryLog::new(1));
+        let spec = GroupSpec { name: "g".into(), node: "a".into(), topic: "commands".into(), partitions: 1 };
+        let place = |offset| Place { offset, after: None };
+        let member = group.join(&spec).await.unwrap();
+        assert!(!member.commit(0, place(3)).await.unwrap(), "it was not told yet that it has the partition");
+        assert_eq!(member.next().await.unwrap(), Change::Assigned(vec![]));
+        assert_eq!(member.next().await.unwrap(), Change::Assigned(vec![0]));
+        assert!(member.commit(0, place(5)).await.unwrap());
+        group.expel("g", "a");
+        assert!(!member.confirm(0).await.unwrap());
+        group.notice("g"); // it has the partition anew
+        assert!(!member.commit(0, place(4)).await.unwrap());
+        assert!(!member.confirm(0).await.unwrap());
+        assert_eq!(member.next().await.unwrap(), Change::Lost(vec![0]));
+        assert!(!member.commit(0, place(4)).await.unwrap());
+        assert_eq!(member.next().await.unwrap(), Change::Assigned(vec![0]));
+        assert!(member.confirm(0).await.unwrap());
+        assert_eq!(group.offset("g", 0), Some(5));
+        assert!(member.commit(0, place(6)).await.unwrap());
     }
 }

@@ -48,20 +48,6 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// All but the clocks. An owner whose clock is behind a log that another clock drove ahead by more than the retention,
-    /// and which an operator has served all the same, may find that the id of a command is gone which has not expired by
-    /// its own clock.
-    const ON: [Hazard; 8] = [
-        Hazard::Retention,
-        Hazard::Failures,
-        Hazard::Topic,
-        Hazard::Settings,
-        Hazard::Offsets,
-        Hazard::TopicsAnew,
-        Hazard::Disk,
-        Hazard::Releases,
-    ];
-
     /// `SIM_HAZARDS=Topic,Clocks` leaves out all others.
     pub(super) fn of(rng: &mut fastrand::Rng) -> Self {
         let only = std::env::var("SIM_HAZARDS").ok();
@@ -70,7 +56,7 @@ impl Plan {
             // The disk takes real time.
             let drawn = rng.u32(..if hazard == Hazard::Disk { 50 } else { 3 }) == 0;
             let named = |only: &String| only.split(',').any(|name| name == format!("{hazard:?}"));
-            let allowed = only.as_ref().map_or(Self::ON.contains(&hazard), named);
+            let allowed = only.as_ref().is_none_or(named);
             if drawn && allowed {
                 hazards.push(hazard);
             }
@@ -173,20 +159,6 @@ impl Reach {
         Self::NotDoneThenDone,
         Self::UnknownThenDone,
     ];
-
-    /// What must be on for it.
-    pub(super) fn can_be(self) -> bool {
-        let needs = match self {
-            Self::DoneAgain => Hazard::Retention,
-            Self::ClockAhead | Self::ClockBehind | Self::ClockSet => Hazard::Clocks,
-            Self::Panicked | Self::TooLarge | Self::TooMany => Hazard::Failures,
-            Self::Malformed | Self::Expired | Self::InOrder | Self::InFlight => Hazard::Topic,
-            Self::RetentionLonger | Self::RetentionShorter => Hazard::Settings,
-            Self::Parked | Self::BothReleases | Self::NotKnown => Hazard::Releases,
-            _ => return true,
-        };
-        Plan::ON.contains(&needs)
-    }
 }
 
 /// How often a run came to each.
