@@ -179,6 +179,9 @@ impl Pool {
         // First, since any query decides what is now: what a rebuild commits while this waits for its tables has to be in it.
         tx.script(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "))).await?;
         tx.limit = left(ends);
+        // A table may have other columns by now than when this connection read it last; an error would end the transaction.
+        tx.forget_statements().await?;
+        tx.limit = left(ends);
         // Whoever reads it may be slow, and holds no row. What was set for the role stays.
         tx.script(
             "SELECT set_config(name, '0', true) FROM pg_settings \
@@ -221,6 +224,12 @@ impl Tx {
 
     pub(super) async fn script(&mut self, sql: &str) -> Result<()> {
         let done = timeout(self.limit, script(self.lease.ask(), sql)).await;
+        self.lease.answered(self.limit, done)
+    }
+
+    async fn forget_statements(&mut self) -> Result<()> {
+        let cleared = async { self.lease.ask().clear_cached_statements().await.map_err(failed) };
+        let done = timeout(self.limit, cleared).await;
         self.lease.answered(self.limit, done)
     }
 

@@ -32,6 +32,9 @@ impl From<RetryError> for Problem {
             RetryError::NotServed { .. } => {
                 "the account is not served by this process, so nothing was done: ask the others"
             }
+            RetryError::Overtaken { .. } => {
+                "another account went on while this one's events were read, so nothing was done: try again"
+            }
             _ => "the account's events could not be read, and nothing was done",
         };
         Self::unavailable("not-ready", detail, &error)
