@@ -1,6 +1,7 @@
 //! The aggregate that is measured, and sending to it through the bus.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::{
     Aggregate, AggregateKey, Apply, Bus, Command, Context, Event, Handle, Position, Receipt, SendError, partition_of,
@@ -55,16 +56,26 @@ impl Apply for Account {
     }
 }
 
+/// Commands that were given a key.
+static SENT: AtomicU64 = AtomicU64::new(0);
+
 /// Deposits through the bus.
 #[derive(Clone)]
 pub(crate) struct Deposits {
     bus: Bus<Account>,
     ids: Arc<Vec<String>>,
+    /// Gives commands ids of their sender's, as whoever may send them again does; begins with this text.
+    keys: Option<Arc<str>>,
 }
 
 impl Deposits {
     pub(crate) fn new(bus: Bus<Account>, accounts: usize) -> Self {
-        Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()) }
+        Self { bus, ids: Arc::new((0..accounts).map(|number| format!("account-{number:06}")).collect()), keys: None }
+    }
+
+    /// The same where each command has an id of its sender's, under which it is looked up.
+    pub(crate) fn with_keys(self) -> Self {
+        Self { keys: Some(es_tests::unique_name("key").into()), ..self }
     }
 
     /// To those of the accounts that live in these partitions.
@@ -78,7 +89,11 @@ impl Deposits {
 
     async fn send(&self, place: usize) -> Result<Receipt, SendError<AccountError>> {
         let command = AccountCommand::Deposit { amount: 1_250, reference: "salary".into() };
-        self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench").await
+        let sending = self.bus.send(&self.ids[place % self.ids.len()], command).actor("bench");
+        match &self.keys {
+            None => sending.await,
+            Some(keys) => sending.command_id(format!("{keys}-{}", SENT.fetch_add(1, Ordering::Relaxed))).await,
+        }
     }
 
     /// One deposit that may fail.

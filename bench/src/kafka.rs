@@ -22,7 +22,7 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(broker: String, accounts: usize) -> Result<Self, Failure> {
+    async fn new(broker: String, accounts: usize, keys: bool) -> Result<Self, Failure> {
         let dir = folder()?;
         let log = Arc::new(KafkaLog::connect(KafkaConfig::new(&broker).partitions(4)).await?);
         let namespace = Some(es_tests::unique_name("bench"));
@@ -32,6 +32,7 @@ impl Setup {
         let bus = engine.start::<Account>().await?;
         bus.ready().await?;
         let deposits = Deposits::new(bus.clone(), accounts);
+        let deposits = if keys { deposits.with_keys() } else { deposits };
         load::rate(64, floor::SAMPLING, &deposits).await;
         let templates = floor::templates(log.as_ref(), bus.source()).await?;
         let topic = format!("{}.floor", bus.source().topic);
@@ -46,8 +47,9 @@ pub(crate) async fn many(
     broker: String,
     senders: usize,
     accounts: usize,
+    keys: bool,
 ) -> Result<Figure, Failure> {
-    let setup = Setup::new(broker, accounts).await?;
+    let setup = Setup::new(broker, accounts, keys).await?;
     let floor = setup.floor.looped(accounts);
     let (ours, floor) = load::many(senders, &setup.deposits, &floor).await;
     setup.engine.shutdown().await;
@@ -55,7 +57,7 @@ pub(crate) async fn many(
 }
 
 pub(crate) async fn one(name: &'static str, broker: String) -> Result<Figure, Failure> {
-    let setup = Setup::new(broker, 1_000).await?;
+    let setup = Setup::new(broker, 1_000, false).await?;
     let (ours, floor) = load::one(&setup.deposits, &setup.floor).await;
     setup.engine.shutdown().await;
     Ok(Figure::of_medians(name, "ms p50", ours, floor))

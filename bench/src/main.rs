@@ -131,6 +131,7 @@ const FIGURES: &[(&str, &str)] = &[
         "kafka-256",
         "256 senders on 1,000 accounts in 4 partitions; floor: a bare owner loop that produces the same records",
     ),
+    ("kafka-256-keys", "the same where each command has an id of its sender's, so that it may be sent again"),
     ("kafka-1", "one sender; floor: one idempotent produce at a time, of the same records"),
     ("kafka-hot-16", "16 senders on one account; floor: as kafka-256"),
     (
@@ -189,9 +190,10 @@ async fn measure(name: &'static str, args: &Args, servers: &mut Servers) -> Resu
     match name {
         "embedded-256" => embedded::many(name).await,
         "embedded-1" => embedded::one(name).await,
-        "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000).await,
+        "kafka-256" => kafka::many(name, servers.kafka().await, 256, 1_000, false).await,
+        "kafka-256-keys" => kafka::many(name, servers.kafka().await, 256, 1_000, true).await,
         "kafka-1" => kafka::one(name, servers.kafka().await).await,
-        "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1).await,
+        "kafka-hot-16" => kafka::many(name, servers.kafka().await, 16, 1, false).await,
         "forwarded-1" => forwarded::one(name, servers.kafka().await).await,
         "restore-kafka" => restore::restore(name, servers.kafka().await).await,
         "validity-rule" => validity::reading(name, servers.kafka().await).await,
