@@ -412,7 +412,9 @@ impl<A: Handle + Apply> Send<A> {
             let reserved = InvalidId::new("aggregate id", id.as_str(), "it begins with !, as control records do");
             return Err(InvalidCommand::Id(reserved));
         }
-        let command_id = self.command_id.map_err(InvalidCommand::Id)?.unwrap_or_else(CommandId::random);
+        let command_id = self.command_id.map_err(InvalidCommand::Id)?;
+        let is_fresh = command_id.is_none();
+        let command_id = command_id.unwrap_or_else(CommandId::random);
         let correlation_id = match self.correlation_id.map_err(InvalidCommand::Id)? {
             Some(id) => id,
             None => CorrelationId::new(command_id.as_str()).map_err(InvalidCommand::Id)?,
@@ -435,7 +437,7 @@ impl<A: Handle + Apply> Send<A> {
             expected: self.expected,
             traceparent: self.traceparent,
         })?;
-        Ok(Prepared { id, command, name: kind.name, payload, hash, metadata })
+        Ok(Prepared { id, command, name: kind.name, payload, hash, metadata, is_fresh })
     }
 }
 
@@ -447,6 +449,7 @@ struct Prepared<A: Aggregate> {
     payload: Vec<u8>,
     hash: CommandHash,
     metadata: Metadata,
+    is_fresh: bool,
 }
 
 impl<A: Handle + Apply> Prepared<A> {
@@ -462,10 +465,10 @@ impl<A: Handle + Apply> Prepared<A> {
             return Err(SendError::NotDone(NotDone::Overloaded { retry_after: shared.retry_after }));
         };
         let (caller, answer) = Caller::local(held);
-        let Self { id: aggregate, command, metadata, hash, .. } = self;
+        let Self { id: aggregate, command, metadata, hash, is_fresh, .. } = self;
         // A machine that slept, or a clock that was set, may have passed the time for which its id is remembered.
         let expires_at_ms = shared.clock.now_ms().saturating_add(millis(deadline));
-        let job = Job { id: aggregate, command, hash, metadata, expires_at_ms, caller };
+        let job = Job { id: aggregate, command, hash, metadata, is_fresh, expires_at_ms, caller };
         desk.inbox.try_send(job).map_err(|error| {
             SendError::NotDone(match error {
                 mpsc::error::TrySendError::Full(_) => NotDone::Overloaded { retry_after: shared.retry_after },

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::InvalidId;
-use crate::random::{Random, SystemRandom};
+use crate::random::{Random, SystemRandom, unique};
 
 /// The longest aggregate id, command id, correlation id, causation id or actor, in bytes.
 pub const ID_MAX_BYTES: usize = 200;
@@ -135,7 +135,7 @@ text_id!(
 impl CommandId {
     /// A fresh command id (UUIDv4).
     pub fn random() -> Self {
-        Uuid::new_v4().into()
+        uuid::Builder::from_random_bytes(unique().to_be_bytes()).into_uuid().into()
     }
 }
 

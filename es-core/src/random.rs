@@ -1,7 +1,9 @@
 //! Random bits, so that tests can hold them.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Gives random bits for whatever must be unique: the writer of a claim, the id of a log, the ids of events.
 ///
@@ -41,6 +43,33 @@ impl Random for SystemRandom {
     }
 }
 
+/// How many ids are drawn from the operating system at once.
+const DRAWN: usize = 16;
+
+/// 128 random bits for an id of which many are needed. Each call to the operating system takes a microsecond, so bits for
+/// several ids are drawn at once. What is left of them is in each copy of a machine: the time, mixed in, tells the copies
+/// apart.
+pub(crate) fn unique() -> u128 {
+    thread_local! {
+        static LEFT: Cell<([u128; DRAWN], usize)> = const { Cell::new(([0; DRAWN], 0)) };
+    }
+    let (mut drawn, mut left) = LEFT.get();
+    if left == 0 {
+        let random: &dyn Random = &SystemRandom;
+        let mut bytes = [0; 16 * DRAWN];
+        random.fill(&mut bytes);
+        for (place, bits) in drawn.iter_mut().enumerate() {
+            *bits = u128::from_le_bytes(bytes[16 * place..][..16].try_into().expect("16 bytes"));
+        }
+        left = DRAWN;
+    }
+    left -= 1;
+    let bits = std::mem::take(&mut drawn[left]);
+    LEFT.set((drawn, left));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    bits ^ now.as_nanos()
+}
+
 /// The same bits from the same seed, for tests that are to run the same again.
 #[derive(Debug)]
 pub struct SeededRandom(Mutex<fastrand::Rng>);
@@ -55,5 +84,23 @@ impl SeededRandom {
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_id_comes_twice() {
+        let threads: Vec<_> =
+            (0..4).map(|_| std::thread::spawn(|| (0..10_000).map(|_| unique()).collect::<Vec<_>>())).collect();
+        let all: HashSet<u128> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(all.len(), 40_000);
+        let set = |bit: u32| all.iter().filter(|id| *id >> bit & 1 == 1).count();
+        let even = (0..128).all(|bit| (18_000..22_000).contains(&set(bit)));
+        assert!(even, "some bit is more often set than not");
     }
 }

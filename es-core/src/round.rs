@@ -51,6 +51,8 @@ pub(crate) struct Job<A: Aggregate> {
     pub(crate) command: A::Command,
     pub(crate) hash: CommandHash,
     pub(crate) metadata: Metadata,
+    /// Its id was made for it just now: nobody can have sent another command with it.
+    pub(crate) is_fresh: bool,
     /// Milliseconds since 1970, after which it is not decided any more.
     pub(crate) expires_at_ms: i64,
     pub(crate) caller: Caller,
@@ -350,32 +352,7 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             job.not_done(NotDone::NotReady { reason: IN_ORDER.into() });
             return Ok(());
         }
-        let key = (job.id.clone(), job.metadata.command_id.clone());
-        if let Some(&place) = self.by_id.get(&key) {
-            let pending = &mut self.pending[place];
-            // After a conflict it is decided anew if it was sent with another precondition.
-            if pending.hash() != job.hash || !pending.conflicts() || pending.expected == job.metadata.expected {
-                if job.caller.place.is_some() && place >= self.answered && pending.is_answered() {
-                    self.owing.insert(job.id);
-                }
-                pending.share(job.hash, job.caller);
-                return Ok(());
-            }
-        }
-        let known = match self.state.known(&key.0, &key.1, self.clock_ms) {
-            Ok(known) => known,
-            Err(error) => return Err(self.give_up(job, error)),
-        };
-        if let Some(known) = known {
-            let told = match known.is_of(job.hash) {
-                Some(true) => known.told(job.metadata.expected),
-                Some(false) | None => Some(known),
-            };
-            if let Some(told) = told {
-                job.caller.tell(Reply::remembered(&told, job.hash, true));
-                return Ok(());
-            }
-        }
+        let Some(job) = (if job.is_fresh { Some(job) } else { self.unknown(job)? }) else { return Ok(()) };
         if let Err(reason) = limits::recorded_ms(self.now.timestamp_millis()) {
             job.not_done(NotDone::NotReady { reason: format!("nothing can be recorded by the clock here: {reason}") });
             return Ok(());
@@ -403,7 +380,7 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             job.not_done(NotDone::NotReady { reason: IN_ORDER.into() });
             return Ok(());
         }
-        let Job { id, command, hash, metadata, caller, .. } = job;
+        let Job { id, command, hash, metadata, caller, is_fresh, .. } = job;
         let (at, about) = (entry.version, About::of(&command, &metadata));
         let in_lane = caller.place.is_some();
         let outcome = match self.outcome(&id, &mut entry, command, hash, &metadata, in_lane) {
@@ -412,7 +389,9 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             Err(Failure::Unfit(unfit)) => Outcome::Answer { at, answer: Answer::Invalid(unfit) },
             Err(Failure::Parked(reason)) => Outcome::Undecided(Reply::Parked(reason)),
         };
-        self.by_id.insert(key, self.pending.len());
+        if !is_fresh {
+            self.by_id.insert((id.clone(), metadata.command_id.clone()), self.pending.len());
+        }
         let pending = Pending::of(id.clone(), metadata, about, outcome, self.clock_ms, (hash, caller));
         if in_lane && pending.is_answered() {
             self.owing.insert(id.clone());
@@ -421,6 +400,37 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
         self.pending.push(pending);
         self.working.insert(id, entry);
         Ok(())
+    }
+
+    /// The command again if nothing is known under its id. Else it is told that, now or with the round.
+    fn unknown(&mut self, job: Job<A>) -> Result<Option<Job<A>>, StoreError> {
+        let key = (job.id.clone(), job.metadata.command_id.clone());
+        if let Some(&place) = self.by_id.get(&key) {
+            let pending = &mut self.pending[place];
+            // After a conflict it is decided anew if it was sent with another precondition.
+            if pending.hash() != job.hash || !pending.conflicts() || pending.expected == job.metadata.expected {
+                if job.caller.place.is_some() && place >= self.answered && pending.is_answered() {
+                    self.owing.insert(job.id);
+                }
+                pending.share(job.hash, job.caller);
+                return Ok(None);
+            }
+        }
+        let known = match self.state.known(&key.0, &key.1, self.clock_ms) {
+            Ok(known) => known,
+            Err(error) => return Err(self.give_up(job, error)),
+        };
+        if let Some(known) = known {
+            let told = match known.is_of(job.hash) {
+                Some(true) => known.told(job.metadata.expected),
+                Some(false) | None => Some(known),
+            };
+            if let Some(told) = told {
+                job.caller.tell(Reply::remembered(&told, job.hash, true));
+                return Ok(None);
+            }
+        }
+        Ok(Some(job))
     }
 
     /// Answers a command, with the round, without deciding it.

@@ -29,6 +29,7 @@ mod tests;
 mod types;
 
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{LazyLock, PoisonError, RwLock};
@@ -363,10 +364,23 @@ enum Role {
     Command,
 }
 
-/// Described once, and kept as long as the program: there are as many as there are types.
+/// Described once, and kept as long as the program: there are as many as there are types. Each thread keeps those that it
+/// has used, since every command asks for two.
 fn known<T: 'static>(role: Role, describe: fn(&mut Shapes) -> Vec<Content>) -> &'static Known {
+    thread_local! {
+        static USED: RefCell<Vec<(TypeId, Role, &'static Known)>> = const { RefCell::new(Vec::new()) };
+    }
+    let of = TypeId::of::<T>();
+    let used = USED.with_borrow(|used| used.iter().find(|used| (used.0, used.1) == (of, role)).map(|used| used.2));
+    used.unwrap_or_else(|| {
+        let known = described((of, role), describe);
+        USED.with_borrow_mut(|used| used.push((of, role, known)));
+        known
+    })
+}
+
+fn described(key: (TypeId, Role), describe: fn(&mut Shapes) -> Vec<Content>) -> &'static Known {
     static KNOWN: LazyLock<RwLock<HashMap<(TypeId, Role), &'static Known>>> = LazyLock::new(RwLock::default);
-    let key = (TypeId::of::<T>(), role);
     if let Some(known) = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return known;
     }

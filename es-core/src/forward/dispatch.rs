@@ -360,7 +360,7 @@ impl<A: Handle + Apply> Dispatcher<A> {
         let (caller, answer) = Caller::in_lane(lane.place(stored.offset), held);
         let Forwarded { id, metadata, expires_at_ms: stated_ms, .. } = forwarded;
         let expires_at_ms = self.window.expires_at_ms(stored.record.timestamp_ms, stated_ms, self.clock.now_ms());
-        Ok((Job { id, command, hash, metadata, expires_at_ms, caller }, answer, back))
+        Ok((Job { id, command, hash, metadata, is_fresh: false, expires_at_ms, caller }, answer, back))
     }
 
     fn misrouted(&self, id: &AggregateKey) -> Option<String> {

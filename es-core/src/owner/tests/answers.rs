@@ -171,6 +171,21 @@ async fn after_the_retention_a_command_id_is_new() {
     assert_eq!(world.sum("a").await, 2);
 }
 
+/// An id that the bus made is not looked up, and is remembered like any other.
+#[tokio::test(start_paused = true)]
+async fn a_command_without_an_id_is_known_by_that_of_its_event() {
+    let world = World::new();
+    let process = world.process().await;
+    process.bus.send(&"a".to_owned(), add(5)).await.unwrap();
+    let id = world.events().await[0].envelope.command_id.clone();
+    for _ in 0..2 {
+        assert!(process.send("a", id.as_str(), add(5)).await.unwrap().duplicate);
+    }
+    let other = process.bus.send(&"a".to_owned(), add(6)).command_id(id.as_str()).await;
+    assert!(matches!(other, Err(SendError::CommandIdReused)), "{other:?}");
+    assert_eq!(world.sum("a").await, 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_fails_its_command_alone_and_appends_nothing() {
     let world = World::new();
