@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use es_core::log::record::{self, Decoded, Stamp};
+use es_core::log::validity::{Current, Rule, Verdict};
 use es_core::log::{Log, StoredRecord};
-use es_core::record::{self, Decoded, Stamp};
-use es_core::validity::{Current, Rule, Verdict};
 use es_core::{Checkpoint, Engine, EngineConfig, EventSource, Fed, PartitionReader, Recorded};
 use es_kafka::{KafkaConfig, KafkaLog};
 

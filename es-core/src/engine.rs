@@ -1,5 +1,20 @@
 //! Starts owners on a log and keeps what they share.
 
+pub(crate) mod budget;
+pub(crate) mod bus;
+pub(crate) mod forgetting;
+pub(crate) mod forward;
+pub(crate) mod membership;
+pub(crate) mod owner;
+pub(crate) mod parked;
+pub(crate) mod pause;
+pub(crate) mod retry;
+pub(crate) mod round;
+pub(crate) mod snapshot;
+pub(crate) mod state;
+pub(crate) mod store;
+pub(crate) mod supervise;
+
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -11,32 +26,31 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Aggregate, Apply, Handle};
-use crate::budget::Budget;
-use crate::bus::{Bus, Counter, Shared};
-use crate::clock::{Clock, SystemClock, millis};
-use crate::codec::Codec;
-use crate::forward::dispatch::{Dispatcher, Window};
-use crate::forward::{Forwarder, Route};
-use crate::group::{Group, GroupSpec, Member};
-use crate::limits;
+use crate::domain::aggregate::{Aggregate, Apply, Handle};
+use crate::domain::clock::{Clock, SystemClock, millis};
+use crate::domain::codec::Codec;
+use crate::domain::limits;
+use crate::domain::random::{Random, SystemRandom};
+use crate::domain::shape;
+use crate::domain::text::Seldom;
+use crate::engine::budget::Budget;
+use crate::engine::bus::{Bus, Counter, Shared};
+use crate::engine::forward::dispatch::{Dispatcher, Window};
+use crate::engine::forward::{Forwarder, Route};
+use crate::engine::membership::{Charge, Mandate, Membership};
+use crate::engine::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState, Pace, TimeLimits};
+use crate::engine::round::Desk;
+use crate::engine::snapshot::{Schema, SnapshotLimits, SnapshotTopic, snapshots_topic};
+use crate::engine::state::{StateLimits, schema};
+use crate::engine::store::key::Spans;
+use crate::engine::store::{StateFolder, StoreError};
+use crate::engine::supervise::{Restarts, supervise};
+use crate::evidence::seal::{Owned, Sealer, Sealing, seals_topic};
+use crate::log::group::{Group, GroupSpec, Member};
 use crate::log::memory::MemoryLog;
+use crate::log::reader::{EventSource, events_topic, pass_over_added};
+use crate::log::record::{COMMAND_EVENTS_MAX, Encoder, Program};
 use crate::log::{Log, LogError, LogErrorKind, TopicKind, TopicSpec};
-use crate::membership::{Charge, Mandate, Membership};
-use crate::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState, Pace, TimeLimits};
-use crate::parked;
-use crate::random::{Random, SystemRandom};
-use crate::reader::{EventSource, events_topic, pass_over_added};
-use crate::record::{COMMAND_EVENTS_MAX, Encoder, Program};
-use crate::round::Desk;
-use crate::seal::{Owned, Sealer, Sealing, seals_topic};
-use crate::shape;
-use crate::snapshot::{Schema, SnapshotLimits, SnapshotTopic, snapshots_topic};
-use crate::state::{StateLimits, schema};
-use crate::store::key::Spans;
-use crate::store::{StateFolder, StoreError};
-use crate::supervise::{Restarts, supervise};
-use crate::text::Seldom;
 
 /// How long a command is kept on its topic at least, where no owner takes it: well below the time for which its id is
 /// remembered.
@@ -92,7 +106,7 @@ pub struct EngineConfig {
     /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
     /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
     pub snapshot_every: u64,
-    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::seal`]. Not unless given.
+    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::evidence::seal`]. Not unless given.
     pub sealing: Option<Sealing>,
     /// The name of the program's release: aggregates that another one parked are tried again at the start. Size and time
     /// of the program's file stand for it unless given. Claims and forwarded commands tell it, and processes name it that

@@ -5,7 +5,7 @@
 //! aggregate and brings back a [`Receipt`] or the domain's refusal.
 //!
 //! The log is behind the trait [`log::Log`]: [`log::memory::MemoryLog`] for tests, [`log::embedded::EmbeddedLog`] for
-//! one machine, Apache Kafka in the crate `es-kafka`. Which records of a log count is decided by [`validity`], the
+//! one machine, Apache Kafka in the crate `es-kafka`. Which records of a log count is decided by [`log::validity`], the
 //! same for every reader; [`PartitionReader`] applies it, for projections too.
 //!
 //! ```
@@ -30,73 +30,44 @@
 // Lets the derives, which write `::es_core::…`, be used in this crate's own docs and tests.
 extern crate self as es_core;
 
-mod aggregate;
-mod budget;
-mod bus;
-mod causes;
-mod clock;
-pub mod codec;
-#[cfg(feature = "derive")]
-#[doc(hidden)]
-pub mod doc;
+mod domain;
 mod engine;
-mod envelope;
-mod error;
-mod forgetting;
-mod forward;
-pub mod group;
-mod guard;
-mod ids;
-mod limits;
+mod evidence;
 pub mod log;
-mod membership;
-mod owner;
-mod parked;
-mod partition;
-mod pause;
-mod random;
-mod reader;
-pub mod record;
-mod retry;
-mod round;
-mod scan;
-pub mod seal;
-pub mod shape;
-mod snapshot;
-mod state;
-mod store;
-mod supervise;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod text;
-pub mod validity;
-pub mod verify;
 
-pub use aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
-pub use bus::{Bus, PartitionStatus, Receipt, Send};
-pub use causes::with_causes;
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use codec::{Codec, Json};
-pub use engine::{Engine, EngineConfig, StartError};
-pub use envelope::{CommandHash, Envelope, EventHash};
-pub use error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
 #[cfg(feature = "derive")]
-pub use es_derive::{Aggregate, Command, Event, Shape};
-pub use ids::{
+#[doc(hidden)]
+pub use domain::doc;
+pub use domain::{codec, shape};
+pub use evidence::{seal, verify};
+
+pub use domain::aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
+pub use domain::causes::with_causes;
+pub use domain::clock::{Clock, ManualClock, SystemClock};
+pub use domain::codec::{Codec, Json};
+pub use domain::envelope::{CommandHash, Envelope, EventHash};
+pub use domain::error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
+pub use domain::ids::{
     Actor, AggregateId, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion,
     ID_MAX_BYTES, Position, StreamId, Version,
 };
-pub use owner::OwnerState;
-pub use parked::ParkedAggregate;
-pub use partition::partition_of;
-pub use random::{Random, SeededRandom, SystemRandom};
-pub use reader::{
+pub use domain::random::{Random, SeededRandom, SystemRandom};
+pub use domain::shape::Shape;
+pub use engine::bus::{Bus, PartitionStatus, Receipt, Send};
+pub use engine::owner::OwnerState;
+pub use engine::parked::ParkedAggregate;
+pub use engine::retry::{Retried, RetryError};
+pub use engine::snapshot::snapshots_topic;
+pub use engine::store::StoreError;
+pub use engine::{Engine, EngineConfig, StartError};
+#[cfg(feature = "derive")]
+pub use es_derive::{Aggregate, Command, Event, Shape};
+pub use log::partition::partition_of;
+pub use log::reader::{
     Checkpoint, EventSource, Fed, LastRecord, PartitionReader, Recorded, events_topic, verify_checkpoint,
 };
-pub use retry::{Retried, RetryError};
-pub use shape::Shape;
-pub use snapshot::snapshots_topic;
-pub use store::StoreError;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

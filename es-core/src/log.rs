@@ -4,7 +4,14 @@
 //! the same on every log. [`memory::MemoryLog`] is the reference, short enough to read before writing another.
 
 pub mod embedded;
+pub mod group;
+pub(crate) mod limits;
 pub mod memory;
+pub(crate) mod partition;
+pub(crate) mod reader;
+pub mod record;
+pub(crate) mod scan;
+pub mod validity;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +20,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Cause;
+use crate::domain::error::Cause;
 
 /// A record as it is appended: Kafka's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]

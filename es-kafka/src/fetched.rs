@@ -20,7 +20,7 @@ use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use es_core::record::HEADERS_MAX;
+use es_core::log::record::HEADERS_MAX;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
     rd_kafka_consume_callback_queue, rd_kafka_consume_start_queue, rd_kafka_consume_stop, rd_kafka_header_get_all,

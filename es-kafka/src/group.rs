@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use es_core::group::{Change, Group, GroupSpec, Member, Place, Tenures};
+use es_core::log::group::{Change, Group, GroupSpec, Member, Place, Tenures};
 use es_core::log::{AppendError, LogError, LogErrorKind, Record};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::Utc;
-use es_core::validity::Current;
+use es_core::log::validity::Current;
 use es_core::{Checkpoint, Epoch};
 
 use crate::builds::{self, Build};

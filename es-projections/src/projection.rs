@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use es_core::Recorded;
-use es_core::record::AnswerEntry;
+use es_core::log::record::AnswerEntry;
 
 use crate::error::ProjectionError;
 use crate::sql::{Table, Tx};

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
+use es_core::log::record::{self, Decoded, Encoder};
 use es_core::log::{Log, StoredRecord, TopicKind, TopicSpec};
-use es_core::record::{self, Decoded, Encoder};
 use es_core::seal::seals_topic;
 use es_core::{EventHash, events_topic};
 use es_kafka::KafkaConfig;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use es_core::doc::{Account, AccountCommand, AccountError};
-use es_core::group::{Change, Group as _, GroupSpec};
+use es_core::log::group::{Change, Group as _, GroupSpec};
 use es_core::log::{Log as _, TopicKind, TopicSpec};
 use es_core::{AggregateKey, Bus, Engine, EngineConfig, OwnerState, SendError, partition_of};
 use es_kafka::{KafkaConfig, KafkaLog};
@@ -115,7 +115,7 @@ async fn a_fenced_member_hears_of_all_that_it_lost() {
     let all: BTreeSet<u32> = (0..PARTITIONS).collect();
 
     let older = first.group().join(&spec).await.expect("joins");
-    let until = |member: Arc<dyn es_core::group::Member>, wanted: fn(Change) -> Vec<u32>| {
+    let until = |member: Arc<dyn es_core::log::group::Member>, wanted: fn(Change) -> Vec<u32>| {
         let all = all.clone();
         tokio::time::timeout(PATIENCE, async move {
             let mut heard = BTreeSet::new();

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use chrono::{DateTime, Utc};
 
-use crate::aggregate::{Aggregate, Apply, Context, Handle};
-use crate::codec::{decode_event, encode_event};
-use crate::ids::{Actor, AggregateKey, CommandId, CorrelationId, Version};
+use crate::domain::aggregate::{Aggregate, Apply, Context, Handle};
+use crate::domain::codec::{decode_event, encode_event};
+use crate::domain::ids::{Actor, AggregateKey, CommandId, CorrelationId, Version};
 
 /// An aggregate with a past; see [`given`].
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ fn stored<A: Aggregate<Event = E>, E: crate::Event>(event: &E) -> Result<E, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doc::{Account, AccountCommand, AccountEvent};
+    use crate::domain::doc::{Account, AccountCommand, AccountEvent};
 
     #[test]
     fn an_outcome_shows_what_would_be_stored() {

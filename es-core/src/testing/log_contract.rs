@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::clock::{Clock, SystemClock};
+use crate::domain::clock::{Clock, SystemClock};
 use crate::log::{
     AppendError, Batch, Log, LogErrorKind, LogReader, LogWriter, Record, StoredRecord, TopicKind, TopicSpec,
 };

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use es_core::record::{Answer, AnswerEntry};
+use es_core::log::record::{Answer, AnswerEntry};
 use es_core::{Actor, AggregateKey, CausationId, CommandHash, CommandId, CorrelationId, StreamId, Version};
 use sha2::{Digest, Sha256};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use es_core::log::record::Answers;
 use es_core::log::{Batch, Log, LogError, StoredRecord};
-use es_core::record::Answers;
 use es_core::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 
 use super::hopper::{Chunk, Hopper};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use es_core::log::memory::MemoryLog;
-use es_core::record::{Claim, Encoder};
+use es_core::log::record::{Claim, Encoder};
 use es_core::{Epoch, EventSource};
 use es_projections::{Database, Error, Kind, OnDuplicate, Row, Table, Value, Worker};
 use uuid::Uuid;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::log::Record;
 use es_core::log::memory::MemoryLog;
-use es_core::record::{Claim, Encoder, Stamp};
+use es_core::log::record::{Claim, Encoder, Stamp};
 use es_core::{
     AggregateKey, CommandHash, CommandId, Envelope, Epoch, EventHash, EventId, EventSource, ManualClock, Position,
     Recorded, StreamId, Version, partition_of,

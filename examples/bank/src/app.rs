@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use es_core::group::Group;
 use es_core::log::Log;
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
+use es_core::log::group::Group;
 use es_core::{Bus, Engine, EngineConfig, EventSource};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;

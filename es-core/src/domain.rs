@@ -1,0 +1,17 @@
+//! What domain code sees: aggregates, commands, events, and what they look like where they are stored. It knows neither
+//! the log nor the engine.
+
+pub(crate) mod aggregate;
+pub(crate) mod causes;
+pub(crate) mod clock;
+pub mod codec;
+#[cfg(feature = "derive")]
+pub mod doc;
+pub(crate) mod envelope;
+pub(crate) mod error;
+pub(crate) mod guard;
+pub(crate) mod ids;
+pub(crate) mod limits;
+pub(crate) mod random;
+pub mod shape;
+pub(crate) mod text;
