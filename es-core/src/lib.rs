@@ -46,12 +46,13 @@ pub use evidence::{seal, verify};
 pub use domain::aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
 pub use domain::causes::with_causes;
 pub use domain::clock::{Clock, ManualClock, SystemClock};
-pub use domain::codec::{Codec, Json};
-pub use domain::envelope::{CommandHash, Envelope, EventHash};
-pub use domain::error::{Cause, DecodeError, InvalidCommand, InvalidId, NotDone, SendError};
+pub use domain::envelope::Envelope;
+pub use domain::error::{Cause, DecodeError, InvalidCommand, NotDone, SendError};
+pub use domain::format::{Codec, Json};
+pub use domain::hash::{CommandHash, EventHash};
 pub use domain::ids::{
     Actor, AggregateId, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion,
-    ID_MAX_BYTES, Position, StreamId, Version,
+    ID_MAX_BYTES, InvalidId, Position, StreamId, Version,
 };
 pub use domain::random::{Random, SeededRandom, SystemRandom};
 pub use domain::shape::Shape;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::domain::codec::Codec;
+use crate::domain::format::Codec;
 use crate::domain::ids::{Actor, AggregateId, AggregateKey, CommandId, CorrelationId, Version};
 use crate::domain::shape::{Content, Shape, Shapes};
 

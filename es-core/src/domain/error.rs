@@ -6,31 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ids::{AggregateKey, ExpectedVersion, Version};
+use crate::domain::ids::{AggregateKey, ExpectedVersion, InvalidId, Version};
 
 /// A boxed cause.
 pub type Cause = Box<dyn StdError + Send + Sync>;
-
-/// A text that can't be the id it should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?} is not valid: {reason}")]
-pub struct InvalidId {
-    what: &'static str,
-    text: String,
-    reason: &'static str,
-}
-
-impl InvalidId {
-    pub(crate) fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
-        let shown: String = text.chars().take(80).collect();
-        Self { what, text: shown, reason }
-    }
-
-    /// What the text should have been, for example `command id`.
-    pub fn what(&self) -> &'static str {
-        self.what
-    }
-}
 
 /// A stored payload that this program can't read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::error::InvalidId;
 use crate::domain::random::{Random, SystemRandom, unique};
 
 /// The longest aggregate id, command id, correlation id, causation id or actor, in bytes.
@@ -34,6 +33,27 @@ fn check(what: &'static str, text: &str) -> Result<(), InvalidId> {
         return Ok(());
     };
     Err(InvalidId::new(what, text, reason))
+}
+
+/// A text that can't be the id it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {text:?} is not valid: {reason}")]
+pub struct InvalidId {
+    what: &'static str,
+    text: String,
+    reason: &'static str,
+}
+
+impl InvalidId {
+    pub(crate) fn new(what: &'static str, text: &str, reason: &'static str) -> Self {
+        let shown: String = text.chars().take(80).collect();
+        Self { what, text: shown, reason }
+    }
+
+    /// What the text should have been, for example `command id`.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
 }
 
 macro_rules! text_id {

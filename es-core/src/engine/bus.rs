@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::aggregate::{Aggregate, Apply, Handle};
 use crate::domain::clock::{Clock, millis};
 use crate::domain::codec::{self, Encoded};
-use crate::domain::envelope::CommandHash;
 use crate::domain::envelope::Metadata;
-use crate::domain::error::{InvalidCommand, InvalidId, NEWER_ANSWER, NotDone, SendError};
+use crate::domain::error::{InvalidCommand, NEWER_ANSWER, NotDone, SendError};
 use crate::domain::guard;
+use crate::domain::hash::CommandHash;
+use crate::domain::ids::InvalidId;
 use crate::domain::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
 };
@@ -27,11 +28,11 @@ use crate::domain::text::short;
 use crate::engine::budget::Budget;
 use crate::engine::forward::wire::{Forwarded, Outcome, Place};
 use crate::engine::forward::{Forwarder, Unanswered};
+use crate::engine::known::Known;
 use crate::engine::owner::{Counters, OwnerState};
 use crate::engine::parked::ParkedAggregate;
 use crate::engine::retry::{self, Refolded, Retried, RetryError};
 use crate::engine::round::{Caller, Job, Reply};
-use crate::engine::state::Known;
 use crate::log::Log;
 use crate::log::partition::partition_of;
 use crate::log::reader::EventSource;

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use crate::domain::aggregate::{Aggregate, Apply, Command, Context, Handle, MessageType, Refusal};
 use crate::domain::causes::with_causes;
 use crate::domain::codec;
-use crate::domain::envelope::{CommandHash, Envelope, EventHash, Metadata};
+use crate::domain::envelope::{Envelope, Metadata};
 use crate::domain::error::{NotDone, Unfit};
 use crate::domain::guard;
+use crate::domain::hash::{CommandHash, EventHash};
 use crate::domain::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, EventId, ExpectedVersion, StreamId, Version,
 };
@@ -20,7 +21,8 @@ use crate::domain::random::Random;
 use crate::domain::text::short;
 use crate::engine::budget::Held;
 use crate::engine::forward::lane;
-use crate::engine::state::{Entry, Known, PartitionState, fold};
+use crate::engine::known::Known;
+use crate::engine::state::{Entry, PartitionState, fold};
 use crate::engine::store::StoreError;
 use crate::engine::store::key::Spans;
 use crate::log::Record;

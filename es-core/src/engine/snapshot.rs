@@ -33,12 +33,12 @@ use crate::domain::random::Random;
 use crate::engine::forgetting::Forgetting;
 use crate::engine::owner::Counters;
 use crate::engine::store::key::Spans;
+use crate::engine::stored::{Reached, Schema};
 use crate::log::reader::{Checkpoint, EventSource, LastRecord};
 use crate::log::validity::Current;
 use crate::log::{Log, Record};
 
 pub(crate) use checkpointer::{Checkpointer, Flushed, NewId};
-pub(crate) use restore::Last;
 
 /// The format of all values. It is part of the lineage, so another one is never read by this program.
 const FORMAT: u32 = 1;
@@ -77,17 +77,6 @@ pub(crate) struct SnapshotLimits {
     pub(crate) append_deadline: Duration,
 }
 
-/// What states of an aggregate type look like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Schema {
-    /// Changes with the shape of state and events, and with the declared version.
-    pub(crate) fingerprint: Arc<str>,
-    /// Declared by the aggregate.
-    pub(crate) snapshot_version: u32,
-    /// Stands for the program's release; 0 where nobody asks.
-    pub(crate) release: u64,
-}
-
 /// The log of which snapshots are. A copy keeps the id of its source, and its offsets are others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
@@ -124,14 +113,6 @@ impl Lineage {
     fn bytes(self) -> Bytes {
         Bytes::copy_from_slice(&self.0)
     }
-}
-
-/// A place of the log up to which everything was folded.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Reached {
-    pub(crate) checkpoint: Checkpoint,
-    /// The newest time at which something before it was recorded.
-    pub(crate) last_recorded_ms: i64,
 }
 
 /// A state at a version, in the topic and in the local store alike.
@@ -404,9 +385,9 @@ pub(crate) mod kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::envelope::CommandHash;
+    use crate::domain::hash::CommandHash;
     use crate::domain::ids::{EventId, ExpectedVersion, Version};
-    use crate::engine::state::Known;
+    use crate::engine::known::Known;
     use crate::log::record::Answer;
 
     const EPOCH: Epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };

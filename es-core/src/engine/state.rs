@@ -8,23 +8,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use quick_cache::unsync::Cache;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::aggregate::{Aggregate, Apply, Event, Handle};
 use crate::domain::clock::Clock;
-use crate::domain::envelope::{CommandHash, Envelope, EventHash};
+use crate::domain::envelope::Envelope;
 use crate::domain::guard::{self, Panicked};
-use crate::domain::ids::{AggregateKey, CommandId, Epoch, ExpectedVersion, Version};
+use crate::domain::hash::EventHash;
+use crate::domain::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::domain::shape;
 use crate::engine::forgetting::Forgetting;
+use crate::engine::known::Known;
 use crate::engine::parked::{List, Parked};
-use crate::engine::snapshot::{Checkpointer, Flushed, Last, Lineage, NewId, Reached, Schema, Snapshot, SnapshotTopic};
+use crate::engine::snapshot::{Checkpointer, Flushed, Lineage, NewId, Snapshot, SnapshotTopic};
 use crate::engine::store::key::{self, Spans};
-use crate::engine::store::{Span, Store, StoreError, Table, Write};
+use crate::engine::store::{Store, StoreError, Table, Write};
+use crate::engine::stored::{Reached, Schema, StoredCheckpoint, forget_ids};
 use crate::log::reader::{Checkpoint, Fed, Recorded};
-use crate::log::record::{Answer, Answers};
+use crate::log::record::Answers;
 
 /// Bounds of what is held in memory for one partition.
 #[derive(Debug, Clone, Copy)]
@@ -133,114 +135,6 @@ impl<A: Aggregate> Entry<A> {
     }
 }
 
-/// The remembered answer to a command. Stored for ever, in the snapshots topic: `docs/formats.md`.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Known {
-    #[prost(int64, tag = "1")]
-    pub(crate) recorded_at_ms: i64,
-    #[prost(bytes = "vec", tag = "2")]
-    hash: Vec<u8>,
-    /// The offset of its last event, or of the answers record.
-    #[prost(uint64, tag = "3")]
-    pub(crate) offset: u64,
-    /// The version of the first event; of the state where there is none.
-    #[prost(uint64, tag = "4")]
-    pub(crate) first: u64,
-    /// The number of events.
-    #[prost(uint32, tag = "5")]
-    pub(crate) events: u32,
-    /// An [`Answer`] in JSON where there is no event.
-    #[prost(string, tag = "6")]
-    answer: String,
-    /// Of a version conflict: what earlier sendings of the same command expected, in JSON, and what may hold by now.
-    #[prost(string, repeated, tag = "7")]
-    conflicts: Vec<String>,
-}
-
-/// Conflicts of one command id that are told apart; then the last is its answer for good.
-const CONFLICTS_MAX: usize = 8;
-
-impl Known {
-    pub(crate) fn accepted(recorded_at_ms: i64, hash: CommandHash, offset: u64, first: Version, events: u32) -> Self {
-        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: first.get(), events, ..Self::default() }
-    }
-
-    pub(crate) fn answered(recorded_at_ms: i64, hash: CommandHash, offset: u64, at: Version, answer: &Answer) -> Self {
-        let answer = serde_json::to_string(answer).expect("an answer holds text and numbers only");
-        Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: at.get(), answer, ..Self::default() }
-    }
-
-    /// The version after the command.
-    pub(crate) fn version(&self) -> u64 {
-        self.first + u64::from(self.events.max(1)) - 1
-    }
-
-    /// Reads one that was stored, perhaps by another release.
-    pub(crate) fn parse(value: Bytes) -> Result<Self, crate::domain::error::Cause> {
-        let known = Self::decode(value)?;
-        if known.events == 0 {
-            serde_json::from_str::<Answer>(&known.answer)?;
-        }
-        Ok(known)
-    }
-
-    /// Whether it is the answer to the command with this hash; `None` where this program can't tell.
-    pub(crate) fn is_of(&self, hash: CommandHash) -> Option<bool> {
-        CommandHash(self.hash.as_slice().try_into().ok()?).is_same(hash)
-    }
-
-    /// What a sending with this expectation is told, if anything is known for it. A precondition is no part of what a
-    /// command id stands for: after a version conflict the command may be sent with another one, and is decided anew. Not with one
-    /// that was told before to conflict: a copy of that sending may still come, and must not take effect.
-    pub(crate) fn told(self: &Arc<Self>, expected: ExpectedVersion) -> Option<Arc<Self>> {
-        let Some(Answer::Conflict(last)) = self.answer() else { return Some(self.clone()) };
-        if last == expected || self.conflicts.len() >= CONFLICTS_MAX {
-            return Some(self.clone());
-        }
-        let known = self.conflicts.contains(&expected_text(expected));
-        let answer = serde_json::to_string(&Answer::Conflict(expected)).expect("an answer holds text and numbers only");
-        known.then(|| Arc::new(Self { answer, ..Self::clone(self) }))
-    }
-
-    /// What is known once this was decided after `before` under the same id: a conflict never stands in for what took effect.
-    fn after(mut self, before: &Arc<Self>) -> Arc<Self> {
-        let (Some(Answer::Conflict(now)), same) = (self.answer(), before.hash == self.hash) else {
-            return Arc::new(self);
-        };
-        let Some(Answer::Conflict(last)) = before.answer().filter(|_| same) else { return before.clone() };
-        self.conflicts.clone_from(&before.conflicts);
-        if last != now && may_hold_after(last, before.version()) && self.conflicts.len() < CONFLICTS_MAX {
-            let text = expected_text(last);
-            if !self.conflicts.contains(&text) {
-                self.conflicts.push(text);
-            }
-        }
-        Arc::new(self)
-    }
-
-    fn is_conflict(&self) -> bool {
-        matches!(self.answer(), Some(Answer::Conflict(_)))
-    }
-
-    /// The answer of a command without events; `None` for one that was accepted with events.
-    pub(crate) fn answer(&self) -> Option<Answer> {
-        (self.events == 0).then(|| serde_json::from_str(&self.answer).expect("looked at when it was read"))
-    }
-}
-
-/// Whether what did not hold at this version may hold at a later one: versions only grow.
-fn may_hold_after(expected: ExpectedVersion, version: u64) -> bool {
-    match expected {
-        ExpectedVersion::Exactly(wanted) => wanted.get() > version,
-        ExpectedVersion::NoStream => false,
-        ExpectedVersion::Any | ExpectedVersion::StreamExists => true,
-    }
-}
-
-fn expected_text(expected: ExpectedVersion) -> String {
-    serde_json::to_string(&expected).expect("it is a word or a number")
-}
-
 /// A scope of idempotence: the same command id to two aggregates is two commands.
 type IdKey = (AggregateKey, CommandId);
 
@@ -282,111 +176,6 @@ pub(crate) struct PartitionState<A: Aggregate> {
     stored: StoredCheckpoint,
     parked: Arc<Parked>,
     checkpointer: Option<Checkpointer>,
-}
-
-/// The stored checkpoint of a partition, with what it was made by.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct StoredCheckpoint {
-    fingerprint: String,
-    last_recorded_ms: i64,
-    checkpoint: Checkpoint,
-    /// Where the first command with an event that could not be folded begins: no snapshot may claim what is behind.
-    held: Option<Reached>,
-    /// The number of the flush, and the last one that wrote to each table.
-    flush: u64,
-    tables: Vec<(Table, u64)>,
-    /// Aggregates that are parked, and the release that parked them.
-    #[serde(default)]
-    parked: List,
-    #[serde(default)]
-    forgetting: Forgetting,
-}
-
-impl StoredCheckpoint {
-    /// What the store holds of a partition, if that is of use: made by the same code, and whole. A database that lost
-    /// a file may have older contents in one table than in another; every table says by itself how old it is.
-    pub(crate) fn read(
-        store: &dyn Store,
-        partition: u32,
-        schema: &Schema,
-        spans: Spans,
-    ) -> Result<Option<Self>, StoreError> {
-        let Some(value) = store.get(Table::Checkpoints, &key::prefix(partition))? else { return Ok(None) };
-        let stored = serde_json::from_slice::<Self>(&value).ok();
-        let Some(stored) = stored.filter(|stored| *stored.fingerprint == *schema.fingerprint) else { return Ok(None) };
-        if stored.parked.count() > 0 && stored.parked.release != schema.release {
-            let parked = stored.parked.count();
-            tracing::info!(partition, parked, "another release parked aggregates: their events are tried again");
-            return Ok(None);
-        }
-        for (table, flush) in &stored.tables {
-            if table.span().is_some_and(|span| spans.is_over(span, stored.forgetting.by_ms)) {
-                continue; // of no use any more
-            }
-            let mark = store.get(*table, &key::mark(partition))?;
-            let mark = mark.and_then(|mark| Some(u64::from_be_bytes(mark.as_ref().try_into().ok()?)));
-            if mark.is_none_or(|mark| mark < *flush) {
-                tracing::warn!(partition, ?table, "the local state store lost what was written last: it is built anew");
-                return Ok(None);
-            }
-        }
-        Ok(Some(stored))
-    }
-
-    /// After the store was filled from snapshots.
-    pub(crate) fn restored(schema: &Schema, last: Last, tables: HashSet<Table>) -> Self {
-        let fingerprint = schema.fingerprint.to_string();
-        let Last { reached: Reached { checkpoint, last_recorded_ms }, forgetting, .. } = last;
-        Self { fingerprint, last_recorded_ms, checkpoint, forgetting, ..Self::default() }.wrote(tables)
-    }
-
-    /// After one more flush, which wrote to these tables.
-    fn wrote(mut self, tables: HashSet<Table>) -> Self {
-        self.flush += 1;
-        self.tables.retain(|(table, _)| !tables.contains(table));
-        self.tables.extend(tables.into_iter().map(|table| (table, self.flush)));
-        self
-    }
-
-    /// The partition has nothing any more in the tables of command ids that are over.
-    fn forget(&mut self, forgetting: Forgetting, spans: Spans) {
-        self.forgetting = forgetting;
-        let by_ms = forgetting.by_ms;
-        self.tables.retain(|(table, _)| !table.span().is_some_and(|span| spans.is_over(span, by_ms)));
-    }
-
-    /// The tables in which command ids of the partition are.
-    fn id_tables(&self) -> impl Iterator<Item = Span> {
-        self.tables.iter().filter_map(|(table, _)| table.span())
-    }
-
-    /// The checkpoint, and in each table of this flush its number.
-    pub(crate) fn writes(&self, partition: u32) -> Result<Vec<Write>, StoreError> {
-        let value = serde_json::to_vec(self).map_err(|error| StoreError::new("encoding a checkpoint for", error))?;
-        let checkpoint = Write { table: Table::Checkpoints, key: key::prefix(partition).to_vec(), value: value.into() };
-        let touched = self.tables.iter().filter(|(_, flush)| *flush == self.flush);
-        let marks = touched.map(|(table, flush)| Write {
-            table: *table,
-            key: key::mark(partition),
-            value: Bytes::copy_from_slice(&flush.to_be_bytes()),
-        });
-        Ok(marks.chain([checkpoint]).collect())
-    }
-
-    /// The offset to go on from.
-    pub(crate) fn next(&self) -> u64 {
-        self.checkpoint.next
-    }
-
-    pub(crate) fn checkpoint(&self) -> &Checkpoint {
-        &self.checkpoint
-    }
-
-    /// What a checkpoint of the snapshots topic may say.
-    fn reached(&self) -> Reached {
-        let reached = || Reached { checkpoint: self.checkpoint.clone(), last_recorded_ms: self.last_recorded_ms };
-        self.held.clone().unwrap_or_else(reached)
-    }
 }
 
 impl<A: Handle + Apply> PartitionState<A> {
@@ -800,44 +589,6 @@ impl<A: Aggregate> Generation<A> {
         let ids = self.ids.values().map(|known| spans.table(known.recorded_at_ms));
         ids.chain((!self.states.is_empty()).then_some(Table::States)).collect()
     }
-}
-
-/// Removes the tables of command ids that are over by now and in which no partition has anything to look for. All
-/// partitions share them, and each has its own time: one of whose clock was ahead takes nothing from the others.
-fn forget_ids(store: &dyn Store, spans: Spans, by_ms: i64) -> Result<(), StoreError> {
-    let over = || store.id_tables().into_iter().filter(move |span| spans.is_over(*span, by_ms));
-    if over().next().is_none() {
-        return Ok(());
-    }
-    store.forget_ids(&|| {
-        let wanted = wanted_tables(store)?;
-        Ok(over().filter(|span| !wanted.contains(&Table::Ids(*span))).collect())
-    })
-}
-
-/// The tables in which some partition has something, or is being filled.
-fn wanted_tables(store: &dyn Store) -> Result<HashSet<Table>, StoreError> {
-    const PAGE: usize = 100;
-    let (mut wanted, mut after) = (HashSet::new(), Vec::new());
-    loop {
-        let page = store.page(Table::Checkpoints, &[], &after, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(wanted) };
-        after.clone_from(last);
-        for (_, value) in page {
-            let tables = match serde_json::from_slice::<StoredCheckpoint>(&value) {
-                Ok(stored) => stored.tables.into_iter().map(|(table, _)| table).collect(),
-                Err(_) => serde_json::from_slice::<Vec<Table>>(&value).unwrap_or_default(),
-            };
-            wanted.extend(tables);
-        }
-    }
-}
-
-/// Says that these tables are being filled for a partition, which has no checkpoint before it is.
-pub(crate) fn filling(partition: u32, tables: &HashSet<Table>) -> Result<Write, StoreError> {
-    let tables: Vec<Table> = tables.iter().copied().collect();
-    let value = serde_json::to_vec(&tables).map_err(|error| StoreError::new("encoding tables for", error))?;
-    Ok(Write { table: Table::Checkpoints, key: key::mark(partition), value: value.into() })
 }
 
 /// What is written to the store, and the same values once more as the snapshots topic takes them.

@@ -533,7 +533,7 @@ mod tests {
 
     use super::*;
     use crate::domain::doc::Account;
-    use crate::domain::envelope::{CommandHash, EventHash};
+    use crate::domain::hash::{CommandHash, EventHash};
     use crate::domain::ids::{AggregateKey, CommandId, CorrelationId, Epoch, StreamId, Version};
     use crate::log::record::{COMMAND_EVENTS_MAX, Encoder};
 

@@ -12,8 +12,9 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::envelope::{CommandHash, Envelope, EventHash};
+use crate::domain::envelope::Envelope;
 pub use crate::domain::error::Unfit;
+use crate::domain::hash::{CommandHash, EventHash};
 use crate::domain::ids::{
     Actor, AggregateKey, CausationId, CommandId, CorrelationId, Epoch, ExpectedVersion, StreamId, Version,
 };
@@ -490,14 +491,14 @@ fn decode_event(record: &Record, value: &Bytes, es: &Es) -> Result<Box<Envelope>
     };
     fn optional<T>(
         text: &str,
-        parse: impl Fn(&str) -> Result<T, crate::domain::error::InvalidId>,
+        parse: impl Fn(&str) -> Result<T, crate::domain::ids::InvalidId>,
     ) -> Result<Option<T>, String> {
         if text.is_empty() { Ok(None) } else { parse(text).map(Some).map_err(|error| error.to_string()) }
     }
     fn array<const N: usize>(bytes: &Bytes, what: &str) -> Result<[u8; N], String> {
         bytes.as_ref().try_into().map_err(|_| format!("its {what} has {} bytes instead of {N}", bytes.len()))
     }
-    let invalid = |error: crate::domain::error::InvalidId| error.to_string();
+    let invalid = |error: crate::domain::ids::InvalidId| error.to_string();
     if es.count == 0 || es.index >= es.count || es.version == 0 {
         return Err(format!("it is event {} of {} at version {}", es.index, es.count, es.version));
     }

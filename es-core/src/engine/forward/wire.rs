@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::aggregate::Aggregate;
-use crate::domain::codec::{self, Codec, Json};
-use crate::domain::envelope::CommandHash;
+use crate::domain::codec;
 use crate::domain::envelope::Metadata;
 use crate::domain::error::{DecodeError, InvalidCommand, NEWER_ANSWER, NotDone};
+use crate::domain::format::{Codec, Json};
+use crate::domain::hash::CommandHash;
 use crate::domain::ids::{Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Version};
 use crate::domain::limits;
 use crate::domain::text::short;
+use crate::engine::known::Known;
 use crate::engine::round::Reply;
-use crate::engine::state::Known;
 use crate::log::Record;
 use crate::log::record::{Answer, HEADERS_MAX};
 

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 
 use super::restore::Useless;
 use super::{
-    CheckpointRecord, Extent, FORMAT, IdEntry, Ids, Lineage, Reached, Snapshot, SnapshotTopic, Subject, Unreadable,
+    CheckpointRecord, Extent, FORMAT, IdEntry, Ids, Lineage, Snapshot, SnapshotTopic, Subject, Unreadable,
     aggregate_key, checkpoint_key, ids_key, parse_key,
 };
 use crate::domain::ids::{AggregateKey, CommandId, Epoch};
 use crate::engine::forgetting::Forgetting;
-use crate::engine::state::Known;
+use crate::engine::known::Known;
 use crate::engine::store::{Store, StoreError, Table, key};
+use crate::engine::stored::Reached;
 use crate::engine::supervise::Restarts;
 use crate::log::{AppendError, LogError, LogWriter, Record, StoredRecord};
 

@@ -13,10 +13,10 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::SemaphorePermit;
 
 use self::filling::{Filling, Refused};
-use super::{CheckpointRecord, Extent, Lineage, Origin, Reached, SnapshotTopic, Subject, Unreadable, parse_key};
+use super::{CheckpointRecord, Extent, Lineage, Origin, SnapshotTopic, Subject, Unreadable, parse_key};
 use crate::engine::forgetting::Forgetting;
-use crate::engine::state::StoredCheckpoint;
 use crate::engine::store::{Store, StoreError, key};
+use crate::engine::stored::{Reached, StoredCheckpoint};
 use crate::log::reader::{copy_begun, first_claim, verify_checkpoint};
 use crate::log::scan::Scan;
 use crate::log::{LogError, StoredRecord};

@@ -10,7 +10,8 @@ use super::key::PublicKey;
 use super::note::{NotSealed, Seal};
 use super::topic::{SealsPartition, Told, Word};
 use super::tree::{Prover, TreeHash, leaf_hash, root_from_proof};
-use crate::domain::envelope::{CommandHash, Envelope, EventHash};
+use crate::domain::envelope::Envelope;
+use crate::domain::hash::{CommandHash, EventHash};
 use crate::domain::ids::{Actor, AggregateKey, CausationId, CommandId, CorrelationId, EventId, StreamId, Version};
 use crate::log::LogError;
 
@@ -162,11 +163,11 @@ impl Fields {
     fn envelope(&self) -> Result<Envelope, String> {
         fn optional<T>(
             text: &str,
-            new: fn(&str) -> Result<T, crate::domain::error::InvalidId>,
+            new: fn(&str) -> Result<T, crate::domain::ids::InvalidId>,
         ) -> Result<Option<T>, String> {
             if text.is_empty() { Ok(None) } else { new(text).map(Some).map_err(|error| error.to_string()) }
         }
-        let invalid = |error: crate::domain::error::InvalidId| error.to_string();
+        let invalid = |error: crate::domain::ids::InvalidId| error.to_string();
         let (context, category) =
             self.aggregate.split_once('.').ok_or("its aggregate is not of the form context.aggregate")?;
         let recorded_at = DateTime::<Utc>::from_timestamp_millis(self.recorded_at_ms);

@@ -5,7 +5,7 @@ use std::ops::Range as Span;
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::envelope::EventHash;
+use crate::domain::hash::EventHash;
 
 /// A node of the tree, a leaf among them.
 pub type TreeHash = [u8; 32];

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::domain::envelope::{Envelope, EventHash};
+use crate::domain::envelope::Envelope;
+use crate::domain::hash::EventHash;
 use crate::domain::ids::AggregateKey;
 
 /// The heads of a part of the aggregates: as many as memory is given for. The others are left for later.

@@ -2,7 +2,8 @@
 //! record was.
 
 use super::*;
-use crate::domain::envelope::{Envelope, EventHash};
+use crate::domain::envelope::Envelope;
+use crate::domain::hash::EventHash;
 use crate::engine::store::StateFolder;
 use crate::log::record::{Decoded, ERASED, Encoder, Stamp, decode};
 use crate::log::{LogError, LogErrorKind, Record};

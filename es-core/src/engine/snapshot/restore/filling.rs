@@ -5,11 +5,13 @@ use std::str;
 
 use bytes::{Bytes, BytesMut};
 
+use super::Last;
 use super::{aside, wire};
 use crate::domain::ids::Epoch;
-use crate::engine::snapshot::{Last, Lineage, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
-use crate::engine::state::{Known, StoredCheckpoint, filling};
+use crate::engine::known::Known;
+use crate::engine::snapshot::{Lineage, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
 use crate::engine::store::{Store, StoreError, Table, Write, key};
+use crate::engine::stored::{StoredCheckpoint, filling};
 use crate::log::{Record, StoredRecord};
 
 /// What is collected before it is sorted and loaded. What is loaded at once the store need not merge: 250,000 small
@@ -201,7 +203,7 @@ impl<'a> Filling<'a> {
     pub(super) fn finish(mut self, last: Last) -> Result<u64, StoreError> {
         self.say_what_is_filled()?;
         let mut collected = std::mem::take(&mut self.collected);
-        let stored = StoredCheckpoint::restored(&self.topic.schema, last, self.tables.clone());
+        let stored = StoredCheckpoint::restored(&self.topic.schema, last.reached, last.forgetting, self.tables.clone());
         let writes = stored.writes(self.topic.partition)?;
         let (checkpoint, marks): (Vec<_>, Vec<_>) =
             writes.into_iter().partition(|write| write.table == Table::Checkpoints);

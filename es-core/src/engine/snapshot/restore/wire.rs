@@ -154,10 +154,10 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::domain::envelope::CommandHash;
+    use crate::domain::hash::CommandHash;
     use crate::domain::ids::Version;
+    use crate::engine::known::Known;
     use crate::engine::snapshot::{FORMAT, IdEntry, Ids, Lineage, Schema, Snapshot};
-    use crate::engine::state::Known;
 
     const LINEAGE: [u8; 16] = [7; 16];
 

@@ -7,7 +7,8 @@ use fastrand::Rng;
 use uuid::Uuid;
 
 use super::{World, counted};
-use crate::domain::envelope::{Envelope, EventHash};
+use crate::domain::envelope::Envelope;
+use crate::domain::hash::EventHash;
 use crate::domain::ids::{Actor, AggregateKey, CommandId, EventId, Version};
 use crate::evidence::seal::{TreeHash, leaf_hash};
 use crate::evidence::verify::{Finding, Wrong};

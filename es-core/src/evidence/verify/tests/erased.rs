@@ -1,7 +1,8 @@
 //! Of an aggregate that was erased one record is left, and all others can be verified as before.
 
 use super::{World, counted};
-use crate::domain::envelope::{Envelope, EventHash};
+use crate::domain::envelope::Envelope;
+use crate::domain::hash::EventHash;
 use crate::domain::ids::{CommandId, CorrelationId, Epoch, EventId};
 use crate::engine::owner::tests::Do;
 use crate::evidence::verify::{Report, Wrong};
