@@ -5,8 +5,6 @@ pub(crate) mod aggregate;
 pub(crate) mod causes;
 pub(crate) mod clock;
 pub mod codec;
-#[cfg(feature = "derive")]
-pub mod doc;
 pub(crate) mod envelope;
 pub(crate) mod error;
 pub(crate) mod format;

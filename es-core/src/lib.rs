@@ -30,6 +30,9 @@
 // Lets the derives, which write `::es_core::…`, be used in this crate's own docs and tests.
 extern crate self as es_core;
 
+#[cfg(feature = "derive")]
+#[doc(hidden)]
+pub mod doc;
 mod domain;
 mod engine;
 mod evidence;
@@ -37,9 +40,6 @@ pub mod log;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-#[cfg(feature = "derive")]
-#[doc(hidden)]
-pub use domain::doc;
 pub use domain::{codec, shape};
 pub use evidence::{seal, verify};
 

@@ -21,4 +21,5 @@ mod kcat;
 mod projections;
 mod read_models;
 mod servers;
+mod tidy;
 mod write_path;

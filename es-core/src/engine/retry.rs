@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::domain::aggregate::{Apply, Handle};
+use crate::domain::aggregate::{Aggregate, Apply, Handle};
 use crate::domain::ids::AggregateKey;
 use crate::engine::state::Entry;
 use crate::log::reader::{Checkpoint, EventSource, PartitionReader};
@@ -59,7 +59,7 @@ pub enum RetryError {
 }
 
 /// A state for the owner to take.
-pub(crate) struct Refolded<A: crate::Aggregate> {
+pub(crate) struct Refolded<A: Aggregate> {
     pub(crate) aggregate: AggregateKey,
     pub(crate) entry: Arc<Entry<A>>,
     /// The offset up to which the log was read for it, and how often an aggregate had gone on before that.

@@ -532,7 +532,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::domain::doc::Account;
+    use crate::doc::Account;
     use crate::domain::hash::{CommandHash, EventHash};
     use crate::domain::ids::{AggregateKey, CommandId, CorrelationId, Epoch, StreamId, Version};
     use crate::log::record::{COMMAND_EVENTS_MAX, Encoder};

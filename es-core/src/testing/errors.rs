@@ -6,7 +6,7 @@ use std::fs;
 use std::iter::successors;
 use std::path::Path;
 
-use crate::with_causes;
+use crate::domain::causes::with_causes;
 
 /// Checks one value of each public error, and of each variant, of the crate whose sources are in a folder.
 ///

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::aggregate::{Aggregate, Apply, Context, Handle};
+use crate::domain::aggregate::{Aggregate, Apply, Context, Event, Handle};
 use crate::domain::codec::{decode_event, encode_event};
 use crate::domain::ids::{Actor, AggregateKey, CommandId, CorrelationId, Version};
 
@@ -165,7 +165,7 @@ fn show<E: fmt::Debug>(events: &[E]) -> Vec<String> {
     events.iter().map(|event| format!("{event:?}")).collect()
 }
 
-fn stored<A: Aggregate<Event = E>, E: crate::Event>(event: &E) -> Result<E, String> {
+fn stored<A: Aggregate<Event = E>, E: Event>(event: &E) -> Result<E, String> {
     let (kind, payload) = encode_event::<A::Codec, E>(event)?;
     decode_event::<A::Codec, E>(kind.name, kind.schema_version, &payload).map_err(|error| error.to_string())
 }
@@ -173,7 +173,7 @@ fn stored<A: Aggregate<Event = E>, E: crate::Event>(event: &E) -> Result<E, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::doc::{Account, AccountCommand, AccountEvent};
+    use crate::doc::{Account, AccountCommand, AccountEvent};
 
     #[test]
     fn an_outcome_shows_what_would_be_stored() {

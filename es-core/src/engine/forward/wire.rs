@@ -393,7 +393,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::doc::Account;
+    use crate::doc::Account;
 
     fn text(random: &mut fastrand::Rng) -> String {
         let letters: Vec<char> = "aZ09-_./@!%\"\\ žß漢🏦".chars().collect();
