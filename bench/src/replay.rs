@@ -111,7 +111,7 @@ pub(crate) async fn live_lag(name: &'static str, broker: &str, url: &str) -> Res
     let log: Arc<dyn Log> = Arc::new(KafkaLog::connect(KafkaConfig::new(broker)).await?);
     let (engine, bus) = serving(&log, &es_tests::unique_name("bench"), dir.path()).await?;
     let database = Database::connect(url, "bank").await?;
-    let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]);
+    let worker = Worker::new(database.clone(), log, vec![bus.source().clone()]);
     let balances = worker.start(Model::<Balance>::new().follow::<Account>()).await?;
     let deposits = Deposits::new(bus, ACCOUNTS);
     let mut pace = tokio::time::interval(Duration::from_millis(1));
@@ -159,7 +159,7 @@ pub(crate) async fn memory(name: &'static str) -> Result<Figure, Failure> {
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(dir.path().join("log"), EmbeddedConfig::default())?);
     let source = fill(&log, "bank", dir.path(), EVENTS).await?;
     let database = Database::connect(&format!("sqlite://{}", dir.path().join("rows.db").display()), "bank").await?;
-    let worker = Worker::builder(database, log, vec![source]);
+    let worker = Worker::new(database, log, vec![source]);
     let handle = worker.start(Model::<Balance>::new().follow::<Account>()).await?;
     let (mut early, mut late) = (0.0_f64, 0.0_f64);
     loop {
@@ -190,7 +190,7 @@ pub(crate) async fn rebuild_slowdown(name: &'static str, broker: &str, url: &str
     let (engine, bus) = serving(&log, &es_tests::unique_name("bench"), dir.path()).await?;
     let model = || Model::<Balance>::new().follow::<Account>();
     let database = Database::connect(url, "bank").await?;
-    let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]).share(Duration::from_secs(5));
+    let worker = Worker::new(database.clone(), log, vec![bus.source().clone()]).share(Duration::from_secs(5));
     let deposits = Deposits::new(bus, ACCOUNTS);
     deposits.fill(EVENTS).await?;
     let live = worker.start(model()).await?;
@@ -260,7 +260,7 @@ async fn measure(
     for url in urls {
         let connect = ConnectOptions { connections: 4, ..ConnectOptions::default() };
         let database = Database::connect_with(&url, "bank", connect).await?;
-        let worker = Worker::builder(database.clone(), log.clone(), vec![source.clone()]);
+        let worker = Worker::new(database.clone(), log.clone(), vec![source.clone()]);
         let (started, cpu) = (Instant::now(), cpu_seconds());
         model.replay(&worker, source).await?;
         let (took, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);

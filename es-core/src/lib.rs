@@ -56,7 +56,7 @@ pub use domain::ids::{
 };
 pub use domain::random::{Random, SeededRandom, SystemRandom};
 pub use domain::shape::Shape;
-pub use engine::bus::{Bus, PartitionStatus, Receipt, Send};
+pub use engine::bus::{Bus, PartitionStatus, Receipt, Sending};
 pub use engine::owner::OwnerState;
 pub use engine::parked::ParkedAggregate;
 pub use engine::retry::{Retried, RetryError};

@@ -9,8 +9,8 @@ use es_core::{Checkpoint, Epoch};
 
 use crate::builds::{self, Build};
 use crate::error::Error;
-use crate::members::{self, Member};
 use crate::sql::{Database, Row, Tx, Value};
+use crate::workers::{self, Member};
 
 /// A partition of one of the sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +110,8 @@ impl Ledger {
     async fn make_and_take(&self, tx: &mut Tx) -> Result<(Vec<Option<i64>>, Vec<Saved>), Error> {
         self.make_rows(tx).await?;
         // Those that share come back with their next beat.
-        members::strike_all(tx, &self.build).await?;
-        members::beat(tx, &self.build, &self.member).await?;
+        workers::strike_all(tx, &self.build).await?;
+        workers::beat(tx, &self.build, &self.member).await?;
         self.take_all(tx).await
     }
 
@@ -122,7 +122,7 @@ impl Ledger {
     pub(crate) async fn join(&mut self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;
         self.make_rows(&mut tx).await?;
-        members::beat(&mut tx, &self.build, &self.member).await?;
+        workers::beat(&mut tx, &self.build, &self.member).await?;
         tx.commit().await
     }
 
@@ -196,7 +196,7 @@ impl Ledger {
         if let Some(gone) = gone
             && !passed_over
         {
-            members::strike(&mut tx, &self.build, gone).await?;
+            workers::strike(&mut tx, &self.build, gone).await?;
         }
         // Seen only now, when a rebuild that is about to replace it can't any more.
         let live = builds::find_live(&mut tx, &self.build.projection).await?;
@@ -258,7 +258,7 @@ impl Ledger {
             return Err(self.fenced(0));
         }
         self.member.beat += 1;
-        members::beat(&mut tx, &self.build, &self.member).await?;
+        workers::beat(&mut tx, &self.build, &self.member).await?;
         tx.commit().await
     }
 
@@ -312,7 +312,7 @@ impl Ledger {
         let update = format!("UPDATE {table} SET holder = NULL WHERE projection = ? AND build = ? AND holder = ?");
         let holder = [self.member.name.clone().into()];
         tx.execute(&update, &[&self.build.key()[..], &holder].concat()).await?;
-        members::leave(tx, &self.build, &self.member).await
+        workers::leave(tx, &self.build, &self.member).await
     }
 
     /// Moves checkpoints within the transaction that changes the rows. False when one of them does not stand where
@@ -551,16 +551,16 @@ mod tests {
         let seen = two.look().await.unwrap();
         let alive = Member { beat: 1, ..silent.clone() };
         let mut tx = database.begin().await.unwrap();
-        members::beat(&mut tx, one.build(), &alive).await.unwrap();
+        workers::beat(&mut tx, one.build(), &alive).await.unwrap();
         tx.commit().await.unwrap();
         two.take(&seen, &[0, 1], Some(&silent)).await.unwrap();
         assert_eq!(two.held(), [false, false, false, true]);
-        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 2);
+        assert_eq!(workers::of(&database, one.build()).await.unwrap().len(), 2);
 
         // Gone: it does not know, and nothing of a batch with what it lost is in.
         two.take(&seen, &[0, 1], Some(&alive)).await.unwrap();
         assert_eq!(two.held(), [true, true, false, true]);
-        assert_eq!(members::of(&database, one.build()).await.unwrap().len(), 1);
+        assert_eq!(workers::of(&database, one.build()).await.unwrap().len(), 1);
         assert!(!advance(&one, &[step(1, 0, 1), step(2, 0, 1)]).await);
         let stands = one.look().await.unwrap();
         assert_eq!(stands.saved[2].checkpoint.next, 0);

@@ -3,7 +3,7 @@
 //! A read model is mostly a [`Model`]: a struct that is a row (`#[derive(ReadModel)]`), and a [`Fold`] that says what an event does to which rows.
 //! Whatever else can be said in SQL is a [`Projection`]: a name, tables and code that changes them. A [`Worker`] runs either: it reads all partitions of
 //! its sources, decides by the validity rule which records count, and commits rows and checkpoint in one transaction,
-//! so that a read model always equals the fold of the log at its checkpoint. [`Handle::wait_for`] waits until a read
+//! so that a read model always equals the fold of the log at its checkpoint. [`RunningProjection::wait_for`] waits until a read
 //! model contains what was written.
 //!
 //! ```
@@ -43,7 +43,7 @@
 //! bus.ready().await?;
 //!
 //! let database = Database::connect("sqlite::memory:", "bank").await?;
-//! let worker = Worker::builder(database.clone(), log, vec![bus.source().clone()]);
+//! let worker = Worker::new(database.clone(), log, vec![bus.source().clone()]);
 //! let accounts = worker.start(Model::<AccountRow>::new().follow::<Account>()).await?;
 //!
 //! let id = "42".to_owned();
@@ -74,22 +74,21 @@ mod compare;
 mod cut;
 mod digest;
 mod error;
-mod left_out;
-mod members;
 mod migrations;
 mod model;
 mod moment;
 mod parked;
 mod projection;
 mod readable;
+mod skipped;
 mod sql;
 mod worker;
+mod workers;
 
 pub use compare::{ColumnDiffers, ComparedTable, Difference, RowDiffers};
 pub use digest::Digest;
 pub use error::{Error, ProjectionError};
 pub use es_derive::{ColumnValue, ReadModel};
-pub use left_out::Skipped;
 #[doc(hidden)]
 pub use model::derived;
 pub use model::{ColumnValue, Fold, Lineage, Model, ReadModel, Rows, RowsPage};
@@ -97,8 +96,9 @@ pub use moment::Moment;
 pub use parked::{Parked, Resumed};
 pub use projection::{Projection, RefusedCommand};
 pub use readable::{After, DamagedRow, Readable};
+pub use skipped::Skipped;
 pub use sql::{Column, ConnectOptions, Database, FromValue, Kind, OnDuplicate, Row, Table, Tx, Value};
 pub use worker::{
-    AsOf, Check, ComparedAt, Frozen, Handle, Lag, PartitionLag, PartitionProgress, RebuildProgress, StandsBy, Status,
-    Unwell, Verdict, Verified, Worker, WorkerState,
+    AsOf, Check, ComparedAt, Frozen, Lag, PartitionLag, PartitionProgress, RebuildProgress, RunningProjection,
+    StandsBy, Status, Unwell, Verdict, Verified, Worker, WorkerState,
 };

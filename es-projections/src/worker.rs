@@ -1,26 +1,26 @@
 //! A worker: runs one projection over the partitions of its sources, all of them or its share.
 //!
-//! Readers decode the log and put whole commands into a hopper, [`hopper`]; the worker takes what is there, and in
+//! Readers decode the log and put whole commands into a queue, [`queue`]; the worker takes what is there, and in
 //! one transaction moves the checkpoints, folds the events in and commits, [`run`]. While a batch is committed the
 //! next one is decoded, and no more than that is held.
 
 mod deploy;
-mod handle;
 mod health;
-mod hopper;
 mod lag;
 mod leftovers;
 mod occurred;
 mod quarantine;
+mod queue;
 mod read;
 mod rebuild;
+mod requests;
 mod run;
+mod running;
 mod share;
 mod state;
 mod time;
 mod verify;
-mod way;
-mod wishes;
+mod yielding;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -36,14 +36,14 @@ use uuid::Uuid;
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::error::Error;
-use crate::members::Member;
 use crate::projection::Projection;
 use crate::sql::Database;
-pub use handle::Handle;
+use crate::workers::Member;
 pub use health::Unwell;
 pub use lag::{Lag, PartitionLag};
 pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};
 use run::{Extent, Run};
+pub use running::RunningProjection;
 use share::Lookout;
 use state::Board;
 pub use state::{PartitionProgress, StandsBy, Status, WorkerState};
@@ -56,7 +56,7 @@ pub struct Worker {
     database: Database,
     log: Arc<dyn Log>,
     sources: Arc<[EventSource]>,
-    limits: hopper::Limits,
+    limits: queue::Limits,
     name: Arc<str>,
     /// How often a batch is tried before the aggregates that make it fail are parked.
     park_after: u32,
@@ -70,8 +70,8 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that reads these sources from the log and writes to the database.
-    pub fn builder(database: Database, log: Arc<dyn Log>, sources: Vec<EventSource>) -> Self {
-        let limits = hopper::Limits { events: 2_000, bytes: 4 << 20 };
+    pub fn new(database: Database, log: Arc<dyn Log>, sources: Vec<EventSource>) -> Self {
+        let limits = queue::Limits { events: 2_000, bytes: 4 << 20 };
         let name = format!("{} process {}", host(), std::process::id()).into();
         let shutdown = CancellationToken::new();
         let sources = sources.into();
@@ -145,7 +145,7 @@ impl Worker {
         self
     }
 
-    /// Stops the worker when this token is cancelled, as [`Handle::stop`] does.
+    /// Stops the worker when this token is cancelled, as [`RunningProjection::stop`] does.
     #[must_use]
     pub fn shutdown(mut self, token: CancellationToken) -> Self {
         self.shutdown = token;
@@ -159,7 +159,7 @@ impl Worker {
     /// [`Error::OtherVersion`] when the tables were built by another version of the projection, [`Error::Log`] when
     /// the log lost records that the read model contains or can't be reached, [`Error::Invalid`] for names that
     /// can't be used, [`Error::Unavailable`] when the database can't be reached.
-    pub async fn start(&self, projection: impl Projection) -> Result<Handle, Error> {
+    pub async fn start(&self, projection: impl Projection) -> Result<RunningProjection, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         self.check_sources()?;
         self.check_follows(&*projection)?;
@@ -178,7 +178,7 @@ impl Worker {
         projection: Arc<dyn Projection>,
         build: Build,
         extent: Extent,
-    ) -> Result<Handle, Error> {
+    ) -> Result<RunningProjection, Error> {
         self.check_follows(&*projection)?;
         let database = build.of(&self.database);
         let name = build.projection.clone();
@@ -226,7 +226,7 @@ impl Worker {
             }
         };
         tokio::spawn(run.finish(saved));
-        Ok(Handle::new(board, self.log.clone(), self.database.clone(), shutdown))
+        Ok(RunningProjection::new(board, self.log.clone(), self.database.clone(), shutdown))
     }
 
     /// This worker under a name that no other one has.

@@ -101,7 +101,7 @@ async fn a_failed_transaction_leaves_the_next_one_alone() {
 #[expect(dead_code, reason = "compiling it is the test")]
 fn futures_are_send(
     database: &es_projections::Database,
-    worker: &es_projections::Handle,
+    worker: &es_projections::RunningProjection,
     events: &cases::support::Events,
 ) {
     fn send(_: impl Send) {}

@@ -167,14 +167,14 @@ pub struct PartitionStatus {
 impl<A: Handle + Apply> Bus<A> {
     /// A command to the aggregate `id`; await it to send it.
     ///
-    /// Without [`Send::command_id`] each sending is a command of its own.
+    /// Without [`Sending::command_id`] each sending is a command of its own.
     ///
     /// # Order
     /// Two commands to one aggregate are decided in an order that you rely on only if you await the answer of the first
     /// before you send the second. If that answer is [`SendError::NotDone`] or [`SendError::OutcomeUnknown`], send the
     /// first again until it is neither.
-    pub fn send(&self, id: &A::Id, command: A::Command) -> Send<A> {
-        Send {
+    pub fn send(&self, id: &A::Id, command: A::Command) -> Sending<A> {
+        Sending {
             bus: self.clone(),
             id: guard::call("its Display", || id.to_string())
                 .map_err(|panic| InvalidId::new("aggregate id", &panic.text, "its Display panicked"))
@@ -305,7 +305,7 @@ impl<A: Handle + Apply> Bus<A> {
 
 /// A command that is about to be sent; see [`Bus::send`].
 #[must_use = "a command is sent when this is awaited"]
-pub struct Send<A: Aggregate> {
+pub struct Sending<A: Aggregate> {
     bus: Bus<A>,
     id: Result<AggregateKey, InvalidId>,
     command: A::Command,
@@ -319,13 +319,13 @@ pub struct Send<A: Aggregate> {
     deadline: Duration,
 }
 
-impl<A: Aggregate> fmt::Debug for Send<A> {
+impl<A: Aggregate> fmt::Debug for Sending<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Send").field("id", &self.id).field("command_id", &self.command_id).finish_non_exhaustive()
+        f.debug_struct("Sending").field("id", &self.id).field("command_id", &self.command_id).finish_non_exhaustive()
     }
 }
 
-impl<A: Aggregate> Send<A> {
+impl<A: Aggregate> Sending<A> {
     /// The id that makes a retry recognisable: unique among the commands to this aggregate.
     pub fn command_id(mut self, id: impl AsRef<str>) -> Self {
         self.command_id = CommandId::new(id).map(Some);
@@ -375,9 +375,9 @@ impl<A: Aggregate> Send<A> {
     }
 }
 
-impl<A: Handle + Apply> IntoFuture for Send<A> {
+impl<A: Handle + Apply> IntoFuture for Sending<A> {
     type Output = Result<Receipt, SendError<A::Error>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + std::marker::Send>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     /// Sends the command and waits for its answer.
     ///
@@ -387,7 +387,7 @@ impl<A: Handle + Apply> IntoFuture for Send<A> {
     }
 }
 
-impl<A: Handle + Apply> Send<A> {
+impl<A: Handle + Apply> Sending<A> {
     async fn deliver(self) -> Result<Receipt, SendError<A::Error>> {
         let (bus, deadline) = (self.bus.clone(), self.deadline);
         let shared = &bus.shared;

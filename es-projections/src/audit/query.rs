@@ -2,7 +2,7 @@
 
 mod by;
 mod field;
-mod way;
+mod plan;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use es_core::{Actor, CausationId, CommandId, CorrelationId, MessageType, Recorded, StreamId};
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::readable::{DamagedRow, Readable};
 use crate::sql::{Database, Row};
 pub use field::PayloadField;
-pub(super) use way::JOINED_CONVERSATION;
+pub(super) use plan::JOINED_CONVERSATION;
 
 /// The most entries of a page.
 pub const LIMIT_MAX: u32 = 1_000;
@@ -157,19 +157,19 @@ impl Query {
     /// can't be read.
     pub async fn run_readable(&self, database: &Database) -> Result<Readable<Entry, String>, Error> {
         let mut place = self.check()?;
-        let way = self.way(database).await?;
+        let plan = self.plan(database).await?;
         let limit = self.limit as usize;
         let (mut items, mut examined) = (Vec::with_capacity(limit), 0);
         // One more tells whether there is a next page. If the other filters leave some out, ever more are looked at.
         let mut rows = self.limit + 1;
-        while let Some((sql, args)) = way.statement(self, &place, rows) {
+        while let Some((sql, args)) = plan.statement(self, &place, rows) {
             let found = database.fetch_planned(&sql, &args).await?;
             for row in &found {
                 let entry = DamagedRow::of(Entry::from_row(row), || named(row))?;
                 let behind = entry
                     .as_ref()
                     .ok()
-                    .map(|Entry { recorded, .. }| Place::behind(way.by.values(recorded), way.by.text(recorded)));
+                    .map(|Entry { recorded, .. }| Place::behind(plan.by.values(recorded), plan.by.text(recorded)));
                 if entry.as_ref().map_or(true, |entry| self.takes(&entry.recorded)) {
                     if items.len() == limit {
                         return Ok(Readable { items, next: Some(self.cursor_at(&place)) });
@@ -213,7 +213,7 @@ impl Query {
     /// As for [`Query::run`].
     pub async fn explain(&self, database: &Database) -> Result<Vec<String>, Error> {
         let place = self.check()?;
-        let page = self.way(database).await?.statement(self, &place, self.limit + 1);
+        let page = self.plan(database).await?.statement(self, &place, self.limit + 1);
         let mut steps = Vec::new();
         for (sql, args) in self.tree(database).into_iter().chain(page) {
             steps.extend(database.explain(&sql, &args).await?);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::rebuild::{Check, RebuildProgress};
 use super::run::Pause;
-use super::{Handle, Worker};
+use super::{RunningProjection, Worker};
 use crate::builds;
 use crate::error::Error;
 use crate::projection::Projection;
@@ -37,7 +37,7 @@ impl Worker {
         &self,
         projection: impl Projection,
         mut report: impl FnMut(RebuildProgress) + Send,
-    ) -> Result<Handle, Error> {
+    ) -> Result<RunningProjection, Error> {
         let projection: Arc<dyn Projection> = Arc::new(projection);
         let (mut is_under_way, mut pause) = (false, Pause::new("deploying another version"));
         loop {
@@ -61,7 +61,7 @@ impl Worker {
         projection: &Arc<dyn Projection>,
         is_under_way: &mut bool,
         report: &mut (impl FnMut(RebuildProgress) + Send),
-    ) -> Result<Option<Handle>, Error> {
+    ) -> Result<Option<RunningProjection>, Error> {
         let refused = match self.start(projection.clone()).await {
             Err(error @ Error::OtherVersion(_)) => error,
             // It may be at the switch, for which it shuts out whoever begins.

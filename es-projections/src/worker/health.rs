@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Handle;
 use super::lag::PartitionLag;
+use super::running::RunningProjection;
 use super::state::WorkerState;
 use crate::error::Error;
 
@@ -55,7 +55,7 @@ pub enum Unwell {
     },
 }
 
-impl Handle {
+impl RunningProjection {
     /// Whether the projection is well: it works without trouble, here or in another process, and where `lag_max` is given, no event
     /// has waited longer than that, as far as [`PartitionLag::time`] tells.
     ///

@@ -6,8 +6,8 @@ use tokio::task::JoinSet;
 
 use crate::builds::{self, Build, State};
 use crate::error::Error;
-use crate::members::{self, Member};
 use crate::sql::Database;
+use crate::workers::{self, Member};
 
 /// How long a copy may be without a sign of life where the workers have no silence of their own.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Leftovers {
     ) -> Result<(), Error> {
         let mut seen = Vec::new();
         for copy in builds::copies(database, &live.projection).await? {
-            let signs = members::of(database, &copy).await?;
+            let signs = workers::of(database, &copy).await?;
             let before = self.seen.iter().find(|before| before.copy == copy && before.signs == signs);
             let silent = before.map_or(Duration::ZERO, |before| before.silent + passed);
             if silent < silence {

@@ -1,6 +1,6 @@
 //! Keeps what is on an events topic and is not an event of ours, to be looked at.
 
-use super::hopper::Chunk;
+use super::queue::Chunk;
 use super::read::start_of;
 use crate::checkpoint::Place;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! The readers: decode, apply the validity rule, and put whole commands into the hopper.
+//! The readers: decode, apply the validity rule, and put whole commands into the queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use es_core::log::record::Answers;
 use es_core::log::{Batch, Log, LogError, StoredRecord};
 use es_core::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 
-use super::hopper::{Chunk, Hopper};
+use super::queue::{Chunk, Queue};
 use super::run::Pause;
 use super::state::{Board, Origin};
 use crate::error::Error;
-use crate::left_out::LeftOut;
 use crate::projection::RefusedCommand;
+use crate::skipped::LeftOut;
 
 /// A record on an events topic that is not an event of ours.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub(super) struct SourceReader {
     pub(super) index: usize,
     /// Its first partition's index among the worker's places.
     pub(super) first_place: usize,
-    pub(super) hopper: Arc<Hopper>,
+    pub(super) queue: Arc<Queue>,
     pub(super) board: Arc<Board>,
     /// For each partition where to end; none to go on for ever.
     pub(super) until: Option<Vec<u64>>,
@@ -109,7 +109,7 @@ impl SourceReader {
     }
 
     async fn feed(&self, reader: &mut PartitionReader, batch: Batch) -> Result<(), LogError> {
-        let limits = self.hopper.limits();
+        let limits = self.queue.limits();
         let place = self.first_place + batch.partition as usize;
         let until = self.until.as_ref().map_or(u64::MAX, |until| until[batch.partition as usize]);
         if reader.next() >= until {
@@ -132,7 +132,7 @@ impl SourceReader {
         if let Some(since) = chunk.since {
             self.board.backlog().read(chunk.place, chunk.read, since);
         }
-        self.hopper.push(chunk).await;
+        self.queue.push(chunk).await;
     }
 }
 

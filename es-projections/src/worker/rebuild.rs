@@ -9,19 +9,19 @@ use tokio::time::Instant;
 use super::occurred::Occurred;
 use super::read::Selection;
 use super::run::Extent;
-use super::way;
-use super::{Handle, Worker};
+use super::yielding;
+use super::{RunningProjection, Worker};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Place, Saved};
 use crate::compare::{self, Side};
 use crate::cut;
 use crate::digest::{self, Digest};
 use crate::error::Error;
-use crate::left_out::LeftOut;
-use crate::members::Member;
 use crate::parked::{self, Parked};
 use crate::projection::Projection;
+use crate::skipped::LeftOut;
 use crate::sql::{Database, Table};
+use crate::workers::Member;
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(200);
@@ -507,11 +507,11 @@ impl Pace {
     /// Makes way in the first pass, and in those after as long as each has clearly less to do: else it would never get close.
     fn next_pass(&mut self, end: u64) {
         let todo = self.passed.map_or(end, |(before, _)| end.saturating_sub(before));
-        self.gentle = self.passed.is_none_or(|(_, before)| todo < before / way::SLOWER / 2);
+        self.gentle = self.passed.is_none_or(|(_, before)| todo < before / yielding::SLOWER / 2);
         self.passed = Some((end, todo));
     }
 
-    fn at(&mut self, handle: &Handle, until: &[u64]) -> RebuildProgress {
+    fn at(&mut self, handle: &RunningProjection, until: &[u64]) -> RebuildProgress {
         let done = handle.progress().iter().zip(until).map(|(at, until)| at.read.min(*until)).sum();
         let first = *self.first.get_or_insert(done);
         let per_second = done.saturating_sub(first) as f64 / self.started.elapsed().as_secs_f64().max(1e-3);

@@ -13,18 +13,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use super::hopper::{Chunk, Hopper};
 use super::quarantine;
+use super::queue::{Chunk, Queue};
 use super::read::{PAUSE_MAX, Selection, SourceReader};
 use super::share::Lookout;
 use super::state::{Board, Origin};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Move, Place, Saved};
 use crate::error::Error;
-use crate::members::Member;
 use crate::parked;
 use crate::projection::Projection;
 use crate::sql::{Database, Tx, is_late};
+use crate::workers::Member;
 
 /// The longest that one attempt at a batch may take: a statement on a dead connection would wait for minutes.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
@@ -288,8 +288,8 @@ impl Run {
 
     /// Reads on from the checkpoints and commits batch after batch.
     async fn follow(&mut self, saved: &[Saved]) -> Result<Next, Error> {
-        let hopper = Arc::new(Hopper::new(self.worker.limits));
-        let mut readers = self.spawn_readers(&hopper, saved); // aborted when this returns
+        let queue = Arc::new(Queue::new(self.worker.limits));
+        let mut readers = self.spawn_readers(&queue, saved); // aborted when this returns
         let mut looked = Instant::now();
         // Whether it is known which aggregates are parked.
         let mut sure = true;
@@ -302,7 +302,7 @@ impl Run {
                     Err(panic) => self.failed("a reader".into(), panic.into()),
                 }),
                 () = tokio::time::sleep_until(looked + LOOK_ASKED), if !self.parked.is_empty() => {
-                    sure = self.see_to_wishes().await?;
+                    sure = self.see_to_requests().await?;
                     looked = Instant::now();
                     continue;
                 }
@@ -322,16 +322,16 @@ impl Run {
                         Err(error) => return Err(error),
                     }
                 }
-                batch = hopper.take(), if sure => batch,
+                batch = queue.take(), if sure => batch,
             };
             let began = Instant::now();
-            match self.settle(Batch::new(batch), &hopper).await? {
+            match self.settle(Batch::new(batch), &queue).await? {
                 Next::Continue => {}
                 end => return Ok(end),
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(Next::Stop),
-                () = self.board.way().after(began.elapsed()) => {}
+                () = self.board.yielding().after(began.elapsed()) => {}
             }
         }
         Ok(Next::Stop)
@@ -343,7 +343,7 @@ impl Run {
         self.board.read(|notice| notice.progress().iter().zip(until).all(|(at, until)| at.read >= *until))
     }
 
-    fn spawn_readers(&self, hopper: &Arc<Hopper>, saved: &[Saved]) -> JoinSet<LogError> {
+    fn spawn_readers(&self, queue: &Arc<Queue>, saved: &[Saved]) -> JoinSet<LogError> {
         let mut readers = JoinSet::new();
         let held = self.ledger.held();
         let mut first_place = 0;
@@ -356,7 +356,7 @@ impl Run {
                 source: source.clone(),
                 index,
                 first_place,
-                hopper: hopper.clone(),
+                queue: queue.clone(),
                 board: self.board.clone(),
                 until: self.extent.until.as_ref().map(|until| until[places.clone()].to_vec()),
                 selection: self.extent.selection.clone(),
@@ -372,11 +372,11 @@ impl Run {
 
     /// Tries until the batch is in the database, once: as a whole, or in parts where it fails or takes too long, each of which is
     /// committed by itself. Commands that fail again and again are put aside, with those of their aggregates that come later.
-    async fn settle(&mut self, batch: Batch, hopper: &Hopper) -> Result<Next, Error> {
+    async fn settle(&mut self, batch: Batch, queue: &Queue) -> Result<Next, Error> {
         let mut pass = Pass::default();
         let mut parts = VecDeque::from(batch.in_parts(self.part_max));
         while let Some(part) = parts.pop_front() {
-            match self.settle_part(&part, &parts, &mut pass, hopper).await? {
+            match self.settle_part(&part, &parts, &mut pass, queue).await? {
                 Settled::Done => self.grow(part.commands()),
                 Settled::Divide(commands) => {
                     part.in_parts(Some(commands)).into_iter().rev().for_each(|part| parts.push_front(part));
@@ -399,7 +399,7 @@ impl Run {
         part: &Batch,
         rest: &VecDeque<Batch>,
         pass: &mut Pass,
-        hopper: &Hopper,
+        queue: &Queue,
     ) -> Result<Settled, Error> {
         let mut pause = Pause::new("a batch");
         let mut failures = 0;
@@ -436,7 +436,7 @@ impl Run {
                     let used_up = failures > self.worker.park_after;
                     let broken = async {
                         match used_up {
-                            true => self.is_broken(part, rest, pass, hopper).await,
+                            true => self.is_broken(part, rest, pass, queue).await,
                             false => Ok(false),
                         }
                     };
@@ -511,7 +511,7 @@ impl Run {
         part: &Batch,
         rest: &VecDeque<Batch>,
         pass: &mut Pass,
-        hopper: &Hopper,
+        queue: &Queue,
     ) -> Result<bool, Error> {
         let others = self.first_commands(rest.iter().flat_map(|batch| commands(&batch.events)), part);
         if pass.works || pass.parked + 1 + others.len() <= PARKED_UNSEEN_MAX {
@@ -527,7 +527,7 @@ impl Run {
         }
         let mut broken = self.fails_on_all(&others, until, pass).await?;
         while broken.is_none()
-            && let Ok(chunks) = tokio::time::timeout(NOTHING_MORE, hopper.take()).await
+            && let Ok(chunks) = tokio::time::timeout(NOTHING_MORE, queue.take()).await
         {
             pass.is_read_on = true;
             let ahead = Batch::new(chunks);

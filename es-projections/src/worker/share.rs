@@ -20,9 +20,9 @@ use super::state::{Board, Origin, StandsBy};
 use crate::builds::{self, Build};
 use crate::checkpoint::{self, Standing};
 use crate::error::Error;
-use crate::members::{self, Member};
 use crate::parked;
 use crate::sql::Database;
+use crate::workers::{self, Member};
 
 /// How often a worker raises its beat, and looks at the others.
 const BEAT: Duration = Duration::from_secs(1);
@@ -308,7 +308,7 @@ impl Watch {
         }
         self.member.beat += 1;
         let mut tx = self.database.begin().await?;
-        members::beat(&mut tx, &self.build, &self.member).await?;
+        workers::beat(&mut tx, &self.build, &self.member).await?;
         tx.commit().await
     }
 
@@ -318,7 +318,7 @@ impl Watch {
         if self.view.replaced {
             return Ok(());
         }
-        let members = members::of(&self.database, &self.build).await?;
+        let members = workers::of(&self.database, &self.build).await?;
         self.look_at_checkpoints().await?;
         self.listen(members);
         let streams = match self.board.holds_all() {

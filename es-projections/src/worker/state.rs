@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::lag::{Backlog, Lag};
 use super::time::Time;
-use super::way::Way;
+use super::yielding::Yielding;
 use crate::checkpoint::{Place, Saved};
 use crate::error::Error;
 
@@ -140,7 +140,7 @@ pub(super) struct Board {
     places: Arc<[Place]>,
     sender: watch::Sender<Notice>,
     backlog: Backlog,
-    way: Way,
+    yielding: Yielding,
     /// Somebody waits for progress: what other workers commit is looked at sooner.
     asked: Notify,
     /// How many batches were committed.
@@ -192,7 +192,7 @@ impl Board {
             places,
             sender: watch::Sender::default(),
             backlog,
-            way: Way::default(),
+            yielding: Yielding::default(),
             asked: Notify::new(),
             settled: AtomicU64::new(0),
             time,
@@ -223,8 +223,8 @@ impl Board {
         &self.backlog
     }
 
-    pub(super) fn way(&self) -> &Way {
-        &self.way
+    pub(super) fn yielding(&self) -> &Yielding {
+        &self.yielding
     }
 
     /// Index of the partition of a position.

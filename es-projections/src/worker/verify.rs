@@ -12,11 +12,11 @@ use crate::builds::{self, Build};
 use crate::checkpoint::{self, Place, Saved};
 use crate::compare::{self, ComparedTable, Difference, Side};
 use crate::error::Error;
-use crate::left_out::{LeftOut, Skipped};
-use crate::members::{self, Member};
 use crate::parked::{self, Parked};
 use crate::projection::Projection;
+use crate::skipped::{LeftOut, Skipped};
 use crate::sql::Tx;
+use crate::workers::{self, Member};
 
 /// How often others are shown that somebody is at work on the copy.
 const BEAT: Duration = Duration::from_secs(1);
@@ -236,7 +236,7 @@ impl Worker {
         let mut tx = self.database.begin().await?;
         let there = builds::stands(&mut tx, copy).await?;
         if there {
-            members::beat(&mut tx, copy, member).await?;
+            workers::beat(&mut tx, copy, member).await?;
         }
         tx.commit().await.map(|()| there)
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use es_core::{Envelope, MessageType};
 use es_projections::audit::{AuditTrail, Order, PayloadField, Query};
-use es_projections::{Check, Database, Error, Handle};
+use es_projections::{Check, Database, Error, RunningProjection};
 
 use super::support::*;
 
@@ -17,7 +17,7 @@ const NASTY: [&str; 6] = [
     "/* ' \" ? */",
 ];
 
-async fn trail(events: &Events, database: &Database) -> Handle {
+async fn trail(events: &Events, database: &Database) -> RunningProjection {
     let trail = AuditTrail::new(std::slice::from_ref(&events.source));
     let worker = events.worker(database).start(trail).await.unwrap();
     caught_up(&worker).await;

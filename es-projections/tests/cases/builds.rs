@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use es_core::Recorded;
 use es_projections::{
-    AsOf, Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, StandsBy, Tx, WorkerState,
+    AsOf, Check, Database, Error, Projection, ProjectionError, RebuildProgress, RunningProjection, StandsBy, Tx,
+    WorkerState,
 };
 
 use super::accounts::*;
@@ -19,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 fn quiet(_: RebuildProgress) {}
 
-async fn goes_on(worker: &Handle, events: &mut Events) {
+async fn goes_on(worker: &RunningProjection, events: &mut Events) {
     let position = events.move_money("late", 1);
     worker.wait_for(&position, SOON).await.unwrap_or_else(|error| panic!("{}: {}", worker.state(), chain(&error)));
 }
@@ -402,7 +403,7 @@ pub async fn a_build_that_was_begun_anew_meanwhile_is_not_made_live(url: &str) {
         meanwhile(async move {
             let database = connect(&url).await;
             assert!(database.remove_replaced("balances").await.unwrap());
-            let worker = es_projections::Worker::builder(database, Arc::new(log), vec![source]);
+            let worker = es_projections::Worker::new(database, Arc::new(log), vec![source]);
             let hanging = Balances::default().hanging();
             let hangs = hanging.hangs.clone();
             tokio::select! {

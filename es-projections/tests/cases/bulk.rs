@@ -280,7 +280,7 @@ pub async fn thousands_of_partitions_move_at_once(url: &str) {
         let record = Encoder::new("bank", "account").claim(&claim, 1_700_000_000_000);
         log.partition(&source.topic, partition).append_foreign(record);
     }
-    let worker = Worker::builder(database.clone(), Arc::new(log), vec![source]).batch_max(2 * MANY as usize);
+    let worker = Worker::new(database.clone(), Arc::new(log), vec![source]).batch_max(2 * MANY as usize);
     let worker = worker.start(Balances::default()).await.unwrap();
     worker.catch_up(SOON * 3).await.unwrap_or_else(|error| panic!("{}: {}", chain(&error), worker.state()));
     worker.stop().await.unwrap();

@@ -3,14 +3,14 @@
 use es_core::doc::Account;
 use es_core::{CommandHash, StreamId};
 use es_projections::audit::{AuditTrail, Entry, Order, Past, Query, Refused, RefusedQuery, Step, explain};
-use es_projections::{After, DamagedRow, Database, Error, Handle, Readable};
+use es_projections::{After, DamagedRow, Database, Error, Readable, RunningProjection};
 
 use super::accounts::*;
 use super::support::*;
 
 const ORDERS: [Order; 2] = [Order::OldestFirst, Order::NewestFirst];
 
-async fn trail(events: &Events, database: &Database) -> Handle {
+async fn trail(events: &Events, database: &Database) -> RunningProjection {
     let trail = AuditTrail::new(std::slice::from_ref(&events.source));
     let worker = events.worker(database).start(trail).await.unwrap();
     caught_up(&worker).await;

@@ -36,7 +36,7 @@ pub async fn a_worker_that_can_fold_nothing_in_does_not_start(url: &str) {
     let events = Events::new();
     let start = async |model: Model<AccountRow>, sources: Vec<EventSource>| {
         let log = std::sync::Arc::new(events.log.clone());
-        let worker = es_projections::Worker::builder(database.clone(), log, sources);
+        let worker = es_projections::Worker::new(database.clone(), log, sources);
         worker.start(model).await.map(drop).unwrap_err().to_string()
     };
     let nothing = start(Model::<AccountRow>::new(), vec![events.source.clone()]).await;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use es_core::Envelope;
 use es_projections::audit::{AuditTrail, ExportFormat, Exported, Query, check_export, export};
-use es_projections::{Database, Error, Handle};
+use es_projections::{Database, Error, RunningProjection};
 use rustix::fs::inotify;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -32,7 +32,7 @@ const NASTY: [&str; 7] = [
     "a\\u0000\\n%s{}<![CDATA[",
 ];
 
-async fn trail(events: &Events, database: &Database) -> Handle {
+async fn trail(events: &Events, database: &Database) -> RunningProjection {
     let trail = AuditTrail::new(std::slice::from_ref(&events.source));
     let worker = events.worker(database).start(trail).await.unwrap();
     caught_up(&worker).await;
@@ -255,7 +255,7 @@ pub async fn a_line_is_enough_to_prove_its_event(url: &str) {
 }
 
 /// So many events that an export takes several pages: of two actors, each at a business time before that of the one before.
-async fn many(database: &Database) -> (Vec<Envelope>, Handle) {
+async fn many(database: &Database) -> (Vec<Envelope>, RunningProjection) {
     let (mut events, mut written) = (Events::new(), Vec::new());
     let now = events.now();
     for number in 0..700 {

@@ -225,7 +225,7 @@ pub async fn a_log_that_goes_away_is_read_on(url: &str) {
     let mut events = Events::new();
     let failures = Arc::new(AtomicI64::new(0));
     let log = Arc::new(Flaky { log: events.log.clone(), failures: failures.clone() });
-    let builder = Worker::builder(database.clone(), log, vec![events.source.clone()]);
+    let builder = Worker::new(database.clone(), log, vec![events.source.clone()]);
     let worker = builder.start(Balances::default()).await.unwrap();
     let position = events.add("a", &[1]);
     worker.wait_for(&position, SOON).await.unwrap();

@@ -3,12 +3,12 @@
 use es_core::doc::Account;
 use es_core::{StreamId, Version};
 use es_projections::audit::{At, AuditTrail, Order, Past, Query, StateAt, explain};
-use es_projections::{Database, Error, Handle};
+use es_projections::{Database, Error, RunningProjection};
 
 use super::accounts::*;
 use super::support::*;
 
-async fn trail(events: &Events, database: &Database) -> Handle {
+async fn trail(events: &Events, database: &Database) -> RunningProjection {
     let trail = AuditTrail::new(std::slice::from_ref(&events.source)).keeping::<Account>();
     let worker = events.worker(database).start(trail).await.unwrap();
     caught_up(&worker).await;

@@ -151,7 +151,7 @@ pub async fn two_aggregate_types_go_into_one_read_model(url: &str) {
     let mut transfers = Events::of("transfer", log.clone());
     accounts.add("a", &[1]);
     let sources = vec![accounts.source.clone(), transfers.source.clone()];
-    let builder = Worker::builder(database.clone(), Arc::new(log), sources);
+    let builder = Worker::new(database.clone(), Arc::new(log), sources);
     let worker = builder.start(Balances::default()).await.unwrap();
     let position = transfers.add("b", &[2, 3]);
     worker.wait_for(&position, SOON).await.unwrap();
@@ -163,7 +163,7 @@ pub async fn two_aggregate_types_go_into_one_read_model(url: &str) {
     assert_eq!(balances(&database).await, "a 1/1, b 5/2");
 
     let twice = vec![accounts.source.clone(), accounts.source.clone()];
-    let error = Worker::builder(database, Arc::new(accounts.log.clone()), twice).start(Balances::default()).await;
+    let error = Worker::new(database, Arc::new(accounts.log.clone()), twice).start(Balances::default()).await;
     assert_eq!(error.unwrap_err().to_string(), "a worker was given bank.account.events twice");
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use es_core::log::memory::MemoryLog;
 use es_core::{Position, Recorded, StreamId};
 use es_projections::{
-    Check, Database, Error, Handle, Projection, ProjectionError, Resumed, StandsBy, Tx, Worker, WorkerState,
+    Check, Database, Error, Projection, ProjectionError, Resumed, RunningProjection, StandsBy, Tx, Worker, WorkerState,
 };
 use tokio::sync::Notify;
 
@@ -31,19 +31,19 @@ async fn worker(events: &Events, url: &str, name: &str, silence: Duration) -> Wo
     events.worker(&connect(url).await).name(name).share(silence)
 }
 
-async fn started(events: &Events, url: &str, name: &str, silence: Duration) -> Handle {
+async fn started(events: &Events, url: &str, name: &str, silence: Duration) -> RunningProjection {
     worker(events, url, name, silence).await.start(Balances::default()).await.unwrap()
 }
 
-fn held(worker: &Handle) -> usize {
+fn held(worker: &RunningProjection) -> usize {
     worker.progress().iter().filter(|at| at.held).count()
 }
 
-fn holds(worker: &Handle, position: &Position) -> bool {
+fn holds(worker: &RunningProjection, position: &Position) -> bool {
     worker.progress()[position.partition as usize].held
 }
 
-async fn shares(workers: &[&Handle], wanted: &[usize]) {
+async fn shares(workers: &[&RunningProjection], wanted: &[usize]) {
     let found = || workers.iter().map(|worker| held(worker)).collect::<Vec<_>>();
     eventually(&format!("they hold {wanted:?} partitions"), || found() == wanted).await;
 }
@@ -97,7 +97,7 @@ pub async fn partitions_are_split_evenly_while_workers_join_and_leave(url: &str)
         }
     });
     let start = async |name: &str| {
-        let worker = Worker::builder(connect(url).await, Arc::new(log.clone()), vec![source.clone()]);
+        let worker = Worker::new(connect(url).await, Arc::new(log.clone()), vec![source.clone()]);
         worker.name(name).share(NEVER).batch_max(5).start(Balances::default()).await.unwrap()
     };
     let second = start("second").await;
@@ -301,13 +301,13 @@ fn in_a_runtime(
     batch_max: usize,
     silence: Duration,
     projection: impl Projection,
-) -> (tokio::runtime::Runtime, Handle) {
+) -> (tokio::runtime::Runtime, RunningProjection) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (log, source) = (Arc::new(events.log.clone()), events.source.clone());
     let (url, name, clock) = (url.to_owned(), name.to_owned(), events.clock.clone());
     let (sender, receiver) = std::sync::mpsc::channel();
     runtime.spawn(async move {
-        let worker = Worker::builder(connect(&url).await, log, vec![source]).name(&name).share(silence).clock(clock);
+        let worker = Worker::new(connect(&url).await, log, vec![source]).name(&name).share(silence).clock(clock);
         sender.send(worker.batch_max(batch_max).start(projection).await).unwrap();
     });
     let started = tokio::task::block_in_place(|| receiver.recv().unwrap());

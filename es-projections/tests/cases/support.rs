@@ -15,7 +15,7 @@ use es_core::{
     AggregateKey, CommandHash, CommandId, Envelope, Epoch, EventHash, EventId, EventSource, ManualClock, Position,
     Recorded, StreamId, Version, partition_of,
 };
-use es_projections::{Database, Error, Handle, Kind, Projection, ProjectionError, Row, Table, Tx, Worker};
+use es_projections::{Database, Error, Kind, Projection, ProjectionError, Row, RunningProjection, Table, Tx, Worker};
 use tokio::sync::Notify;
 
 /// What is waited for comes sooner, however slow the machine is: after this the test has failed.
@@ -171,7 +171,7 @@ impl Events {
 
     pub fn worker(&self, database: &Database) -> Worker {
         let log = Arc::new(self.log.clone());
-        Worker::builder(database.clone(), log, vec![self.source.clone()]).clock(self.clock.clone())
+        Worker::new(database.clone(), log, vec![self.source.clone()]).clock(self.clock.clone())
     }
 
     pub fn now(&self) -> DateTime<Utc> {
@@ -379,7 +379,7 @@ pub fn eventually<'a>(what: &'a str, condition: impl Fn() -> bool + 'a) -> impl 
 
 pub use es_core::with_causes as chain;
 
-pub async fn caught_up(worker: &Handle) {
+pub async fn caught_up(worker: &RunningProjection) {
     let caught_up = worker.catch_up(SOON).await;
     caught_up.unwrap_or_else(|error| panic!("{}; the worker is {:?}", chain(&error), worker.state()));
 }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use es_core::{Recorded, StreamId};
 use es_projections::audit::AuditTrail;
 use es_projections::{
-    Check, Database, Error, Handle, Projection, ProjectionError, RebuildProgress, Resumed, RowDiffers, Tx, Verdict,
-    Verified, Worker, WorkerState,
+    Check, Database, Error, Projection, ProjectionError, RebuildProgress, Resumed, RowDiffers, RunningProjection, Tx,
+    Verdict, Verified, Worker, WorkerState,
 };
 
 use super::accounts::model;
@@ -204,7 +204,7 @@ fn load(mut events: Events, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<Ev
     })
 }
 
-fn held(worker: &Handle) -> usize {
+fn held(worker: &RunningProjection) -> usize {
     worker.progress().iter().filter(|at| at.held).count()
 }
 
@@ -306,7 +306,7 @@ pub async fn any_number_of_workers_gives_the_same_state(url: &str) {
     assert_eq!(digests_seen.len(), 1, "{digests_seen:?}");
 }
 
-async fn write_some_in(events: &mut Events, workers: &[Handle]) {
+async fn write_some_in(events: &mut Events, workers: &[RunningProjection]) {
     for number in 0..60 {
         let position = events.move_money(&format!("a{}", number % 40), 3);
         if number % 20 == 0 {
@@ -407,7 +407,7 @@ pub async fn of_two_the_later_one_goes_on(url: &str) {
         }
         let (url, log, source) = (url.clone(), log.clone(), source.clone());
         meanwhile(async move {
-            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]);
+            let worker = Worker::new(connect(&url).await, Arc::new(log), vec![source]);
             killed(&worker, &url).await;
         });
     };
@@ -611,7 +611,7 @@ pub async fn a_switch_while_it_is_compared_does_no_harm(url: &str) {
         }
         let (url, log, source) = (other.clone(), log.clone(), source.clone());
         meanwhile(async move {
-            let worker = Worker::builder(connect(&url).await, Arc::new(log), vec![source]).name("another process");
+            let worker = Worker::new(connect(&url).await, Arc::new(log), vec![source]).name("another process");
             let rebuild = worker.rebuild(Balances::default(), Check::Equal, quiet);
             tokio::time::timeout(SOON, rebuild).await.expect("it waits for nobody").unwrap();
         });

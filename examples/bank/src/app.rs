@@ -11,7 +11,7 @@ use es_core::log::group::Group;
 use es_core::{Bus, Engine, EngineConfig, EventSource};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
-use es_projections::{ConnectOptions, Database, Error, Handle, Projection, Worker, WorkerState};
+use es_projections::{ConnectOptions, Database, Error, Projection, RunningProjection, Worker, WorkerState};
 use futures::future::{join_all, try_join_all};
 
 use crate::domain::Account;
@@ -82,9 +82,9 @@ pub(crate) struct Store {
 /// Log and database, and the read models that are kept up to date.
 pub(crate) struct ReadModels {
     pub(crate) store: Store,
-    pub(crate) accounts: Handle,
-    pub(crate) statements: Handle,
-    pub(crate) audit: Handle,
+    pub(crate) accounts: RunningProjection,
+    pub(crate) statements: RunningProjection,
+    pub(crate) audit: RunningProjection,
 }
 
 /// Read models and command owners: the whole bank.
@@ -105,7 +105,7 @@ impl Store {
     /// What runs projections. Other processes of this bank do so, too: each keeps up its share of the partitions. The name is
     /// that of the data folder, which is one process's at a time, on its machine.
     pub(crate) fn worker(&self) -> Worker {
-        let worker = Worker::builder(self.database.clone(), self.log.clone(), vec![self.source.clone()]);
+        let worker = Worker::new(self.database.clone(), self.log.clone(), vec![self.source.clone()]);
         worker.name(&format!("bank in {}{}", machine(), self.folder.shown())).share(SILENCE)
     }
 
@@ -145,7 +145,7 @@ impl ReadModels {
         Ok(Self { store, accounts, statements, audit })
     }
 
-    pub(crate) fn all(&self) -> [&Handle; 3] {
+    pub(crate) fn all(&self) -> [&RunningProjection; 3] {
         [&self.accounts, &self.statements, &self.audit]
     }
 
@@ -171,14 +171,14 @@ impl ReadModels {
 
     /// Stops the projections, each at the end of its batch.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
-        let stopped = join_all(self.all().map(Handle::stop)).await;
+        let stopped = join_all(self.all().map(RunningProjection::stop)).await;
         self.store.close().await;
         Ok(stopped.into_iter().collect::<Result<_, _>>()?)
     }
 }
 
 /// Starts a projection, or tells what to do where its tables are of another release.
-async fn start(worker: &Worker, projection: impl Projection) -> Result<Handle, Failure> {
+async fn start(worker: &Worker, projection: impl Projection) -> Result<RunningProjection, Failure> {
     let name = projection.name().to_owned();
     worker.start(projection).await.map_err(|error| refused(&name, error))
 }
@@ -194,7 +194,7 @@ fn refused(name: &str, error: Error) -> Failure {
 }
 
 /// Starts a projection; where its tables are of an earlier release it is built anew beside them first.
-async fn deploy(worker: &Worker, projection: impl Projection) -> Result<Handle, Failure> {
+async fn deploy(worker: &Worker, projection: impl Projection) -> Result<RunningProjection, Failure> {
     let (name, bar) = (projection.name().to_owned(), OfBuild::new(projection.name()));
     let deployed = worker.deploy(projection, |progress| bar.show(progress)).await;
     bar.clear();
@@ -285,7 +285,7 @@ fn unwritten_max(snapshot_every: u64) -> usize {
 }
 
 /// Waits for one projection as long as it moves.
-pub(crate) async fn catch_up(projection: &Handle) -> Result<(), Failure> {
+pub(crate) async fn catch_up(projection: &RunningProjection) -> Result<(), Failure> {
     loop {
         let before = projection.progress();
         match projection.catch_up(STANDSTILL).await {
@@ -297,7 +297,7 @@ pub(crate) async fn catch_up(projection: &Handle) -> Result<(), Failure> {
 }
 
 /// What keeps a projection from going on says more than that it is late.
-fn stuck(projection: &Handle, error: &Error) -> Failure {
+fn stuck(projection: &RunningProjection, error: &Error) -> Failure {
     match projection.state() {
         WorkerState::Retrying { error, .. } => {
             Failure::because(format!("projection {} can't go on", projection.projection()), &*error)

@@ -23,7 +23,7 @@ use axum::http::{Method, Uri};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use es_core::{Bus, Position};
-use es_projections::{Database, Handle};
+use es_projections::{Database, RunningProjection};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,9 +46,9 @@ const READ_MAX: Duration = Duration::from_secs(5);
 struct App {
     bus: Bus<Account>,
     database: Database,
-    accounts: Handle,
-    audit: Handle,
-    projections: Arc<[Handle]>,
+    accounts: RunningProjection,
+    audit: RunningProjection,
+    projections: Arc<[RunningProjection]>,
     live: Arc<Live>,
     /// How old what the read models lack may be.
     lag_max: Option<Duration>,
@@ -119,7 +119,7 @@ async fn not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// Waits until a read model contains the position that the request names.
-async fn wait_for(read_model: &Handle, position: Option<Position>) -> Result<(), Problem> {
+async fn wait_for(read_model: &RunningProjection, position: Option<Position>) -> Result<(), Problem> {
     let Some(position) = position else { return Ok(()) };
     read_model.wait_for(&position, WAIT).await.map_err(Problem::asked)
 }

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use es_core::{
-    Actor, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, Receipt, Send, SendError, Version,
+    Actor, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, Receipt, SendError, Sending, Version,
 };
 use uuid::Uuid;
 
@@ -55,7 +55,7 @@ impl CommandHeaders {
     }
 
     /// Gives the command its id, and nothing else of what the headers say.
-    pub(super) fn identify(&self, command: Send<Account>) -> Send<Account> {
+    pub(super) fn identify(&self, command: Sending<Account>) -> Sending<Account> {
         match &self.key {
             Some(key) => command.command_id(command_id(key)),
             None => command,
@@ -64,7 +64,7 @@ impl CommandHeaders {
 
     /// Sends the command, on one of the versions that the condition names. The condition is no part of what the key stands for:
     /// a command that took effect is answered so whatever the condition, and one that did not may be sent with another.
-    pub(super) async fn send(&self, send: impl Fn() -> Send<Account>) -> Result<Receipt, SendError<AccountError>> {
+    pub(super) async fn send(&self, send: impl Fn() -> Sending<Account>) -> Result<Receipt, SendError<AccountError>> {
         let versions = match &self.condition {
             Condition::One(expected) => return self.apply(send()).expect(*expected).await,
             Condition::Versions(versions) => versions,
@@ -81,7 +81,7 @@ impl CommandHeaders {
         }
     }
 
-    fn apply(&self, command: Send<Account>) -> Send<Account> {
+    fn apply(&self, command: Sending<Account>) -> Sending<Account> {
         let mut command = self.identify(command);
         if let Some(correlation) = &self.correlation {
             command = command.correlation_id(correlation.as_str());

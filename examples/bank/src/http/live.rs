@@ -16,7 +16,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use es_core::log::{Batch, Log, LogError};
 use es_core::{EventSource, Fed, PartitionReader, Recorded};
-use es_projections::{Handle, PartitionProgress};
+use es_projections::{PartitionProgress, RunningProjection};
 use futures::{Stream, StreamExt, stream};
 use serde_json::json;
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ pub(super) struct Live {
     log: Arc<dyn Log>,
     source: EventSource,
     /// Its checkpoints, which are near the end of the log, say where to begin.
-    near_the_end: Handle,
+    near_the_end: RunningProjection,
     stop: CancellationToken,
     running: Mutex<Option<Arc<Feed>>>,
 }

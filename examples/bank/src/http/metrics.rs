@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use es_core::{OwnerState, PartitionStatus};
-use es_projections::{Handle, PartitionLag, PartitionProgress, Status, WorkerState};
+use es_projections::{PartitionLag, PartitionProgress, RunningProjection, Status, WorkerState};
 
 use super::App;
 
@@ -62,7 +62,7 @@ fn owners(text: &mut String, partitions: &[PartitionStatus]) {
 async fn projections(text: &mut String, app: &App) {
     let projections = &app.projections;
     let label = |name: &str| format!("projection=\"{name}\"");
-    let statuses = futures::future::join_all(projections.iter().map(Handle::status)).await;
+    let statuses = futures::future::join_all(projections.iter().map(RunningProjection::status)).await;
     head(
         text,
         "bank_projection_running",
@@ -113,7 +113,7 @@ async fn projections(text: &mut String, app: &App) {
 }
 
 /// How far each projection is behind in each partition.
-fn lags(text: &mut String, projections: &[Handle], statuses: &[Status]) {
+fn lags(text: &mut String, projections: &[RunningProjection], statuses: &[Status]) {
     let lags = || {
         let known = projections
             .iter()

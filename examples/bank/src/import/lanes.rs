@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use es_core::{Bus, NotDone, Receipt, Send, SendError};
+use es_core::{Bus, NotDone, Receipt, SendError, Sending};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -171,7 +171,7 @@ impl Lane {
     /// Sends until there is an answer that stays: what was not done, or may have been, is sent again with the same id.
     async fn deliver(
         &self,
-        send: impl Fn() -> Result<Send<Account>, Failure>,
+        send: impl Fn() -> Result<Sending<Account>, Failure>,
     ) -> Result<Result<Receipt, SendError<AccountError>>, Failure> {
         let (started, mut pause) = (Instant::now(), Duration::from_millis(5));
         loop {

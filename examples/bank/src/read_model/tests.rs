@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use es_core::{Aggregate, AggregateKey, Bus, Engine, EventSource, ExpectedVersion, SendError, Version};
 use es_projections::audit::{AuditTrail, Query, RefusedQuery};
-use es_projections::{AsOf, Database, Handle, ReadModel, Worker};
+use es_projections::{AsOf, Database, ReadModel, RunningProjection, Worker};
 
 use super::*;
 use crate::domain::{AccountCommand, AccountCommand as Command, Money, Status};
@@ -34,7 +34,7 @@ impl Bench {
 
     fn worker(&self, batch: usize) -> Worker {
         let source = EventSource::of::<Account>(Account::CONTEXT, 4);
-        Worker::builder(self.database.clone(), self.engine.log().clone(), vec![source]).batch_max(batch)
+        Worker::new(self.database.clone(), self.engine.log().clone(), vec![source]).batch_max(batch)
     }
 
     /// All rows of both projections, folded in batches of this size.
@@ -54,7 +54,7 @@ impl Bench {
     }
 }
 
-async fn caught_up(worker: Handle) {
+async fn caught_up(worker: RunningProjection) {
     worker.catch_up(SOON).await.unwrap();
     let status = worker.status().await;
     assert_eq!(status.parked, 0, "{}", worker.projection());

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::read::Quarantined;
 use crate::projection::RefusedCommand;
 
-/// The most that one transaction, and so the hopper, holds.
+/// The most that one transaction, and so the queue, holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) events: usize,
@@ -51,7 +51,7 @@ pub(super) struct End {
 
 /// Chunks of all partitions.
 #[derive(Debug)]
-pub(super) struct Hopper {
+pub(super) struct Queue {
     limits: Limits,
     held: Mutex<Held>,
     /// One committer waits here.
@@ -67,7 +67,7 @@ struct Held {
     bytes: usize,
 }
 
-impl Hopper {
+impl Queue {
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, held: Mutex::default(), filled: Notify::new(), emptied: Notify::new() }
     }

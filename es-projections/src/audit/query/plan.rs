@@ -1,4 +1,4 @@
-//! The way to a page: which index has its entries, in their order.
+//! The plan of a page: which index has its entries, in their order.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use es_core::{Actor, CausationId, CommandId, CorrelationId, StreamId};
@@ -53,7 +53,7 @@ impl Branch {
 
 /// Where the rows of a page are.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Plan {
     pub(super) by: By,
     table: String,
     branches: Vec<Branch>,
@@ -64,7 +64,7 @@ pub(super) struct Way {
     to: Option<Value>,
 }
 
-impl Way {
+impl Plan {
     /// The next rows behind a place: as many as are asked for, or all that are left.
     pub(super) fn statement(&self, query: &Query, place: &Place, rows: u32) -> Option<Statement> {
         let after = place.values();
@@ -134,7 +134,7 @@ impl Query {
     }
 
     /// Finds out where the rows are.
-    pub(super) async fn way(&self, database: &Database) -> Result<Way, Error> {
+    pub(super) async fn plan(&self, database: &Database) -> Result<Plan, Error> {
         let (table, by) = (database.table_name("audit"), self.by());
         let branches = match self.lead() {
             Lead::CausedBy(id) => {
@@ -167,7 +167,7 @@ impl Query {
             By::Occurred => (or_ever(self.from), self.to.map(Into::into)),
         };
         let merged = branches.len() == 1 || database.merges_unions();
-        Ok(Way { by, table, branches, merged, from, to })
+        Ok(Plan { by, table, branches, merged, from, to })
     }
 
     /// The statement that goes through the tree, if one is asked for.

@@ -23,8 +23,8 @@ enum Page {
 impl Run {
     /// Does what operators ask; what fails is done the next time. False when it is not known which aggregates are parked now:
     /// then nothing may be folded in.
-    pub(super) async fn see_to_wishes(&mut self) -> Result<bool, Error> {
-        let wishes = self.see_to_all_wishes().await?;
+    pub(super) async fn see_to_requests(&mut self) -> Result<bool, Error> {
+        let wishes = self.see_to_all_requests().await?;
         // Also notices what was unparked by a commit that failed only to be told.
         let parked = self.look_for_parked().await;
         self.board.parked(self.parked.len());
@@ -44,7 +44,7 @@ impl Run {
     }
 
     /// Tells what failed last, save for the loss of the fence, which ends it.
-    async fn see_to_all_wishes(&self) -> Result<Option<Error>, Error> {
+    async fn see_to_all_requests(&self) -> Result<Option<Error>, Error> {
         let asked = parked::asked(&self.database, self.ledger.build());
         let asked = match in_limits(&self.database, "looking for what is asked", asked).await {
             Ok(asked) => asked,

@@ -12,12 +12,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a worker makes way, and for how long it did.
 #[derive(Debug, Default)]
-pub(super) struct Way {
+pub(super) struct Yielding {
     gives: AtomicBool,
     given_us: AtomicU64,
 }
 
-impl Way {
+impl Yielding {
     pub(super) fn give(&self, gives: bool) {
         self.gives.store(gives, Ordering::Relaxed);
     }

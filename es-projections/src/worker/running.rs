@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::parked;
 use crate::sql::Database;
 
-/// How long [`Handle::status`] asks the log.
+/// How long [`RunningProjection::status`] asks the log.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the database is asked whether an event waits.
 const LOOK_MAX: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const ASK: Duration = Duration::from_millis(50);
 /// A worker that was started. Dropping the last clone of its handle stops it without waiting, and a warning is logged: from then on
 /// nobody keeps the read model up to date.
 #[derive(Debug, Clone)]
-pub struct Handle {
+pub struct RunningProjection {
     board: Arc<Board>,
     log: Arc<dyn Log>,
     database: Database,
@@ -48,7 +48,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-impl Handle {
+impl RunningProjection {
     pub(super) fn new(board: Arc<Board>, log: Arc<dyn Log>, database: Database, shutdown: CancellationToken) -> Self {
         let guard = Arc::new(StopOnDrop { board: board.clone(), shutdown: shutdown.clone() });
         Self { board, log, database, shutdown, _stop_on_drop: guard }
@@ -92,7 +92,7 @@ impl Handle {
     /// complete counts as handled where this worker itself holds the partition: of others it does not know what they have read.
     ///
     /// # Errors
-    /// As for [`Handle::wait_for`]; [`Error::Log`] when the log can't be asked for its end.
+    /// As for [`RunningProjection::wait_for`]; [`Error::Log`] when the log can't be asked for its end.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -165,12 +165,12 @@ impl Handle {
 
     /// Whether it is to leave most of the time to others from now on.
     pub(super) fn make_way(&self, way: bool) {
-        self.board.way().give(way);
+        self.board.yielding().give(way);
     }
 
     /// For how long it did.
     pub(super) fn made_way(&self) -> Duration {
-        self.board.way().given()
+        self.board.yielding().given()
     }
 
     /// Waits for progress; false when it did not come in time.
