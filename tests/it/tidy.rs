@@ -199,3 +199,16 @@ fn a_circle_and_what_names_what_are_found() {
     assert_eq!(circle(&arrows(&straight)), None);
     assert_eq!(without_tests_and_comments("/// crate::a\nuse b;\n#[cfg(test)]\nmod tests {}"), "use b;\n");
 }
+
+/// Shows: the code of the tutorial is that of the example, which is compiled and tested.
+#[test]
+fn the_tutorial_shows_the_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let (tutorial, example) = (read("docs/tutorial.md"), read("examples/shipping/src/main.rs"));
+    let blocks: Vec<&str> = tutorial.split("```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+    assert!(blocks.len() > 5, "{} blocks of code", blocks.len());
+    for block in blocks {
+        assert!(example.contains(block), "the example has no such code:\n{block}");
+    }
+}
