@@ -598,8 +598,9 @@ pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
         let (worker, switched) = (events.worker(&database), switched.clone());
         tokio::spawn(async move {
             let newer = Viewed(Balances::of_version(2).with_column("note"));
-            worker.rebuild(newer, Check::Nothing, quiet).await.unwrap();
+            let ended = worker.rebuild(newer, Check::Nothing, quiet).await;
             switched.store(true, Ordering::Relaxed);
+            ended
         })
     };
     // Over several attempts, and a time in which the live one goes on.
@@ -621,7 +622,7 @@ pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
         }
     };
     let ended = tokio::time::timeout(SOON, futures::future::join(rebuild, reading)).await.expect("it ends");
-    ended.0.unwrap();
+    ended.0.unwrap().unwrap();
     drop(live.stop().await); // it may have seen by itself that it is another version's
     let live = events.worker(&database).start(Viewed(Balances::of_version(2).with_column("note"))).await.unwrap();
     last = events.add("a", &[1]);
