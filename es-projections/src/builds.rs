@@ -450,29 +450,50 @@ pub(crate) async fn analyze(database: &Database, build: &Build) {
     }
 }
 
-/// Does what can be done before the live one stands still.
+/// Does what can be done before the live one stands still, table by table: none is held while the next is asked for.
 pub(crate) async fn prepare_switch(
-    mut tx: Tx,
+    database: &Database,
     projection: &dyn Projection,
     from: &Build,
     to: &Build,
 ) -> Result<(), Error> {
-    tx.take_time().await?;
-    tx.lock_schema().await?;
-    if !stands(&mut tx, to).await? || !stands(&mut tx, from).await? {
-        return tx.rollback().await; // it was removed or replaced meanwhile: the switch tells
-    }
-    for change in &changes(&tx, projection, from, to)? {
+    let mut prepared = 0;
+    loop {
+        let mut tx = database.begin().await?;
+        tx.take_time().await?;
+        tx.lock_schema().await?;
+        if !stands(&mut tx, to).await? || !stands(&mut tx, from).await? {
+            return tx.rollback().await; // it was removed or replaced meanwhile: the switch tells
+        }
+        let changes = changes(&tx, projection, from, to)?;
+        let Some(change) = changes.get(prepared) else { return tx.rollback().await };
         tx.prepare_change(change).await.map_err(|error| stands_in_the_way(projection, change, error))?;
+        tx.commit().await?;
+        prepared += 1;
     }
-    tx.commit().await
 }
 
 /// Makes one build the read model in place of another: the live tables take over its rows, and its own are dropped. The
 /// checkpoints of both are locked by the caller.
 pub(crate) async fn switch(tx: &mut Tx, projection: &dyn Projection, from: &Build, to: &Build) -> Result<(), Error> {
-    for change in &changes(tx, projection, from, to)? {
-        tx.change(change).await.map_err(|error| stands_in_the_way(projection, change, error))?;
+    let changes = &changes(tx, projection, from, to)?;
+    let in_the_way = |change| move |error| stands_in_the_way(projection, change, error);
+    tx.wait_briefly_for_locks().await?;
+    for change in changes {
+        tx.hold(change).await.map_err(in_the_way(change))?;
+    }
+    let early = changes.iter().any(Change::keeps_readers_out_early);
+    if early {
+        tx.keep_readers_out(changes).await?;
+    }
+    for change in changes {
+        tx.take_over(change).await.map_err(in_the_way(change))?;
+    }
+    if !early {
+        tx.keep_readers_out(changes).await?;
+    }
+    for change in changes {
+        tx.end_change(change).await.map_err(in_the_way(change))?;
     }
     tx.wait_for_vacuum().await?;
     drop_tables(tx, to).await?;

@@ -33,6 +33,16 @@ impl Change {
     pub(crate) fn is_of_rows(&self) -> bool {
         self.from == self.to
     }
+
+    /// Whether a table that people may read becomes another one, or goes.
+    pub(super) fn keeps_readers_out(&self) -> bool {
+        self.from.is_some() && !self.is_of_rows()
+    }
+
+    /// Whether it does so before the rows can be taken over.
+    pub(crate) fn keeps_readers_out_early(&self) -> bool {
+        self.columns().is_some_and(|columns| columns.has_another_key() || columns.of_another_kind().next().is_some())
+    }
 }
 
 impl<'a> Columns<'a> {

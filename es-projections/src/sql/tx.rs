@@ -313,13 +313,43 @@ impl Tx {
         self.noted(&format!("preparing to change table {}", change.name), done)
     }
 
-    /// A table takes over what another one holds. Fails soon where somebody is in the way.
-    pub(crate) async fn change(&mut self, change: &Change) -> Result<(), Error> {
-        self.wait_briefly_for_locks().await?;
+    /// First step of a table that takes over what another one holds: nobody else writes it from here on. Each step fails soon where
+    /// somebody is in the way.
+    pub(crate) async fn hold(&mut self, change: &Change) -> Result<(), Error> {
         self.usable()?;
         let done = match &mut self.inner {
-            Inner::Sqlite(tx) => tx.change(change).await,
-            Inner::Postgres(tx) => tx.change(change).await,
+            Inner::Sqlite(_) => Ok(()), // a transaction that may write is the only one
+            Inner::Postgres(tx) => tx.hold(change).await,
+        };
+        self.noted(&format!("holding table {}", change.name), done)
+    }
+
+    /// Nobody reads the tables any more that become others. For all of them at once, and as late as may be.
+    pub(crate) async fn keep_readers_out(&mut self, changes: &[Change]) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // nobody sees a transaction of another's
+            Inner::Postgres(tx) => tx.keep_readers_out(changes).await,
+        };
+        self.noted("keeping readers out", done)
+    }
+
+    /// Takes over the rows.
+    pub(crate) async fn take_over(&mut self, change: &Change) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(tx) => tx.take_over(change).await,
+            Inner::Postgres(tx) => tx.take_over(change).await,
+        };
+        self.noted(&format!("changing table {}", change.name), done)
+    }
+
+    /// Does what can wait until readers are kept out.
+    pub(crate) async fn end_change(&mut self, change: &Change) -> Result<(), Error> {
+        self.usable()?;
+        let done = match &mut self.inner {
+            Inner::Sqlite(_) => Ok(()), // it did all at once
+            Inner::Postgres(tx) => tx.end_change(change).await,
         };
         self.noted(&format!("changing table {}", change.name), done)
     }

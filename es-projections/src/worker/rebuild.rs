@@ -190,7 +190,7 @@ impl Worker {
                     return Err(self.database.unavailable("trying the switch", "another build went live meanwhile"));
                 }
                 if let Some(build) = build {
-                    builds::prepare_switch(self.database.begin().await?, projection, &live, build).await?;
+                    builds::prepare_switch(&self.database, projection, &live, build).await?;
                 }
                 Ok::<_, Error>(Some(live))
             };

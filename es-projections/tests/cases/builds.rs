@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use es_core::Recorded;
 use es_projections::{
-    AsOf, Check, Database, Error, Projection, ProjectionError, RebuildProgress, RunningProjection, StandsBy, Tx,
-    WorkerState,
+    AsOf, Check, Database, Error, Kind, Projection, ProjectionError, RebuildProgress, RunningProjection, StandsBy,
+    Table, Tx, WorkerState,
 };
 
 use super::accounts::*;
@@ -628,6 +628,64 @@ pub async fn a_long_query_puts_the_switch_off_and_nobody_else(url: &str) {
     last = events.add("a", &[1]);
     live.wait_for(&last, SOON).await.unwrap();
     assert_eq!(balances(&database).await, "a 42/42");
+}
+
+/// With a second table.
+struct Paired(Balances, Table);
+
+#[async_trait]
+impl Projection for Paired {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        [self.0.tables(), vec![self.1.clone()]].concat()
+    }
+
+    async fn project(&self, tx: &mut Tx, events: &[Recorded]) -> Result<(), ProjectionError> {
+        self.0.project(tx, events).await
+    }
+}
+
+/// Shows: queries that follow on each other without pause, and take two tables in the other order than the switch does, keep neither
+/// from other columns.
+pub async fn readers_of_two_tables_put_no_switch_off(url: &str) {
+    if !url.starts_with("postgres") {
+        return; // readers keep nobody from writing on SQLite
+    }
+    let database = connect(url).await;
+    let mut events = Events::new();
+    let last = events.add("a", &[1]);
+    let pairs = || Table::new("pairs").key("account", Kind::Text);
+    let live = events.worker(&database).share(SILENCE).start(Paired(Balances::default(), pairs())).await.unwrap();
+    live.wait_for(&last, SOON).await.unwrap();
+    let (balances, pairs_then) = (database.table_name("balances"), pairs().optional("note", Kind::Text));
+    let read = format!(
+        "SELECT count(*) AS n FROM (SELECT 1 AS one FROM {} LIMIT 1) AS p RIGHT JOIN {balances} AS b ON p.one = 1, \
+         generate_series(1, 50000)",
+        database.table_name("pairs")
+    );
+    let switched = AtomicBool::new(false);
+    let rebuild = async {
+        let newer = Paired(Balances::of_version(2).with_column("note"), pairs_then.clone());
+        let ended = events.worker(&database).rebuild(newer, Check::Nothing, quiet).await;
+        switched.store(true, Ordering::Relaxed);
+        ended
+    };
+    let reader = async || {
+        let other = connect(url).await;
+        while !switched.load(Ordering::Relaxed) {
+            other.fetch(&read, &[]).await.expect("readers only wait");
+        }
+    };
+    let readers = futures::future::join_all([reader(), reader(), reader(), reader()]);
+    let ended = tokio::time::timeout(SOON, futures::future::join(rebuild, readers)).await.expect("it ends");
+    ended.0.unwrap();
 }
 
 /// Shows: a rebuild does not take another projection's table for its own.

@@ -134,6 +134,7 @@ macro_rules! for_each_case {
                 a_rebuild_makes_way_for_commands
                 a_rebuild_is_not_taken_for_silent
                 a_long_query_puts_the_switch_off_and_nobody_else
+                readers_of_two_tables_put_no_switch_off
                 a_long_query_keeps_no_rows_from_being_taken_over
                 a_setup_that_fails_is_told
                 tables_that_are_named_like_builds_are_refused;

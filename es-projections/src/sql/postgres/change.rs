@@ -16,8 +16,14 @@ const DEPENDENTS: &str = "2BP01";
 const NO_RIGHT: &str = "42501";
 
 impl Tx {
-    /// Does what may be refused, in a transaction that is rolled back.
+    /// Does what may be refused, and takes it back: it holds no table while it asks for the next.
     pub(in crate::sql) async fn try_change(&mut self, change: &Change) -> Result<()> {
+        self.script("SAVEPOINT tried").await?;
+        self.do_what_may_be_refused(change).await?;
+        self.script("ROLLBACK TO SAVEPOINT tried").await
+    }
+
+    async fn do_what_may_be_refused(&mut self, change: &Change) -> Result<()> {
         // With policies that bind this role it would see some rows only: told rather than passed over.
         self.script("SET LOCAL row_security = off").await?;
         let name = quoted(&change.name);
@@ -52,40 +58,95 @@ impl Tx {
         }
     }
 
-    /// Takes over the rows, and what columns it takes for that.
-    pub(in crate::sql) async fn change(&mut self, change: &Change) -> Result<()> {
+    /// Keeps everybody else from writing what changes.
+    pub(in crate::sql) async fn hold(&mut self, change: &Change) -> Result<()> {
+        match (&change.from, &change.to) {
+            (None, _) => Ok(()),
+            (Some(_), None) => self.wait_for_free(&change.name, "SHARE UPDATE EXCLUSIVE").await,
+            (Some(_), Some(_)) => self.wait_for_free(&change.name, "SHARE ROW EXCLUSIVE").await,
+        }
+    }
+
+    /// Takes over the rows, and what of the columns that takes.
+    pub(in crate::sql) async fn take_over(&mut self, change: &Change) -> Result<()> {
         self.script("SET LOCAL row_security = off").await?;
         let (name, built) = (&change.name, &change.built);
-        let Some(to) = &change.to else {
-            self.wait_for_free(name, "SHARE UPDATE EXCLUSIVE").await?;
-            return self.define(&format!("DROP TABLE {}", quoted(name))).await;
-        };
+        let Some(to) = &change.to else { return Ok(()) };
         let Some(columns) = change.columns() else {
             self.create(to, name).await?;
             return self.script(&add_rows(name, to, built)).await;
         };
-        self.wait_for_free(name, "SHARE ROW EXCLUSIVE").await?;
-        let other_key = columns.has_another_key();
-        if other_key || columns.of_another_kind().next().is_some() {
-            self.lock_table(name, "ACCESS EXCLUSIVE").await?;
+        if !columns.has_another_key() {
+            self.begin_columns(name, &columns).await?;
+            for statement in take_rows(name, to, built, differs) {
+                self.script(&statement).await?;
+            }
+            return Ok(());
         }
-        if other_key {
-            self.refuse_references(name, &columns).await?;
-            self.script(&format!("DELETE FROM {}", quoted(name))).await?;
-        }
+        self.refuse_references(name, &columns).await?;
+        self.script(&format!("DELETE FROM {}", quoted(name))).await?;
         self.begin_columns(name, &columns).await?;
-        match other_key {
-            true => self.script(&add_rows(name, to, built)).await?,
-            false => {
-                for statement in take_rows(name, to, built, differs) {
-                    self.script(&statement).await?;
-                }
+        self.script(&add_rows(name, to, built)).await
+    }
+
+    /// Keeps everybody from reading tables that become others. Each reader takes one lock after the other, and waits for the next
+    /// with those that it has. So a view comes before its tables, as for its readers; and where the tables can't be
+    /// had in one order, those that take them in the other one are in the way, and they can be had in theirs.
+    pub(in crate::sql) async fn keep_readers_out(&mut self, changes: &[Change]) -> Result<()> {
+        let tables = changes.iter().filter(|change| change.keeps_readers_out()).map(|change| change.name.as_str());
+        let mut tables: Vec<_> = tables.collect();
+        self.script("SAVEPOINT readers").await?;
+        match self.lock_out(&tables).await {
+            Err(DriverError::Unavailable(_)) if tables.len() > 1 => {}
+            done => return done,
+        }
+        self.script("ROLLBACK TO SAVEPOINT readers").await?;
+        tables.reverse();
+        self.lock_out(&tables).await
+    }
+
+    async fn lock_out(&mut self, tables: &[&str]) -> Result<()> {
+        for name in tables {
+            for lock in self.locks_of_views(name).await? {
+                self.define(&lock).await?;
             }
         }
+        for name in tables {
+            self.lock_table(name, "ACCESS EXCLUSIVE").await?;
+        }
+        Ok(())
+    }
+
+    /// Statements that lock the views over a table for this transaction alone, those that others are made of last. `LOCK TABLE` would
+    /// lock all tables of a view as well.
+    async fn locks_of_views(&mut self, name: &str) -> Result<Vec<String>> {
+        let over = |relation: &str| {
+            format!(
+                "pg_depend AS d JOIN pg_rewrite AS r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid \
+                 WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {relation} AND r.ev_class <> d.refobjid"
+            )
+        };
+        let (direct, further) = (over("to_regclass(quote_ident(?))"), over("v.view"));
+        let sql = format!(
+            "WITH RECURSIVE views (view, height) AS (SELECT r.ev_class, 1 FROM {direct} \
+             UNION SELECT r.ev_class, v.height + 1 FROM views AS v, {further}) \
+             SELECT format('ALTER VIEW IF EXISTS %s OWNER TO %I', c.oid::regclass, pg_get_userbyid(c.relowner)) AS lock \
+             FROM views AS v JOIN pg_class AS c ON c.oid = v.view WHERE c.relkind = 'v' AND pg_has_role(c.relowner, 'USAGE') \
+             GROUP BY c.oid, c.relowner ORDER BY max(v.height) DESC, c.oid"
+        );
+        let locks = self.fetch(&sql, &[name.into()]).await?;
+        let locks = locks.iter().map(|row| row.get("lock").map_err(|error| DriverError::Invalid(error.to_string())));
+        locks.collect()
+    }
+
+    /// Does what is left to do when nobody reads a table any more that becomes another one.
+    pub(in crate::sql) async fn end_change(&mut self, change: &Change) -> Result<()> {
+        let name = &change.name;
+        let Some(to) = &change.to else { return self.define(&format!("DROP TABLE {}", quoted(name))).await };
+        let Some(columns) = change.columns() else { return Ok(()) };
         if change.is_of_rows() {
             return self.create(to, name).await; // an index may have been removed by hand
         }
-        self.lock_table(name, "ACCESS EXCLUSIVE").await?;
         self.end_columns(name, &columns).await?;
         let required = |column: &&Column| !column.optional;
         for column in
@@ -93,7 +154,7 @@ impl Tx {
         {
             self.alter(name, &format!("ALTER COLUMN {} SET NOT NULL", quoted(&column.name))).await?;
         }
-        if other_key {
+        if columns.has_another_key() {
             let key = statement::names(to.key_columns(), "");
             self.alter(name, &format!("ADD PRIMARY KEY ({key})")).await?;
         }

@@ -21,7 +21,7 @@ impl Tx {
     }
 
     /// Takes over the rows, and what columns it takes for that.
-    pub(in crate::sql) async fn change(&mut self, change: &Change) -> Result<()> {
+    pub(in crate::sql) async fn take_over(&mut self, change: &Change) -> Result<()> {
         let (name, built) = (&change.name, &change.built);
         let drop = format!("DROP TABLE {}", quoted(name));
         let Some(to) = &change.to else {
