@@ -109,7 +109,7 @@ pub struct EngineConfig {
     /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
     /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
     pub snapshot_every: u64,
-    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::evidence::seal`]. Not unless given.
+    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::seal`]. Not unless given.
     pub sealing: Option<Sealing>,
     /// The name of the program's release: aggregates that another one parked are tried again at the start. Size and time
     /// of the program's file stand for it unless given. Claims and forwarded commands tell it, and processes name it that

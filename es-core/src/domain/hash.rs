@@ -18,7 +18,7 @@ pub struct CommandHash(pub [u8; 17]);
 impl CommandHash {
     const PLAIN: u8 = 1;
 
-    /// The hash of a command's type name and its payload in canonical form; [`crate::domain::codec::hash_command`] makes it of
+    /// The hash of a command's type name and its payload in canonical form; [`crate::codec::hash_command`] makes it of
     /// a command.
     pub fn of(name: &str, canonical: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(canonical).finalize();

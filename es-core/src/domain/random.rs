@@ -55,11 +55,10 @@ pub(crate) fn unique() -> u128 {
     }
     let (mut drawn, mut left) = LEFT.get();
     if left == 0 {
-        let random: &dyn Random = &SystemRandom;
         let mut bytes = [0; 16 * DRAWN];
-        random.fill(&mut bytes);
-        for (place, bits) in drawn.iter_mut().enumerate() {
-            *bits = u128::from_le_bytes(bytes[16 * place..][..16].try_into().expect("16 bytes"));
+        SystemRandom.fill(&mut bytes);
+        for (bits, bytes) in drawn.iter_mut().zip(bytes.as_chunks().0) {
+            *bits = u128::from_le_bytes(*bytes);
         }
         left = DRAWN;
     }

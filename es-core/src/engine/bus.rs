@@ -19,9 +19,8 @@ use crate::domain::envelope::Metadata;
 use crate::domain::error::{InvalidCommand, NEWER_ANSWER, NotDone, SendError};
 use crate::domain::guard;
 use crate::domain::hash::CommandHash;
-use crate::domain::ids::InvalidId;
 use crate::domain::ids::{
-    Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Position, StreamId, Version,
+    Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, InvalidId, Position, StreamId, Version,
 };
 use crate::domain::limits;
 use crate::domain::text::short;

@@ -342,7 +342,7 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
             job.not_done(NotDone::NotReady { reason: IN_ORDER.into() });
             return Ok(());
         }
-        let Some(job) = (if job.is_fresh { Some(job) } else { self.unknown(job)? }) else { return Ok(()) };
+        let Some(job) = self.unknown(job)? else { return Ok(()) };
         if let Err(reason) = limits::recorded_ms(self.now.timestamp_millis()) {
             job.not_done(NotDone::NotReady { reason: format!("nothing can be recorded by the clock here: {reason}") });
             return Ok(());
@@ -394,6 +394,9 @@ impl<'a, A: Handle + Apply> Round<'a, A> {
 
     /// The command again if nothing is known under its id. Else it is told that, now or with the round.
     fn unknown(&mut self, job: Job<A>) -> Result<Option<Job<A>>, StoreError> {
+        if job.is_fresh {
+            return Ok(Some(job));
+        }
         let key = (job.id.clone(), job.metadata.command_id.clone());
         if let Some(&place) = self.by_id.get(&key) {
             let pending = &mut self.pending[place];

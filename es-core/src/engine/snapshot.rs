@@ -152,7 +152,7 @@ struct Ids {
     newest_ms: i64,
 }
 
-/// One command id. `known` is a [`crate::engine::state::Known`], not taken apart where it is only passed on.
+/// One command id. `known` is a [`crate::engine::known::Known`], not taken apart where it is only passed on.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct IdEntry {
     #[prost(string, tag = "1")]

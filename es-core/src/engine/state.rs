@@ -18,7 +18,6 @@ use crate::domain::guard::{self, Panicked};
 use crate::domain::hash::EventHash;
 use crate::domain::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::domain::shape;
-use crate::engine::forgetting::Forgetting;
 use crate::engine::known::Known;
 use crate::engine::parked::{List, Parked};
 use crate::engine::snapshot::{Checkpointer, Flushed, Lineage, NewId, Snapshot, SnapshotTopic};
@@ -171,7 +170,6 @@ pub(crate) struct PartitionState<A: Aggregate> {
     cached: Cache<AggregateKey, Arc<Entry<A>>>,
     /// The log's time: the newest at which something that counts was recorded.
     last_recorded_ms: i64,
-    forgetting: Forgetting,
     /// What the store holds, or will when the flush under way is done.
     stored: StoredCheckpoint,
     parked: Arc<Parked>,
@@ -206,7 +204,6 @@ impl<A: Handle + Apply> PartitionState<A> {
             flushing: None,
             cached: Cache::new(limits.cached_max),
             last_recorded_ms: stored.last_recorded_ms,
-            forgetting: stored.forgetting,
             stored,
             parked,
             checkpointer: None,
@@ -247,7 +244,7 @@ impl<A: Handle + Apply> PartitionState<A> {
     }
 
     fn follow_time(&mut self) {
-        self.forgetting.follow(self.last_recorded_ms.min(self.clock.now_ms()), self.limits.spans);
+        self.stored.forgetting.follow(self.last_recorded_ms.min(self.clock.now_ms()), self.limits.spans);
     }
 
     /// The proven state of an aggregate; the default at version 0 where there is none.
@@ -279,7 +276,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         command: &CommandId,
         clock_ms: i64,
     ) -> Result<Option<Arc<Known>>, StoreError> {
-        let by_ms = self.forgetting.by_ms.min(clock_ms);
+        let by_ms = self.stored.forgetting.by_ms.min(clock_ms);
         let known = self.recorded(id, command)?;
         Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, by_ms)))
     }
@@ -425,8 +422,8 @@ impl<A: Handle + Apply> PartitionState<A> {
         self.stored.parked = self.parked.list();
         self.stored = std::mem::take(&mut self.stored).wrote(tables);
         self.follow_time();
-        self.stored.forget(self.forgetting, self.limits.spans);
-        let forgetting = self.forgetting;
+        self.stored.forget(self.limits.spans);
+        let forgetting = self.stored.forgetting;
         let (store, partition, spans) = (self.store.clone(), self.partition, self.limits.spans);
         let (stored, written) = (self.stored.clone(), generation.clone());
         let outlet = self.checkpointer.as_ref().map(Checkpointer::outlet);

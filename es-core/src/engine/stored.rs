@@ -24,7 +24,7 @@ pub(crate) struct Schema {
 }
 
 /// A place of the log up to which everything was folded.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reached {
     pub(crate) checkpoint: Checkpoint,
     /// The newest time at which something before it was recorded.
@@ -96,9 +96,8 @@ impl StoredCheckpoint {
     }
 
     /// The partition has nothing any more in the tables of command ids that are over.
-    pub(super) fn forget(&mut self, forgetting: Forgetting, spans: Spans) {
-        self.forgetting = forgetting;
-        let by_ms = forgetting.by_ms;
+    pub(super) fn forget(&mut self, spans: Spans) {
+        let by_ms = self.forgetting.by_ms;
         self.tables.retain(|(table, _)| !table.span().is_some_and(|span| spans.is_over(span, by_ms)));
     }
 

@@ -6,7 +6,7 @@
 //! how many there are and the tree's root, with a key that is not in the log ([`Sealing`]). Such a *seal* is a
 //! [checkpoint] of a transparency log in a [signed note]: a few lines of text, which anyone can keep, print or publish.
 //!
-//! Signed notes are in the seals topic beside the events topic, with the hash of every leaf. [`crate::evidence::verify`]
+//! Signed notes are in the seals topic beside the events topic, with the hash of every leaf. [`crate::verify`]
 //! compares log and seals, and [`Proof`] is what shows a third party that one event is among those sealed, without any other.
 //!
 //! # What it does not protect from
@@ -14,7 +14,7 @@
 //! - Who has the key, or rules the process that has it, can have anything sealed. Keep it where only that process reads it.
 //! - Who cuts off the end of the seals topic can cut off or rewrite the events behind the last note that is left: nothing
 //!   there tells, and the next process signs what it finds. (One that works goes on from nothing but what it signed.) So keep the
-//!   newest notes elsewhere, too: [`crate::evidence::verify`] takes such notes, and tells what is missing or different.
+//!   newest notes elsewhere, too: [`crate::verify`] takes such notes, and tells what is missing or different.
 //! - The name that stands with a signature is not signed: the key is what counts. One key for several logs is
 //!   no harm, since a note names its log by a random id; compare that with the one you know.
 //! - Who may write to the seals topic can put hashes there before the right ones. Then signed roots alone tell what

@@ -2,7 +2,7 @@
 //! that wrote them. It only reads, so it works on a copy of the log as well.
 //!
 //! Of each partition it reads the seals first: up to the last note whose signature and root are right, the hashes in the
-//! seals topic are what was signed ([`crate::evidence::seal`]). Then it reads the events in order, through the same rule as every reader, and compares:
+//! seals topic are what was signed ([`crate::seal`]). Then it reads the events in order, through the same rule as every reader, and compares:
 //!
 //! - each event with its own hash: *changed*;
 //! - each event's version and previous hash with the aggregate's event before: *broken chain*;
@@ -78,7 +78,7 @@ impl Verifier {
         Self { log, source, seals: None, notes: Vec::new(), heads_max: 1_000_000 }
     }
 
-    /// With the seals topic, as [`crate::evidence::seal::seals_topic`] names it, and the keys that are trusted.
+    /// With the seals topic, as [`crate::seal::seals_topic`] names it, and the keys that are trusted.
     #[must_use]
     pub fn seals(mut self, topic: &str, keys: Vec<PublicKey>) -> Self {
         self.seals = Some((topic.into(), keys));

@@ -34,16 +34,16 @@ pub const COMMAND_BYTES_MAX: usize = 64 << 20;
 /// The most headers of a record that is read: each takes memory beside its bytes.
 pub const HEADERS_MAX: usize = 100;
 
-mod header {
-    pub(super) const SPEC_VERSION: &str = "ce_specversion";
-    pub(super) const ID: &str = "ce_id";
-    pub(super) const SOURCE: &str = "ce_source";
-    pub(super) const TYPE: &str = "ce_type";
-    pub(super) const SUBJECT: &str = "ce_subject";
-    pub(super) const TIME: &str = "ce_time";
+pub(crate) mod header {
+    pub(crate) const SPEC_VERSION: &str = "ce_specversion";
+    pub(crate) const ID: &str = "ce_id";
+    pub(crate) const SOURCE: &str = "ce_source";
+    pub(crate) const TYPE: &str = "ce_type";
+    pub(crate) const SUBJECT: &str = "ce_subject";
+    pub(crate) const TIME: &str = "ce_time";
     pub(super) const PARTITION_KEY: &str = "ce_partitionkey";
-    pub(super) const CONTENT_TYPE: &str = "content-type";
-    pub(super) const TRACEPARENT: &str = "traceparent";
+    pub(crate) const CONTENT_TYPE: &str = "content-type";
+    pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(super) const ES: &str = "es";
 }
 

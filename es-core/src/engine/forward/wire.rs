@@ -27,14 +27,9 @@ use crate::log::record::{Answer, HEADERS_MAX};
 const REPLY_FORMAT: u32 = 1;
 
 mod header {
-    pub(super) const SPEC_VERSION: &str = "ce_specversion";
-    pub(super) const ID: &str = "ce_id";
-    pub(super) const SOURCE: &str = "ce_source";
-    pub(super) const TYPE: &str = "ce_type";
-    pub(super) const SUBJECT: &str = "ce_subject";
-    pub(super) const TIME: &str = "ce_time";
-    pub(super) const CONTENT_TYPE: &str = "content-type";
-    pub(super) const TRACEPARENT: &str = "traceparent";
+    pub(super) use crate::log::record::header::{
+        CONTENT_TYPE, ID, SOURCE, SPEC_VERSION, SUBJECT, TIME, TRACEPARENT, TYPE,
+    };
     pub(super) const CORRELATION_ID: &str = "ce_correlationid";
     pub(super) const CAUSATION_ID: &str = "ce_causationid";
     pub(super) const ACTOR: &str = "ce_actor";

@@ -211,8 +211,8 @@ impl SnapshotTopic {
 
 /// The last checkpoint.
 pub(crate) struct Last {
-    pub(crate) reached: Reached,
-    pub(crate) forgetting: Forgetting,
+    pub(super) reached: Reached,
+    pub(super) forgetting: Forgetting,
     pub(super) extent: Extent,
 }
 

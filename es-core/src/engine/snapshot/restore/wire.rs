@@ -13,7 +13,7 @@ pub(super) struct Head<'a> {
 pub(super) struct Id<'a> {
     pub(super) aggregate: &'a str,
     pub(super) command: &'a str,
-    /// A [`Known`](crate::engine::state::Known).
+    /// A [`Known`](crate::engine::known::Known).
     pub(super) known: &'a [u8],
     pub(super) recorded_at_ms: i64,
     /// Where its record is: an id that was sent again may have several answers, and the last one counts.
