@@ -27,8 +27,8 @@ const STRUCT: Place = Place {
     ],
 };
 
-/// How many of the keys are required: all but the last two.
-const REQUIRED: usize = 6;
+/// Those that have no default.
+const REQUIRED: [&str; 4] = ["context", "name", "command", "event"];
 
 pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let mut refusals = Refusals::default();
@@ -36,12 +36,16 @@ pub(crate) fn expand(input: &DeriveInput) -> TokenStream {
     let Data::Struct(data) = &input.data else {
         return refused(input, &attrs, refusals::not_a_struct(input));
     };
-    let missing: Vec<_> = STRUCT.keys[..REQUIRED].iter().copied().filter(|(key, _)| attrs.lacks(key)).collect();
+    let required = STRUCT.keys.iter().copied().filter(|(key, _)| REQUIRED.contains(key));
+    let missing: Vec<_> = required.filter(|(key, _)| attrs.lacks(key)).collect();
     if !missing.is_empty() {
         refusals.add(refusals::missing_keys(input, attrs.span, &missing));
     }
     for name in ["context", "name"].into_iter().filter_map(|key| attrs.name(key)) {
         refusals::check_name(name, &names::TOPIC, &mut refusals);
+    }
+    for (key, ty) in ["id", "command", "event", "error"].into_iter().filter_map(|key| Some((key, attrs.ty(key)?))) {
+        refusals::check_owned_type(key, ty, &mut refusals);
     }
     refusals::check_lifetimes(input, &mut refusals);
     for field in &data.fields {
@@ -63,7 +67,11 @@ fn refused(input: &DeriveInput, attrs: &Attrs, error: syn::Error) -> TokenStream
 /// The implementation; nothing where a type is not known. Without a shape it is a fallback after a mistake, which does
 /// not ask whether the events are its own: the mistake may be in the name.
 fn implement(input: &DeriveInput, attrs: &Attrs, shape: Option<&TokenStream>) -> Option<TokenStream> {
-    let (id, command, event, error) = (attrs.ty("id")?, attrs.ty("command")?, attrs.ty("event")?, attrs.ty("error")?);
+    // One that borrows was refused.
+    let owned = |key| attrs.ty(key).filter(|ty| !matches!(ty, Type::Reference(_)));
+    let (command, event) = (owned("command")?, owned("event")?);
+    let id = owned("id").map_or_else(|| quote!(::std::string::String), Type::to_token_stream);
+    let error = owned("error").map_or_else(|| quote!(::es_core::Rejection), Type::to_token_stream);
     let codec = attrs.ty("codec").map_or_else(|| quote!(::es_core::Json), Type::to_token_stream);
     let context = attrs.name("context").map(|name| name.value()).unwrap_or_default();
     let name = attrs.name("name").map(|name| name.value()).unwrap_or_default();

@@ -129,10 +129,10 @@ pub fn command(input: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `context = "bank"` | the bounded context: the first part of topic names; required |
 /// | `name = "account"` | the stored name of the aggregate type; required |
-/// | `id = AccountId` | the type of its ids; required |
 /// | `command = AccountCommand` | its commands; required |
 /// | `event = AccountEvent` | its events; required |
-/// | `error = AccountError` | why it refuses a command; required |
+/// | `id = AccountId` | the type of its ids; `String` unless given |
+/// | `error = AccountError` | why it refuses a command; `es_core::Rejection`, a text, unless given |
 /// | `snapshot = 2` | raised by hand to build stored states anew; 1 unless given |
 /// | `codec = MyCodec` | how payloads become bytes; `es_core::Json` unless given |
 ///

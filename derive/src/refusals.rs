@@ -156,6 +156,20 @@ pub(crate) fn check_owned(field: &Field, refusals: &mut Refusals) {
     }
 }
 
+/// Refuses a type that borrows, where one is asked for that owns its data.
+pub(crate) fn check_owned_type(key: &str, ty: &Type, refusals: &mut Refusals) {
+    if let Type::Reference(reference) = ty {
+        let instead = match &*reference.elem {
+            Type::Path(path) if path.path.is_ident("str") => "String".into(),
+            other => text::of(other),
+        };
+        refusals.add(Error::new_spanned(
+            ty,
+            format!("what is stored owns its data, so `{key}` can't be `{}`: write `{key} = {instead}`", text::of(ty)),
+        ));
+    }
+}
+
 // Names.
 
 /// Refuses a name that is not one of its kind.

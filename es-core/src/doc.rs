@@ -1,6 +1,8 @@
 //! Types that the examples in the docs share.
 
-pub use crate::{Aggregate, Apply, Bus, Command, Context, Engine, Event, Handle};
+pub use crate::{Aggregate, Apply, Command, Context, Event, Handle};
+#[cfg(feature = "engine")]
+pub use crate::{Bus, Engine};
 use serde::{Deserialize, Serialize};
 
 /// What may happen to an account.

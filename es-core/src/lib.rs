@@ -27,6 +27,9 @@
 //! # }
 //! ```
 
+// What the engine alone uses of the domain.
+#![cfg_attr(not(feature = "engine"), allow(dead_code))]
+
 // Lets the derives, which write `::es_core::…`, be used in this crate's own docs and tests.
 extern crate self as es_core;
 
@@ -34,16 +37,22 @@ extern crate self as es_core;
 #[doc(hidden)]
 pub mod doc;
 mod domain;
+#[cfg(feature = "engine")]
 mod engine;
+#[cfg(feature = "engine")]
 mod evidence;
+#[cfg(feature = "engine")]
 pub mod log;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use domain::{codec, shape};
+#[cfg(feature = "engine")]
 pub use evidence::{seal, verify};
 
-pub use domain::aggregate::{Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal};
+pub use domain::aggregate::{
+    Aggregate, Apply, Command, Context, Event, Field, Handle, MessageType, Refusal, Rejection,
+};
 pub use domain::causes::with_causes;
 pub use domain::clock::{Clock, ManualClock, SystemClock};
 pub use domain::envelope::Envelope;
@@ -56,20 +65,29 @@ pub use domain::ids::{
 };
 pub use domain::random::{Random, SeededRandom, SystemRandom};
 pub use domain::shape::Shape;
+#[cfg(feature = "engine")]
 pub use engine::bus::{Bus, PartitionStatus, Receipt, Sending};
+#[cfg(feature = "engine")]
 pub use engine::owner::OwnerState;
+#[cfg(feature = "engine")]
 pub use engine::parked::ParkedAggregate;
+#[cfg(feature = "engine")]
 pub use engine::retry::{Retried, RetryError};
+#[cfg(feature = "engine")]
 pub use engine::snapshot::snapshots_topic;
+#[cfg(feature = "engine")]
 pub use engine::store::StoreError;
+#[cfg(feature = "engine")]
 pub use engine::{Engine, EngineConfig, StartError};
 #[cfg(feature = "derive")]
 pub use es_derive::{Aggregate, Command, Event, Shape};
+#[cfg(feature = "engine")]
 pub use log::partition::partition_of;
+#[cfg(feature = "engine")]
 pub use log::reader::{
     Checkpoint, EventSource, Fed, LastRecord, PartitionReader, Recorded, events_topic, verify_checkpoint,
 };
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "engine"))]
 #[doc = include_str!("../../README.md")]
 struct ReadmeDoctests;

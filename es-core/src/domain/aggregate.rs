@@ -3,8 +3,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::format::Codec;
@@ -18,7 +18,7 @@ use crate::domain::shape::{Content, Shape, Shapes};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an aggregate",
     label = "not an aggregate",
-    note = "derive it: `#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]` and `#[aggregate(context = \"…\", name = \"…\", id = …, command = …, event = …, error = …)]`"
+    note = "derive it: `#[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]` and `#[aggregate(context = \"…\", name = \"…\", command = …, event = …)]`"
 )]
 pub trait Aggregate: Shape + Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The aggregate's id.
@@ -104,11 +104,40 @@ pub trait Command: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sy
 /// What an aggregate's error must be: an error that can be stored and sent. Implemented by the compiler.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be an aggregate's error",
-    note = "it needs `std::error::Error` (for example `#[derive(thiserror::Error)]`), `Debug`, and serde's `Serialize` and `Deserialize`"
+    label = "a trait is missing",
+    note = "it needs `#[derive(Debug, Serialize, Deserialize, thiserror::Error)]` and `#[error(\"…\")]` with its text; or leave `error` out: the aggregate then refuses with an `es_core::Rejection`, which is a text"
 )]
 pub trait Refusal: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: std::error::Error + Serialize + DeserializeOwned + Send + Sync + 'static> Refusal for T {}
+
+/// A refusal that is a text, for aggregates that declare no error of their own.
+///
+/// ```
+/// use es_core::Rejection;
+///
+/// fn withdraw(balance: u64, amount: u64) -> Result<u64, Rejection> {
+///     balance.checked_sub(amount).ok_or_else(|| format!("the balance is {balance}").into())
+/// }
+///
+/// assert_eq!(withdraw(5, 8), Err("the balance is 5".into()));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{0}")]
+pub struct Rejection(String);
+
+impl From<&str> for Rejection {
+    fn from(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
+}
+
+impl From<String> for Rejection {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
+}
 
 /// One variant of an event or command enum: its stored name, the version of its shape and its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,29 @@ pub const ID_MAX_BYTES: usize = 200;
 ///
 /// `String`, `Uuid`, integers and newtypes with [`fmt::Display`] and [`FromStr`] are ids without
 /// further work. The text is what is stored, hashed to a partition and shown, so it must stay the same for ever.
-pub trait AggregateId: Clone + fmt::Debug + fmt::Display + FromStr + Eq + Hash + Send + Sync + 'static {}
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the id of an aggregate",
+    label = "a trait is missing",
+    note = "`String`, `Uuid` and integers are ids, and so is a type with `#[derive(Debug, Clone, PartialEq, Eq, Hash)]`, `Display` and `FromStr`, which give its text and read it back; or leave `id` out: then it is a `String`"
+)]
+pub trait AggregateId: Sized + Send + Sync + 'static {
+    /// The text that is stored.
+    fn to_text(&self) -> String;
 
-impl<T> AggregateId for T where T: Clone + fmt::Debug + fmt::Display + FromStr + Eq + Hash + Send + Sync + 'static {}
+    /// The id with this text; `None` when the text is that of no id of this type.
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone + fmt::Debug + fmt::Display + FromStr + Eq + Hash + Send + Sync + 'static> AggregateId for T {
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
 
 /// Checks the text of an id: 1 to [`ID_MAX_BYTES`] bytes, no control characters.
 fn check(what: &'static str, text: &str) -> Result<(), InvalidId> {

@@ -20,7 +20,8 @@ use crate::domain::error::{InvalidCommand, NEWER_ANSWER, NotDone, SendError};
 use crate::domain::guard;
 use crate::domain::hash::CommandHash;
 use crate::domain::ids::{
-    Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, InvalidId, Position, StreamId, Version,
+    Actor, AggregateId, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, InvalidId, Position,
+    StreamId, Version,
 };
 use crate::domain::limits;
 use crate::domain::text::short;
@@ -175,7 +176,7 @@ impl<A: Handle + Apply> Bus<A> {
     pub fn send(&self, id: &A::Id, command: A::Command) -> Sending<A> {
         Sending {
             bus: self.clone(),
-            id: guard::call("its Display", || id.to_string())
+            id: guard::call("its Display", || id.to_text())
                 .map_err(|panic| InvalidId::new("aggregate id", &panic.text, "its Display panicked"))
                 .and_then(AggregateKey::new),
             command,

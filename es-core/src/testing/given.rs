@@ -1,11 +1,10 @@
 //! Given events, when a command, then events or a refusal: domain tests without a runtime or a log.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::aggregate::{Aggregate, Apply, Context, Event, Handle};
+use crate::domain::aggregate::{Aggregate, Apply, Context, Event, Handle, Refusal};
 use crate::domain::codec::{decode_event, encode_event};
 use crate::domain::ids::{Actor, AggregateKey, CommandId, CorrelationId, Version};
 
@@ -18,18 +17,18 @@ pub struct Given<A: Aggregate> {
 
 /// What came of a command; see [`Given::when`].
 #[must_use = "say what should have come of it"]
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Outcome<A: Aggregate> {
     /// The state after the events.
     pub state: A,
     /// The events, or the refusal.
-    pub result: Result<Vec<A::Event>, String>,
+    pub result: Result<Vec<A::Event>, A::Error>,
 }
 
 /// An aggregate to which these events happened.
 ///
 /// ```
-/// use es_core::doc::{Account, AccountCommand, AccountEvent};
+/// use es_core::doc::{Account, AccountCommand, AccountError, AccountEvent};
 /// use es_core::testing::given;
 ///
 /// given::<Account>([AccountEvent::Deposited { amount: 5 }])
@@ -38,7 +37,7 @@ pub struct Outcome<A: Aggregate> {
 ///
 /// given::<Account>([AccountEvent::Deposited { amount: 5 }])
 ///     .when(AccountCommand::Withdraw { amount: 8 })
-///     .refused("the balance is 5");
+///     .refused(AccountError::InsufficientFunds { balance: 5 });
 /// ```
 #[track_caller]
 pub fn given<A: Handle + Apply>(events: impl IntoIterator<Item = A::Event>) -> Given<A> {
@@ -93,27 +92,24 @@ impl<A: Handle + Apply> Given<A> {
         self
     }
 
-    /// Handles a command, stores and reads its events as the log would, and applies them.
+    /// Handles a command, stores and reads its events as the log would, and applies them; or stores and reads its refusal.
     ///
     /// # Panics
-    /// When the handler or `apply` panics, or an event is not the same after it was stored and read.
+    /// When the handler or `apply` panics, or when an event or a refusal is not the same after it was stored and read.
     #[track_caller]
     pub fn when(self, command: A::Command) -> Outcome<A> {
         let Self { mut state, context } = self;
-        let decided = catch_unwind(AssertUnwindSafe(|| state.handle(command.clone(), &context)));
-        let result = match decided {
-            Ok(result) => result.map_err(|refusal| refusal.to_string()),
-            Err(panic) => resume_unwind(panic),
-        };
+        let result = state.handle(command, &context);
         for event in result.iter().flatten() {
             let read =
                 stored::<A, _>(event).unwrap_or_else(|error| panic!("{event:?} can't be stored and read: {error}"));
-            assert_eq!(
-                format!("{read:?}"),
-                format!("{event:?}"),
-                "an event is not the same after it was stored and read"
-            );
+            assert_eq!(show(&read), show(event), "an event is not the same after it was stored and read");
             state.apply(&read);
+        }
+        if let Err(refusal) = &result {
+            let read = remembered(refusal)
+                .unwrap_or_else(|error| panic!("the refusal {refusal:?} can't be stored and read: {error}"));
+            assert_eq!(show(&read), show(refusal), "a refusal is not the same after it was stored and read");
         }
         Outcome { state, result }
     }
@@ -128,21 +124,31 @@ impl<A: Handle + Apply> Outcome<A> {
     pub fn then(self, events: impl IntoIterator<Item = A::Event>) -> A {
         let expected: Vec<A::Event> = events.into_iter().collect();
         match &self.result {
-            Ok(actual) => assert_eq!(show(actual), show(&expected), "other events came of it"),
-            Err(refusal) => panic!("refused with {refusal:?}, expected were the events {expected:?}"),
+            Ok(actual) => {
+                let (actual, expected): (Vec<_>, Vec<_>) =
+                    (actual.iter().map(show).collect(), expected.iter().map(show).collect());
+                assert_eq!(actual, expected, "other events came of it");
+            }
+            Err(refusal) => panic!("refused with {refusal:?} ({refusal}), expected were the events {expected:?}"),
         }
         self.state
     }
 
-    /// It was refused with this message.
+    /// It was refused with this refusal.
     ///
     /// # Panics
-    /// When it was not.
+    /// When it was not; the message shows both.
     #[track_caller]
-    pub fn refused(self, message: &str) {
+    pub fn refused(self, refusal: A::Error)
+    where
+        A::Error: PartialEq,
+    {
         match &self.result {
-            Ok(events) => panic!("accepted with {events:?}, expected was the refusal {message:?}"),
-            Err(refusal) => assert_eq!(refusal, message, "refused for another reason"),
+            Ok(events) => panic!("accepted with {events:?}, expected was the refusal {refusal:?}"),
+            Err(actual) => assert!(
+                *actual == refusal,
+                "refused for another reason\n  actual: {actual:?} ({actual})\nexpected: {refusal:?} ({refusal})"
+            ),
         }
     }
 }
@@ -161,8 +167,13 @@ impl<A: Handle + Apply> fmt::Display for Outcome<A> {
     }
 }
 
-fn show<E: fmt::Debug>(events: &[E]) -> Vec<String> {
-    events.iter().map(|event| format!("{event:?}")).collect()
+fn show<T: fmt::Debug>(value: &T) -> String {
+    format!("{value:?}")
+}
+
+/// A refusal as another process, or a later one, gets it.
+fn remembered<E: Refusal>(refusal: &E) -> Result<E, serde_json::Error> {
+    serde_json::from_slice(&serde_json::to_vec(refusal)?)
 }
 
 fn stored<A: Aggregate<Event = E>, E: Event>(event: &E) -> Result<E, String> {
@@ -173,7 +184,7 @@ fn stored<A: Aggregate<Event = E>, E: Event>(event: &E) -> Result<E, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doc::{Account, AccountCommand, AccountEvent};
+    use crate::doc::{Account, AccountCommand, AccountError, AccountEvent};
 
     #[test]
     fn an_outcome_shows_what_would_be_stored() {
@@ -196,6 +207,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "expected was the refusal")]
     fn an_accepted_command_is_not_a_refusal() {
-        given_nothing::<Account>().when(AccountCommand::Deposit { amount: 5 }).refused("no");
+        let no = AccountError::InsufficientFunds { balance: 5 };
+        given_nothing::<Account>().when(AccountCommand::Deposit { amount: 5 }).refused(no);
+    }
+
+    #[test]
+    #[should_panic(expected = "actual: InsufficientFunds { balance: 0 } (the balance is 0)")]
+    fn another_refusal_is_told_with_both() {
+        let other = AccountError::InsufficientFunds { balance: 5 };
+        given_nothing::<Account>().when(AccountCommand::Withdraw { amount: 5 }).refused(other);
     }
 }

@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
-use es_core::{Aggregate, Apply, Bus, Command, Context, Engine, EngineConfig, Event, Handle, Recorded, SendError};
+use es_core::{
+    Aggregate, Apply, Bus, Command, Context, Engine, EngineConfig, Event, Handle, Recorded, Rejection, SendError,
+};
 use es_projections::{Database, Fold, Model, ProjectionError, ReadModel, Rows, Worker};
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ enum ParcelError {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]
-#[aggregate(context = "shipping", name = "parcel", id = String)]
+#[aggregate(context = "shipping", name = "parcel")]
 #[aggregate(command = ParcelCommand, event = ParcelEvent, error = ParcelError)]
 struct Parcel {
     registered: bool,
@@ -74,15 +76,8 @@ enum VanCommand {
     Load { parcel: String },
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
-#[error("the van has no room: it takes {room} parcels")]
-struct VanIsFull {
-    room: usize,
-}
-
 #[derive(Debug, Clone, Default, Serialize, Deserialize, Aggregate)]
-#[aggregate(context = "shipping", name = "van", id = String)]
-#[aggregate(command = VanCommand, event = VanEvent, error = VanIsFull)]
+#[aggregate(context = "shipping", name = "van", command = VanCommand, event = VanEvent)]
 struct Van {
     parcels: Vec<String>,
 }
@@ -90,10 +85,10 @@ struct Van {
 const ROOM: usize = 3;
 
 impl Handle for Van {
-    fn handle(&self, VanCommand::Load { parcel }: VanCommand, _: &Context) -> Result<Vec<VanEvent>, VanIsFull> {
+    fn handle(&self, VanCommand::Load { parcel }: VanCommand, _: &Context) -> Result<Vec<VanEvent>, Rejection> {
         match self.parcels.len() {
             _ if self.parcels.contains(&parcel) => Ok(vec![]), // it is there already
-            ROOM.. => Err(VanIsFull { room: ROOM }),
+            ROOM.. => Err("the van has no room".into()),
             _ => Ok(vec![VanEvent::Loaded { parcel }]),
         }
     }
@@ -221,16 +216,16 @@ mod tests {
         let deliver = || ParcelCommand::Deliver { signed_by: "Bob".into() };
         let registered = ParcelEvent::Registered { to: "Ada".into() };
         let delivered = ParcelEvent::Delivered { signed_by: "Bob".into() };
-        given_nothing::<Parcel>().when(deliver()).refused("the parcel is not on its way");
+        given_nothing::<Parcel>().when(deliver()).refused(ParcelError::NotOnItsWay);
         given::<Parcel>([registered.clone()]).when(deliver()).then([delivered.clone()]);
-        given::<Parcel>([registered, delivered]).when(deliver()).refused("the parcel is not on its way");
+        given::<Parcel>([registered, delivered]).when(deliver()).refused(ParcelError::NotOnItsWay);
     }
 
     #[test]
     fn a_van_takes_three_parcels() {
         let loaded = ["1", "2", "3"].map(|parcel| VanEvent::Loaded { parcel: parcel.into() });
         let load = |parcel: &str| VanCommand::Load { parcel: parcel.into() };
-        given::<Van>(loaded.clone()).when(load("4")).refused("the van has no room: it takes 3 parcels");
+        given::<Van>(loaded.clone()).when(load("4")).refused("the van has no room".into());
         given::<Van>(loaded).when(load("3")).then([]);
     }
 }
