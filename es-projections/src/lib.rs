@@ -82,6 +82,8 @@ mod projection;
 mod readable;
 mod skipped;
 mod sql;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod worker;
 mod workers;
 

@@ -205,6 +205,11 @@ impl<R: ReadModel> Model<R> {
         self
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn follows_category(&self, category: &str) -> bool {
+        self.followed(category).is_some()
+    }
+
     fn followed(&self, category: &str) -> Option<&Followed> {
         self.followed.iter().find(|followed| followed.category == category)
     }

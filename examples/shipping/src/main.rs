@@ -208,6 +208,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use es_core::testing::{given, given_nothing};
+    use es_projections::testing;
 
     use super::*;
 
@@ -227,5 +228,14 @@ mod tests {
         let load = |parcel: &str| VanCommand::Load { parcel: parcel.into() };
         given::<Van>(loaded.clone()).when(load("4")).refused("the van has no room".into());
         given::<Van>(loaded).when(load("3")).then([]);
+    }
+
+    #[tokio::test]
+    async fn a_row_tells_where_a_parcel_is() {
+        let rows = testing::given::<ParcelRow>()
+            .event::<Parcel>("1", ParcelEvent::Registered { to: "Ada".into() })
+            .event::<Van>("north", VanEvent::Loaded { parcel: "1".into() });
+        let (receiver, van) = (Some("Ada".into()), Some("north".into()));
+        assert_eq!(rows.rows().await, [ParcelRow { id: "1".into(), receiver, van, signed_by: None }]);
     }
 }
