@@ -2,12 +2,17 @@
 
 pub(crate) mod budget;
 pub(crate) mod bus;
+pub(crate) mod companion;
+pub(crate) mod figures;
 pub(crate) mod forgetting;
 pub(crate) mod forward;
+pub(crate) mod health;
 pub(crate) mod known;
 pub(crate) mod membership;
 pub(crate) mod owner;
+pub(crate) mod owner_state;
 pub(crate) mod parked;
+pub(crate) mod partition;
 pub(crate) mod pause;
 pub(crate) mod retry;
 pub(crate) mod round;
@@ -36,19 +41,22 @@ use crate::domain::random::{Random, SystemRandom};
 use crate::domain::shape;
 use crate::domain::text::Seldom;
 use crate::engine::budget::Budget;
-use crate::engine::bus::{Bus, Counter, Shared};
+use crate::engine::bus::{Bus, Desk, Shared};
+use crate::engine::companion::{Beside, Companion};
+use crate::engine::figures::Counters;
 use crate::engine::forward::dispatch::{Dispatcher, Window};
 use crate::engine::forward::{Forwarder, Route};
-use crate::engine::membership::{Charge, Mandate, Membership};
-use crate::engine::owner::{Claims, Counters, Owner, OwnerLimits, OwnerState, Pace, TimeLimits};
-use crate::engine::round::Desk;
+use crate::engine::membership::{Charge, Membership};
+use crate::engine::owner::{Claims, Owner, OwnerLimits, Pace, TimeLimits};
+use crate::engine::owner_state::OwnerState;
+use crate::engine::partition::{Mandate, Partition};
+use crate::engine::round::RoundContext;
 use crate::engine::snapshot::{SnapshotLimits, SnapshotTopic, snapshots_topic};
 use crate::engine::state::{StateLimits, schema};
 use crate::engine::store::key::Spans;
 use crate::engine::store::{StateFolder, StoreError};
 use crate::engine::stored::Schema;
 use crate::engine::supervise::{Restarts, supervise};
-use crate::evidence::seal::{Owned, Sealer, Sealing, seals_topic};
 use crate::log::group::{Group, GroupSpec, Member};
 use crate::log::memory::MemoryLog;
 use crate::log::reader::{EventSource, events_topic, pass_over_added};
@@ -109,8 +117,9 @@ pub struct EngineConfig {
     /// local state reads at most about so many, and `unwritten_max`, of the events. 0 writes and reads no snapshots.
     /// Without effect on a log that keeps none ([`Log::keeps_snapshots`]).
     pub snapshot_every: u64,
-    /// Whether and how events are sealed, so that it shows if they are changed; see [`crate::seal`]. Not unless given.
-    pub sealing: Option<Sealing>,
+    /// Tasks beside the owners: a [`Sealing`](crate::seal::Sealing) seals what they append, so that it shows if it is changed.
+    /// None unless given.
+    pub companions: Vec<Arc<dyn Companion>>,
     /// The name of the program's release: aggregates that another one parked are tried again at the start. Size and time
     /// of the program's file stand for it unless given. Claims and forwarded commands tell it, and processes name it that
     /// do not know a command: at most 200 bytes.
@@ -143,7 +152,7 @@ impl Default for EngineConfig {
             cached_max: 20_000,
             standby: false,
             snapshot_every: 100_000,
-            sealing: None,
+            companions: Vec::new(),
             release: None,
             clock: Arc::new(SystemClock),
             random,
@@ -283,9 +292,9 @@ impl Engine {
         let source = EventSource::open::<A>(self.log.as_ref(), namespace).await.map_err(log_error)?;
         let partitions = source.partitions;
         let snapshots = self.snapshots::<A>(namespace, partitions).await.map_err(log_error)?;
-        let seals = self.seals::<A>(namespace, partitions).await.map_err(log_error)?;
+        self.prepare_companions::<A>(namespace, partitions).await.map_err(log_error)?;
         let folder = self.folder(&source.topic).await.map_err(|source| StartError::Store { aggregate, source })?;
-        let desk = Desk {
+        let context = RoundContext {
             encoder: Encoder::new(namespace, A::NAME),
             random: self.config.random.clone(),
             context: A::CONTEXT.into(),
@@ -299,7 +308,7 @@ impl Engine {
             .map(|partition| {
                 let counters = Arc::<Counters>::default();
                 let topic = snapshots.as_deref();
-                let topic = topic.map(|topic| self.snapshot_topic::<A>(topic, partition, &source, &desk, &counters));
+                let topic = topic.map(|topic| self.snapshot_topic::<A>(topic, partition, &source, &context, &counters));
                 Kept { folder: folder.clone(), snapshots: topic, counters }
             })
             .collect();
@@ -317,15 +326,13 @@ impl Engine {
             None => None,
         };
         let (mandates, words): (Vec<_>, Vec<_>) = (0..partitions).map(|_| watch::channel(first.clone())).unzip();
-        let desks: Arc<[Counter<A>]> = (0..)
+        let desks: Arc<[Desk<A>]> = (0..)
             .zip(kept.into_iter().zip(words))
             .map(|(partition, (kept, mandate))| {
-                self.spawn_owner::<A>(partition, &source, &desk, kept, mandate, &asking)
+                self.spawn_owner::<A>(partition, &source, &context, kept, mandate, &asking)
             })
             .collect();
-        if let Some((topic, sealing)) = seals {
-            self.spawn_sealer::<A>(topic, sealing, &source, &desks);
-        }
+        self.spawn_companions(namespace, &source, &desks);
         let forwarder = joined.map(|joined| self.take_part::<A>(joined, namespace, mandates, asked, &desks));
         let shared = Shared {
             log: self.log.clone(),
@@ -334,7 +341,7 @@ impl Engine {
             forwarder,
             send_deadline: self.config.send_deadline,
             retry_after: Duration::from_millis(100),
-            command_max_bytes: desk.record_max_bytes,
+            command_max_bytes: context.record_max_bytes,
             clock: self.config.clock.clone(),
             commands: self.commands.clone(),
             forwarded: self.forwarded.clone(),
@@ -409,18 +416,15 @@ impl Engine {
         namespace: &str,
         mandates: Vec<watch::Sender<Mandate>>,
         asked: mpsc::Receiver<u32>,
-        desks: &Arc<[Counter<A>]>,
+        desks: &Arc<[Desk<A>]>,
     ) -> Arc<Forwarder> {
         let Joined { group, spec, route, window, forwarder, member } = joined;
         let (clock, partitions) = (self.config.clock.clone(), spec.partitions);
         let lifetime = self.config.send_deadline.min(self.config.dedup_retention);
-        let charge = |(mandate, desk): (watch::Sender<Mandate>, &Counter<A>)| Charge {
-            mandate,
-            status: desk.status.clone(),
-            counters: desk.counters.clone(),
-        };
+        let charge =
+            |(mandate, desk): (watch::Sender<Mandate>, &Desk<A>)| Charge { mandate, partition: desk.partition.clone() };
         let charges = mandates.into_iter().zip(desks.iter()).map(charge).collect();
-        let counters: Vec<_> = desks.iter().map(|desk| desk.counters.clone()).collect();
+        let counters: Vec<_> = desks.iter().map(|desk| desk.partition.counters.clone()).collect();
         let (log, in_group, desks, budget) = (self.log.clone(), group.clone(), desks.clone(), self.commands.clone());
         let (in_flight_max, node) = ((self.config.queue_max / 2).max(1), Arc::<str>::from(spec.node.as_str()));
         let beside = move |partition: u32, member: Arc<dyn Member>, stop: CancellationToken| {
@@ -434,8 +438,7 @@ impl Engine {
                 partition,
                 partitions,
                 inbox: desk.inbox.clone(),
-                status: desk.status.clone(),
-                counters: desk.counters.clone(),
+                at: desk.partition.clone(),
                 clock: clock.clone(),
                 in_flight_max,
                 lifetime_ms: millis(lifetime),
@@ -503,11 +506,11 @@ impl Engine {
         &self,
         partition: u32,
         source: &EventSource,
-        desk: &Desk,
+        context: &RoundContext,
         kept: Kept,
         mandate: watch::Receiver<Mandate>,
         asking: &mpsc::Sender<u32>,
-    ) -> Counter<A> {
+    ) -> Desk<A> {
         let (inbox, jobs) = mpsc::channel(self.config.queue_max);
         let (refolded, states) = mpsc::channel(1);
         let (status_sender, status) = watch::channel(OwnerState::TakingOver { reason: "starting".into() });
@@ -523,7 +526,7 @@ impl Engine {
             clock: self.config.clock.clone(),
             pace: Pace::of(self.config.clock.as_ref()),
             limits: self.limits(),
-            desk: desk.clone(),
+            context: context.clone(),
             status: status_sender,
             counters: counters.clone(),
             shutdown: self.shutdown.clone(),
@@ -536,22 +539,23 @@ impl Engine {
             aggregate: PhantomData,
         };
         self.lock().spawn(owner.run(jobs));
-        Counter { inbox, refolded, status, counters }
+        Desk { inbox, refolded, partition: Partition { status, counters } }
     }
 
-    fn spawn_sealer<A: Aggregate>(&self, topic: String, sealing: Sealing, source: &EventSource, desks: &[Counter<A>]) {
-        let owned = |desk: &Counter<A>| Owned { status: desk.status.clone(), counters: desk.counters.clone() };
-        let sealer = Sealer {
-            log: self.log.clone(),
-            source: source.clone(),
-            topic: topic.into(),
-            sealing,
-            owned: desks.iter().map(owned).collect(),
-            clock: self.config.clock.clone(),
-            random: self.config.random.clone(),
-            shutdown: self.shutdown.clone(),
-        };
-        self.lock().spawn(sealer.run());
+    fn spawn_companions<A: Aggregate>(&self, namespace: &str, source: &EventSource, desks: &[Desk<A>]) {
+        for companion in &self.config.companions {
+            let beside = Beside {
+                log: self.log.clone(),
+                namespace: namespace.to_owned(),
+                source: source.clone(),
+                partitions: desks.iter().map(|desk| desk.partition.clone()).collect(),
+                clock: self.config.clock.clone(),
+                random: self.config.random.clone(),
+                shutdown: self.shutdown.clone(),
+            };
+            let companion = companion.clone();
+            self.lock().spawn(async move { companion.run(beside).await });
+        }
     }
 
     fn snapshot_topic<A: Aggregate>(
@@ -559,7 +563,7 @@ impl Engine {
         topic: &str,
         partition: u32,
         source: &EventSource,
-        desk: &Desk,
+        context: &RoundContext,
         counters: &Arc<Counters>,
     ) -> SnapshotTopic {
         SnapshotTopic {
@@ -574,7 +578,7 @@ impl Engine {
             limits: SnapshotLimits {
                 every: self.config.snapshot_every,
                 spans: self.spans(),
-                record_max_bytes: desk.record_max_bytes,
+                record_max_bytes: context.record_max_bytes,
                 append_deadline: self.config.append_deadline,
             },
             restored: Arc::default(),
@@ -619,16 +623,11 @@ impl Engine {
         self.beside(spec, partitions).await.map(Some)
     }
 
-    /// Prepares the seals topic, where events are sealed.
-    async fn seals<A: Aggregate>(
-        &self,
-        namespace: &str,
-        partitions: u32,
-    ) -> Result<Option<(String, Sealing)>, LogError> {
-        let Some(sealing) = self.config.sealing.clone() else { return Ok(None) };
-        let spec = TopicSpec { name: seals_topic(namespace, A::NAME), kind: TopicKind::Seals };
-        let name = self.beside(spec, partitions).await?;
-        Ok(Some((name, sealing)))
+    async fn prepare_companions<A: Aggregate>(&self, namespace: &str, partitions: u32) -> Result<(), LogError> {
+        for topic in self.config.companions.iter().flat_map(|companion| companion.topics(namespace, A::NAME)) {
+            self.beside(topic, partitions).await?;
+        }
+        Ok(())
     }
 
     /// Prepares a topic that is about the events topic, partition by partition.

@@ -66,9 +66,13 @@ pub use domain::ids::{
 pub use domain::random::{Random, SeededRandom, SystemRandom};
 pub use domain::shape::Shape;
 #[cfg(feature = "engine")]
-pub use engine::bus::{Bus, PartitionStatus, Receipt, Sending};
+pub use engine::bus::{Bus, Receipt, Sending};
 #[cfg(feature = "engine")]
-pub use engine::owner::OwnerState;
+pub use engine::companion::{Beside, Companion};
+#[cfg(feature = "engine")]
+pub use engine::figures::{Figure, FigureKind, PartitionStatus};
+#[cfg(feature = "engine")]
+pub use engine::owner_state::OwnerState;
 #[cfg(feature = "engine")]
 pub use engine::parked::ParkedAggregate;
 #[cfg(feature = "engine")]

@@ -813,7 +813,7 @@ async fn operators_see_health_and_figures() {
     assert_eq!(sum("bank_owner_serving"), 8);
     assert_eq!(sum("bank_owner_records_total"), 1);
     assert_eq!(sum("bank_projection_running"), 3);
-    assert_eq!(sum("bank_owner_parked_accounts"), 0);
+    assert_eq!(sum("bank_owner_parked_aggregates"), 0);
     assert_eq!(sum("bank_projection_parked_aggregates"), 0);
     assert_eq!(sum("bank_projection_events_total"), 3);
     for name in ["bank_projection_lag_records", "bank_projection_lag_seconds"] {

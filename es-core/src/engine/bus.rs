@@ -4,11 +4,10 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,11 +25,13 @@ use crate::domain::ids::{
 use crate::domain::limits;
 use crate::domain::text::short;
 use crate::engine::budget::Budget;
+use crate::engine::figures::PartitionStatus;
 use crate::engine::forward::wire::{Forwarded, Outcome, Place};
 use crate::engine::forward::{Forwarder, Unanswered};
 use crate::engine::known::Known;
-use crate::engine::owner::{Counters, OwnerState};
+use crate::engine::owner_state::OwnerState;
 use crate::engine::parked::ParkedAggregate;
+use crate::engine::partition::Partition;
 use crate::engine::retry::{self, Refolded, Retried, RetryError};
 use crate::engine::round::{Caller, Job, Reply};
 use crate::log::Log;
@@ -72,7 +73,7 @@ impl<A: Aggregate> fmt::Debug for Bus<A> {
 pub(crate) struct Shared<A: Aggregate> {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) source: EventSource,
-    pub(crate) desks: Arc<[Counter<A>]>,
+    pub(crate) desks: Arc<[Desk<A>]>,
     /// The way to the owners in other processes, where there may be any.
     pub(crate) forwarder: Option<Arc<Forwarder>>,
     pub(crate) send_deadline: Duration,
@@ -89,12 +90,11 @@ pub(crate) struct Shared<A: Aggregate> {
 }
 
 /// Where commands of one partition are handed in.
-pub(crate) struct Counter<A: Aggregate> {
+pub(crate) struct Desk<A: Aggregate> {
     pub(crate) inbox: mpsc::Sender<Job<A>>,
     /// States of aggregates that are parked.
     pub(crate) refolded: mpsc::Sender<Refolded<A>>,
-    pub(crate) status: watch::Receiver<OwnerState>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) partition: Partition,
 }
 
 /// The answer to an accepted command.
@@ -112,56 +112,6 @@ pub struct Receipt {
     pub recorded_at: DateTime<Utc>,
     /// Whether this is the remembered answer to an earlier sending of the same command.
     pub duplicate: bool,
-}
-
-/// A partition's owner, as [`Bus::status`] shows it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct PartitionStatus {
-    /// The partition.
-    pub partition: u32,
-    /// What its owner is doing.
-    pub state: OwnerState,
-    /// Rounds appended since the start.
-    pub rounds: u64,
-    /// Records appended since the start.
-    pub records: u64,
-    /// Appends that came to be in doubt since the start.
-    pub doubts: u64,
-    /// Records of superseded writers seen since the start.
-    pub void: u64,
-    /// Records that are not ours seen since the start.
-    pub foreign: u64,
-    /// Commands from other processes that were answered since the start.
-    pub forwarded: u64,
-    /// Records on the commands topic that were no command, since the start; misrouted ones are among them.
-    pub rejected: u64,
-    /// Commands that came to a partition in which their aggregate does not live, since the start.
-    pub misrouted: u64,
-    /// Commands that expired before they were decided, since the start.
-    pub expired: u64,
-    /// States loaded from the snapshots topic since the start, instead of being folded from their events.
-    pub restored: u64,
-    /// Checkpoints written to the snapshots topic since the start.
-    pub checkpoints: u64,
-    /// Those that failed; what they would have held is in a later one.
-    pub failed_checkpoints: u64,
-    /// Events of the partition that the last seal covers which this process signed, or went on from.
-    pub sealed: u64,
-    /// Events after it that are read and not sealed yet.
-    pub unsealed: u64,
-    /// Seals signed since the start.
-    pub seals: u64,
-    /// Times since the start that a partition could not be sealed; it is tried again.
-    pub failed_seals: u64,
-    /// Commands that wait for the owner.
-    pub queued: usize,
-    /// Aggregates whose events or states can't be used; [`Bus::parked`] names them. None where another process owns the partition.
-    pub parked: u64,
-    /// Times since the start that a task of the partition panicked and was started anew.
-    pub restarts: u64,
-    /// Tasks of the partition that do not run now, and why: the process is not well as long as there are some.
-    pub down: Vec<String>,
 }
 
 impl<A: Handle + Apply> Bus<A> {
@@ -197,7 +147,7 @@ impl<A: Handle + Apply> Bus<A> {
     /// [`NotDone::NotReady`] as soon as one can't serve without help: superseded, failed or stopped.
     pub async fn ready(&self) -> Result<(), NotDone> {
         for desk in self.shared.desks.iter() {
-            let mut status = desk.status.clone();
+            let mut status = desk.partition.status.clone();
             let settled = status
                 .wait_for(|state| !matches!(state, OwnerState::TakingOver { .. }))
                 .await
@@ -211,30 +161,9 @@ impl<A: Handle + Apply> Bus<A> {
 
     /// Each partition's owner, in order.
     pub fn status(&self) -> Vec<PartitionStatus> {
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let one = |(partition, desk): (u32, &Counter<A>)| PartitionStatus {
-            partition,
-            state: desk.status.borrow().clone(),
-            rounds: read(&desk.counters.rounds),
-            records: read(&desk.counters.records),
-            doubts: read(&desk.counters.doubts),
-            void: read(&desk.counters.void),
-            foreign: read(&desk.counters.foreign),
-            forwarded: read(&desk.counters.forwarded),
-            rejected: read(&desk.counters.rejected),
-            misrouted: read(&desk.counters.misrouted),
-            expired: read(&desk.counters.expired),
-            restored: read(&desk.counters.restored),
-            checkpoints: read(&desk.counters.checkpoints),
-            failed_checkpoints: read(&desk.counters.failed_checkpoints),
-            sealed: read(&desk.counters.sealed),
-            unsealed: read(&desk.counters.unsealed),
-            seals: read(&desk.counters.seals),
-            failed_seals: read(&desk.counters.failed_seals),
-            queued: desk.inbox.max_capacity() - desk.inbox.capacity(),
-            parked: desk.counters.parked.count(),
-            restarts: desk.counters.health.restarts(),
-            down: desk.counters.health.down(),
+        let one = |(partition, desk): (u32, &Desk<A>)| {
+            let queued = desk.inbox.max_capacity() - desk.inbox.capacity();
+            PartitionStatus::of(partition, desk.partition.status.borrow().clone(), queued, &desk.partition.counters)
         };
         (0..).zip(self.shared.desks.iter()).map(one).collect()
     }
@@ -244,7 +173,7 @@ impl<A: Handle + Apply> Bus<A> {
     /// by [`Bus::retry_parked`].
     pub fn parked(&self) -> Vec<ParkedAggregate> {
         let all = (0..).zip(self.shared.desks.iter());
-        all.flat_map(|(partition, desk)| desk.counters.parked.named(partition)).collect()
+        all.flat_map(|(partition, desk)| desk.partition.counters.parked.named(partition)).collect()
     }
 
     /// Folds the events of a parked aggregate from the beginning of the log, and lets it go on where they and its state can be
@@ -259,14 +188,14 @@ impl<A: Handle + Apply> Bus<A> {
         let Shared { source, desks, log, .. } = &*self.shared;
         let partition = partition_of(aggregate, source.partitions);
         let desk = &desks[partition as usize];
-        let served = || match &*desk.status.borrow() {
+        let served = || match &*desk.partition.status.borrow() {
             OwnerState::Serving => Ok(()),
             other => Err(RetryError::NotServed { partition, reason: not_ready(other).to_string() }),
         };
         served()?;
         let _turn = self.shared.refolds.acquire().await.expect("it is never closed");
-        let resumed = desk.counters.parked.resumed();
-        if !desk.counters.parked.may_have(aggregate) {
+        let resumed = desk.partition.counters.parked.resumed();
+        if !desk.partition.counters.parked.may_have(aggregate) {
             return Ok(Retried::NotParked);
         }
         let (entry, read_to) = retry::refold::<A>(log.as_ref(), source, partition, aggregate)
@@ -278,7 +207,7 @@ impl<A: Handle + Apply> Bus<A> {
         };
         let (taken, answer) = oneshot::channel();
         let refolded = Refolded { aggregate: aggregate.clone(), entry, read_to, resumed, taken };
-        let mut status = desk.status.clone();
+        let mut status = desk.partition.status.clone();
         let answer = async {
             let _ = desk.refolded.send(refolded).await; // where the owner is gone, so is the answer
             answer.await.ok()
@@ -394,7 +323,7 @@ impl<A: Handle + Apply> Sending<A> {
         let prepared = self.prepare().map_err(SendError::Invalid)?;
         let partition = partition_of(&prepared.id, shared.source.partitions);
         let desk = &shared.desks[partition as usize];
-        let state = desk.status.borrow().clone();
+        let state = desk.partition.status.borrow().clone();
         if shared.shutdown.is_cancelled() {
             return Err(SendError::NotDone(NotDone::Stopped));
         }
@@ -458,7 +387,7 @@ impl<A: Handle + Apply> Prepared<A> {
     async fn ask_here(
         self,
         shared: &Shared<A>,
-        desk: &Counter<A>,
+        desk: &Desk<A>,
         partition: u32,
         deadline: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {

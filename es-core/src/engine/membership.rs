@@ -15,44 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::causes::with_causes;
-use crate::engine::owner::{Counters, OwnerState};
+use crate::engine::owner_state::OwnerState;
+use crate::engine::partition::{Mandate, Partition};
 use crate::engine::supervise::{Restarts, supervise};
 use crate::log::group::{Change, Group, GroupSpec, Member};
 use crate::log::{Log, LogError};
 
-/// Whether a partition is this process's to claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Mandate {
-    /// There is no group: the process that started last is right.
-    Sole,
-    /// The process reads the log before it joins the group.
-    CatchingUp,
-    /// The group has not said yet.
-    Waiting,
-    /// The group says so. The number grows with each time that it says so anew.
-    Held(u64),
-    /// It is another process's.
-    Elsewhere,
-    /// The process was put out of the group for good; why.
-    Expelled(String),
-}
-
-impl Mandate {
-    pub(crate) fn is_held(&self) -> bool {
-        matches!(self, Self::Sole | Self::Held(_))
-    }
-
-    /// The number of the word that allows to claim.
-    pub(crate) fn grant(&self) -> u64 {
-        if let Self::Held(grant) = self { *grant } else { 0 }
-    }
-}
-
 /// What the membership has of one partition.
 pub(crate) struct Charge {
     pub(crate) mandate: watch::Sender<Mandate>,
-    pub(crate) status: watch::Receiver<OwnerState>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) partition: Partition,
 }
 
 /// What runs beside an owner while it has its partition, until it is told to stop.
@@ -132,7 +104,7 @@ impl Membership {
     async fn has_caught_up(&self, log: &dyn Log, events: &str) -> Result<bool, LogError> {
         for (partition, charge) in (0..).zip(&self.charges) {
             let end = log.bounds(events, partition).await?.end;
-            if charge.counters.read_to.load(Ordering::Relaxed).saturating_add(NEARLY) < end {
+            if charge.partition.counters.read_to.load(Ordering::Relaxed).saturating_add(NEARLY) < end {
                 return Ok(false);
             }
         }
@@ -242,7 +214,7 @@ impl Membership {
                 self.grant(partition);
                 let stop = CancellationToken::new();
                 let (beside, member, told) = (self.beside.clone(), member.clone(), stop.clone());
-                let counters = vec![self.charges[partition as usize].counters.clone()];
+                let counters = vec![self.charges[partition as usize].partition.counters.clone()];
                 let restarts = Restarts::new("taking commands of the topic", counters);
                 let task = tokio::spawn(async move {
                     supervise(restarts, &told, || beside(partition, member.clone(), told.clone())).await;
@@ -283,7 +255,7 @@ impl Membership {
     /// Waits until the owner has answered what it had.
     async fn at_rest(&self, partition: u32) {
         let Some(charge) = self.charges.get(partition as usize) else { return };
-        let mut status = charge.status.clone();
+        let mut status = charge.partition.status.clone();
         let at_work = |state: &OwnerState| matches!(state, OwnerState::Serving | OwnerState::TakingOver { .. });
         let _ = status.wait_for(|state| !at_work(state)).await; // an owner that ended is at rest too
     }

@@ -146,7 +146,7 @@ impl Reply {
 
 /// What a round needs to know of its owner.
 #[derive(Debug, Clone)]
-pub(crate) struct Desk {
+pub(crate) struct RoundContext {
     pub(crate) encoder: Encoder,
     /// What makes ids unique.
     pub(crate) random: Arc<dyn Random>,
@@ -278,7 +278,7 @@ impl Pending {
 }
 
 pub(crate) struct Round<'a, A: Aggregate> {
-    desk: &'a Desk,
+    desk: &'a RoundContext,
     state: &'a mut PartitionState<A>,
     epoch: Epoch,
     sequence: u64,
@@ -305,7 +305,7 @@ pub(crate) struct Round<'a, A: Aggregate> {
 
 impl<'a, A: Handle + Apply> Round<'a, A> {
     /// A round whose first record has the sequence after `sequence`.
-    pub(crate) fn new(desk: &'a Desk, state: &'a mut PartitionState<A>, epoch: Epoch, sequence: u64) -> Self {
+    pub(crate) fn new(desk: &'a RoundContext, state: &'a mut PartitionState<A>, epoch: Epoch, sequence: u64) -> Self {
         Self {
             desk,
             now: recorded_at(state.last_recorded_ms()),

@@ -1,11 +1,9 @@
 //! Tasks that must not end unseen: one that panics is told of, and started anew after a pause.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,31 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::guard::panic_text;
-use crate::engine::owner::Counters;
+use crate::engine::figures::Counters;
 use crate::engine::pause::Backoff;
-
-/// How the tasks of a partition are.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    restarts: AtomicU64,
-    down: Mutex<BTreeMap<&'static str, String>>,
-}
-
-impl Health {
-    /// How often a task was started anew.
-    pub(crate) fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
-    }
-
-    /// Tasks that do not run, and why.
-    pub(crate) fn down(&self) -> Vec<String> {
-        self.lock().iter().map(|(task, text)| format!("{task} panicked and is started anew soon: {text}")).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.down.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The panics of one task.
 pub(crate) struct Restarts {
@@ -79,8 +54,7 @@ struct Down<'a>(&'static str, &'a [Arc<Counters>]);
 impl<'a> Down<'a> {
     fn tell(task: &'static str, counters: &'a [Arc<Counters>], text: &str) -> Self {
         for health in counters.iter().map(|counters| &counters.health) {
-            health.restarts.fetch_add(1, Ordering::Relaxed);
-            health.lock().insert(task, text.to_owned());
+            health.goes_down(task, text);
         }
         Self(task, counters)
     }
@@ -89,7 +63,7 @@ impl<'a> Down<'a> {
 impl Drop for Down<'_> {
     fn drop(&mut self) {
         for counters in self.1 {
-            counters.health.lock().remove(self.0);
+            counters.health.comes_up(self.0);
         }
     }
 }
@@ -113,6 +87,8 @@ pub(crate) async fn supervise<F: Future<Output = ()>>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -34,16 +34,19 @@ pub(crate) mod tree;
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::engine::companion::{Beside, Companion};
 use crate::log::reader::{EventSource, Fed, Recorded};
+use crate::log::{TopicKind, TopicSpec};
 
 #[cfg(test)]
 pub(crate) use key::tests;
 pub use key::{InvalidKey, PublicKey, SigningKey};
 pub use note::{NotSealed, Seal};
 pub use proof::{NotProven, Proof};
-pub(crate) use sealer::{Owned, Sealer};
+use sealer::Sealer;
 pub use topic::seals_topic;
 pub use tree::{TreeHash, leaf_hash};
 
@@ -62,6 +65,17 @@ impl Sealing {
     /// With this key, every 10 s.
     pub fn new(key: SigningKey) -> Self {
         Self { key, trusted: Vec::new(), every: Duration::from_secs(10) }
+    }
+}
+
+#[async_trait]
+impl Companion for Sealing {
+    fn topics(&self, namespace: &str, aggregate: &str) -> Vec<TopicSpec> {
+        vec![TopicSpec { name: seals_topic(namespace, aggregate), kind: TopicKind::Seals }]
+    }
+
+    async fn run(&self, beside: Beside) {
+        Sealer::new(self.clone(), beside).run().await;
     }
 }
 

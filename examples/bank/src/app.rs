@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use es_core::log::Log;
 use es_core::log::embedded::{EmbeddedConfig, EmbeddedLog};
 use es_core::log::group::Group;
-use es_core::{Bus, Engine, EngineConfig, EventSource};
+use es_core::{Bus, Companion, Engine, EngineConfig, EventSource};
 use es_kafka::{KafkaConfig, KafkaLog};
 use es_projections::audit::AuditTrail;
 use es_projections::{ConnectOptions, Database, Error, Projection, RunningProjection, Worker, WorkerState};
@@ -217,7 +217,7 @@ impl Bank {
             unwritten_max: unwritten_max(options.snapshot_every),
             cached_max: STATES_MAX,
             standby,
-            sealing,
+            companions: sealing.map(|sealing| Arc::new(sealing) as Arc<dyn Companion>).into_iter().collect(),
             accept_time_until: options.accept_time_until,
             ..EngineConfig::default()
         };

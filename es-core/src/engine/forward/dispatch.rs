@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::aggregate::{Aggregate, Apply, Handle};
@@ -22,7 +22,8 @@ use crate::engine::budget::{Budget, Held};
 use crate::engine::forward::Route;
 use crate::engine::forward::lane::{Ending, Lane};
 use crate::engine::forward::wire::{Answered, Forwarded, Malformed, Outcome, ReplyTo, Unreadable};
-use crate::engine::owner::{Counters, OwnerState};
+use crate::engine::owner_state::OwnerState;
+use crate::engine::partition::Partition;
 use crate::engine::round::{Caller, Job, Reply};
 use crate::log::group::{Group, Member, Place};
 use crate::log::partition::partition_of;
@@ -46,8 +47,8 @@ pub(crate) struct Dispatcher<A: Aggregate> {
     pub(crate) partition: u32,
     pub(crate) partitions: u32,
     pub(crate) inbox: mpsc::Sender<Job<A>>,
-    pub(crate) status: watch::Receiver<OwnerState>,
-    pub(crate) counters: Arc<Counters>,
+    /// The partition that it dispatches to.
+    pub(crate) at: Partition,
     pub(crate) clock: Arc<dyn Clock>,
     /// Bytes of the commands that wait for owners.
     pub(crate) budget: Budget,
@@ -154,7 +155,7 @@ impl<A: Handle + Apply> Dispatcher<A> {
         lane: &Arc<Lane>,
         stop: &CancellationToken,
     ) -> Result<End, LogError> {
-        let serving = self.status.wait_for(|state| *state == OwnerState::Serving);
+        let serving = self.at.status.wait_for(|state| *state == OwnerState::Serving);
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(End::Stopped),
@@ -281,7 +282,7 @@ impl<A: Handle + Apply> Dispatcher<A> {
             return Box::pin(std::future::ready(Answer::of(offset, false))); // the owner is gone
         }
         let (partition, node, replier) = (self.partition, self.node.clone(), self.replier());
-        let counters = self.counters.clone();
+        let counters = self.at.counters.clone();
         Box::pin(async move {
             let answer = answer.await.unwrap_or(Reply::NotDone(NotDone::Stopped));
             match &answer {
@@ -310,9 +311,9 @@ impl<A: Handle + Apply> Dispatcher<A> {
         let (topic, partition, key) = (&self.route.commands, self.partition, short(&back.aggregate));
         if progress.rejected.is_none_or(|before| offset > before) {
             progress.rejected = Some(offset); // it may be taken again
-            self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            self.at.counters.rejected.fetch_add(1, Ordering::Relaxed);
             if matches!(outcome, Outcome::Misrouted { .. }) {
-                self.counters.misrouted.fetch_add(1, Ordering::Relaxed);
+                self.at.counters.misrouted.fetch_add(1, Ordering::Relaxed);
             }
             if let Some(left_out) = self.seldom.note() {
                 tracing::warn!(%topic, partition, offset, %key, reason, left_out, "a record that can't be taken for a command");

@@ -10,22 +10,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::{join_all, select_all};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::key::PublicKey;
 use super::note::Seal;
-use super::topic::{SealsPartition, Unsound, leaves_record, note_record};
+use super::topic::{SealsPartition, Unsound, leaves_record, note_record, seals_topic};
 use super::tree::{Tree, TreeHash, leaf_hash};
 use super::{Sealing, origin, sealed_of};
-use crate::domain::clock::Clock;
-use crate::domain::random::Random;
-use crate::engine::owner::{Counters, OwnerState};
+use crate::engine::companion::Beside;
+use crate::engine::owner_state::OwnerState;
 use crate::engine::supervise::Restarts;
-use crate::log::reader::{Checkpoint, EventSource, PartitionReader, copy_begun, verify_checkpoint};
+use crate::log::reader::{Checkpoint, PartitionReader, copy_begun, verify_checkpoint};
 use crate::log::scan::Scan;
-use crate::log::{AppendError, Batch, Log, LogError, LogErrorKind, LogReader};
+use crate::log::{AppendError, Batch, LogError, LogErrorKind, LogReader};
 
 /// Leaves that are written at once; with more, a record of them comes before the next note.
 const LEAVES_MAX: usize = 8_192;
@@ -38,23 +35,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How long the last notes may take when the engine stops.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// A partition as the sealer sees it.
-pub(crate) struct Owned {
-    pub(crate) status: watch::Receiver<OwnerState>,
-    pub(crate) counters: Arc<Counters>,
-}
-
 /// The task.
 pub(crate) struct Sealer {
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) source: EventSource,
+    sealing: Sealing,
     /// The seals topic.
-    pub(crate) topic: Arc<str>,
-    pub(crate) sealing: Sealing,
-    pub(crate) owned: Vec<Owned>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) random: Arc<dyn Random>,
-    pub(crate) shutdown: CancellationToken,
+    topic: Arc<str>,
+    beside: Beside,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,15 +93,20 @@ struct Known {
 }
 
 impl Sealer {
+    pub(crate) fn new(sealing: Sealing, beside: Beside) -> Self {
+        let topic = seals_topic(beside.namespace(), &beside.source.category).into();
+        Self { sealing, topic, beside }
+    }
+
     pub(crate) async fn run(self) {
         let mut known = Known::default();
-        let counters = self.owned.iter().map(|owned| owned.counters.clone()).collect();
+        let counters = self.beside.partitions.iter().map(|partition| partition.counters.clone()).collect();
         let mut restarts = Restarts::new("sealing", counters);
         loop {
             let sealing = async {
                 tokio::select! {
                     biased;
-                    () = self.shutdown.cancelled() => {}
+                    () = self.beside.shutdown.cancelled() => {}
                     () = self.seal(&mut known) => {}
                 }
             };
@@ -123,7 +114,7 @@ impl Sealer {
             known.lines.clear(); // what was signed stays: nothing is signed that contradicts it
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => break,
+                () = self.beside.shutdown.cancelled() => break,
                 () = restarts.after(panic) => {}
             }
         }
@@ -172,16 +163,12 @@ impl Sealer {
 
     /// Which partitions are to be sealed here now.
     fn served(&self) -> impl Iterator<Item = u32> {
-        (0..self.source.partitions).filter(|partition| self.is_served(*partition))
-    }
-
-    fn is_served(&self, partition: u32) -> bool {
-        *self.owned[partition as usize].status.borrow() == OwnerState::Serving
+        (0..self.beside.source.partitions).filter(|partition| self.beside.is_served(*partition))
     }
 
     /// Waits until other partitions are to be sealed.
     async fn changed(&self, Known { lines, pauses, .. }: &Known) {
-        let mut statuses: Vec<_> = self.owned.iter().map(|owned| owned.status.clone()).collect();
+        let mut statuses: Vec<_> = self.beside.partitions.iter().map(|partition| partition.status.clone()).collect();
         loop {
             statuses.retain_mut(|status| {
                 status.mark_unchanged();
@@ -190,7 +177,7 @@ impl Sealer {
             let now = Instant::now();
             let due = |partition: &u32| pauses.get(partition).is_none_or(|pause| pause.until <= now);
             let begins = self.served().any(|partition| !lines.contains_key(&partition) && due(&partition));
-            if begins || lines.keys().any(|partition| !self.is_served(*partition)) {
+            if begins || lines.keys().any(|partition| !self.beside.is_served(*partition)) {
                 return;
             }
             let next = pauses.values().map(|pause| pause.until).filter(|until| *until > now).min();
@@ -234,40 +221,45 @@ impl Sealer {
         let (checkpoint, tree) = match self.seals(partition).last(&keys).await? {
             None => (Checkpoint::default(), Tree::default()),
             Some((seal, tree)) => {
-                let here = origin(&self.source, partition, seal.reader.log_id);
+                let here = origin(&self.beside.source, partition, seal.reader.log_id);
                 if seal.origin != here {
                     return Err(Failed::Origin(seal.origin, here));
                 }
                 (seal.reader, tree)
             }
         };
-        let copy = copy_begun(self.log.as_ref(), &self.source.topic, partition).await?.map(|copied| copied.copy);
+        let copy =
+            copy_begun(self.beside.log.as_ref(), &self.beside.source.topic, partition).await?.map(|copied| copied.copy);
         // A note that was copied with the events tells where they are in the source. The leaves are the same.
         let elsewhere = copy.is_some() && checkpoint.current.copy != copy;
         if !elsewhere {
-            verify_checkpoint(self.log.as_ref(), &self.source, partition, &checkpoint).await?;
+            verify_checkpoint(self.beside.log.as_ref(), &self.beside.source, partition, &checkpoint).await?;
         }
         if let Some((size, root)) = signed
             && (tree.size() < size || tree.size() == size && tree.root() != root)
         {
             return Err(Failed::Shortened { signed: size, found: tree.size() });
         }
-        let (sealed, writer) = (tree.size(), self.random.u64());
+        let (sealed, writer) = (tree.size(), self.beside.random.u64());
         let (checkpoint, tree, expected) = match elsewhere {
             true => (Checkpoint::default(), Tree::default(), (sealed > 0).then(|| tree.root())),
             false => (checkpoint, tree, None),
         };
-        let reader = PartitionReader::resume(self.source.clone(), partition, &checkpoint);
+        let reader = PartitionReader::resume(self.beside.source.clone(), partition, &checkpoint);
         Ok(Line { reader, sealed, expected, tree, unwritten: Vec::new(), writer })
     }
 
     fn seals(&self, partition: u32) -> SealsPartition {
-        SealsPartition { log: self.log.clone(), topic: self.topic.clone(), partition }
+        SealsPartition { log: self.beside.log.clone(), topic: self.topic.clone(), partition }
     }
 
     async fn read(&self, lines: &BTreeMap<u32, Line>) -> Result<Option<Box<dyn LogReader>>, LogError> {
         let from: Vec<_> = lines.iter().map(|(partition, line)| (*partition, line.reader.next())).collect();
-        if from.is_empty() { Ok(None) } else { self.log.reader(&self.source.topic, &from).await.map(Some) }
+        if from.is_empty() {
+            Ok(None)
+        } else {
+            self.beside.log.reader(&self.beside.source.topic, &from).await.map(Some)
+        }
     }
 
     /// Whether all went well.
@@ -310,8 +302,8 @@ impl Sealer {
 
     /// Writes the leaves that are not in the topic, and a note if asked for.
     async fn write(&self, partition: u32, line: &mut Line, note: bool) -> Result<(), Failed> {
-        let now_ms = self.clock.now_ms();
-        let at_once = LEAVES_MAX.min(self.log.record_max_bytes() / 64).max(1);
+        let now_ms = self.beside.clock.now_ms();
+        let at_once = LEAVES_MAX.min(self.beside.log.record_max_bytes() / 64).max(1);
         let first = line.tree.size() - line.unwritten.len() as u64;
         let mut records: Vec<_> = (first..)
             .step_by(at_once)
@@ -321,7 +313,7 @@ impl Sealer {
         if note {
             let reader = line.reader.checkpoint();
             let seal = Seal {
-                origin: origin(&self.source, partition, reader.log_id),
+                origin: origin(&self.beside.source, partition, reader.log_id),
                 size: line.tree.size(),
                 root: line.tree.root(),
                 signed_at: DateTime::<Utc>::from_timestamp_millis(now_ms).unwrap_or_default(),
@@ -330,7 +322,7 @@ impl Sealer {
             records.push(note_record(&line.tree, seal.sign(&self.sealing.key), line.writer, now_ms));
         }
         let appended = async {
-            let mut writer = self.log.writer(&self.topic, partition).await?;
+            let mut writer = self.beside.log.writer(&self.topic, partition).await?;
             writer.append(records).await?;
             Ok::<_, Failed>(())
         };
@@ -338,7 +330,7 @@ impl Sealer {
         line.unwritten.clear();
         if note {
             line.sealed = line.tree.size();
-            self.owned[partition as usize].counters.seals.fetch_add(1, Ordering::Relaxed);
+            self.beside.partitions[partition as usize].counters.seals.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -354,10 +346,10 @@ impl Sealer {
     }
 
     async fn finish_one(&self, partition: u32, mut line: Line) -> Result<(), Failed> {
-        let mut status = self.owned[partition as usize].status.clone();
+        let mut status = self.beside.partitions[partition as usize].status.clone();
         let _ = status.wait_for(|status| *status != OwnerState::Serving).await;
-        line.writer = self.random.u64(); // an append may have been given up half way
-        let (log, topic) = (self.log.as_ref(), &self.source.topic);
+        line.writer = self.beside.random.u64(); // an append may have been given up half way
+        let (log, topic) = (self.beside.log.as_ref(), &self.beside.source.topic);
         let end = log.bounds(topic, partition).await?.end;
         let mut rest = Scan::open(log, topic, partition, line.reader.next()..end).await?;
         while let Some(records) = rest.next().await? {
@@ -383,13 +375,13 @@ impl Sealer {
     }
 
     fn tell(&self, partition: u32, error: &Failed) {
-        self.owned[partition as usize].counters.failed_seals.fetch_add(1, Ordering::Relaxed);
+        self.beside.partitions[partition as usize].counters.failed_seals.fetch_add(1, Ordering::Relaxed);
         let error = error as &dyn std::error::Error;
-        tracing::error!(topic = %self.source.topic, partition, error, "not sealed: what is recorded is not tamper-evident until it is");
+        tracing::error!(topic = %self.beside.source.topic, partition, error, "not sealed: what is recorded is not tamper-evident until it is");
     }
 
     fn show(&self, partition: u32, line: &Line) {
-        let counters = &self.owned[partition as usize].counters;
+        let counters = &self.beside.partitions[partition as usize].counters;
         counters.sealed.store(line.sealed, Ordering::Relaxed);
         counters.unsealed.store(line.tree.size().saturating_sub(line.sealed), Ordering::Relaxed);
     }

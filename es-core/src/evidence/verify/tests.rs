@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Report, Verifier, Wrong};
+use crate::engine::companion::Companion;
 use crate::engine::owner::tests::{Counter, Do};
 use crate::evidence::seal::{Sealing, SigningKey, sealed_of, seals_topic};
 use crate::log::StoredRecord;
@@ -35,7 +36,9 @@ impl World {
     /// A process that owns the log and seals it, until it is shut down at the latest.
     async fn process(&self, sealing: Option<Sealing>) -> (Engine, Bus<Counter>) {
         // Without snapshots: an owner would refuse a log that was cut off since.
-        let config = EngineConfig { sealing, snapshot_every: 0, clock: self.clock.clone(), ..EngineConfig::default() };
+        let companions = sealing.map(|sealing| Arc::new(sealing) as Arc<dyn Companion>).into_iter().collect();
+        let config =
+            EngineConfig { companions, snapshot_every: 0, clock: self.clock.clone(), ..EngineConfig::default() };
         let engine = Engine::new(Arc::new(self.log.clone()), config);
         let bus = engine.start::<Counter>().await.expect("starts");
         bus.ready().await.expect("serves");

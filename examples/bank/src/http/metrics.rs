@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use es_core::{OwnerState, PartitionStatus};
+use es_core::{Figure, FigureKind, PartitionStatus};
 use es_projections::{PartitionLag, PartitionProgress, RunningProjection, Status, WorkerState};
 
 use super::App;
@@ -22,39 +22,17 @@ pub(super) async fn text(State(app): State<App>) -> impl IntoResponse {
 }
 
 fn owners(text: &mut String, partitions: &[PartitionStatus]) {
-    type Figure = (&'static str, &'static str, &'static str, fn(&PartitionStatus) -> u64);
-    let figures: [Figure; 20] = [
-        ("serving", "gauge", "Whether the owner of the partition takes commands", |at| {
-            u64::from(at.state == OwnerState::Serving)
-        }),
-        ("rounds_total", "counter", "Rounds appended to the log", |at| at.rounds),
-        ("records_total", "counter", "Records appended to the log", |at| at.records),
-        ("doubts_total", "counter", "Appends that came to be in doubt", |at| at.doubts),
-        ("void_records_total", "counter", "Records of superseded writers seen", |at| at.void),
-        ("foreign_records_total", "counter", "Records seen that are not ours", |at| at.foreign),
-        ("forwarded_commands_total", "counter", "Commands from other processes that were answered", |at| at.forwarded),
-        ("rejected_commands_total", "counter", "Records on the commands topic that were no command", |at| at.rejected),
-        ("misrouted_commands_total", "counter", "Commands that came to the wrong partition", |at| at.misrouted),
-        ("expired_commands_total", "counter", "Commands that expired before they were decided", |at| at.expired),
-        ("checkpoints_total", "counter", "Checkpoints written to the snapshots topic", |at| at.checkpoints),
-        ("failed_checkpoints_total", "counter", "Checkpoints that could not be written", |at| at.failed_checkpoints),
-        ("restored_aggregates_total", "counter", "Aggregates whose state came from a snapshot", |at| at.restored),
-        ("sealed_events", "gauge", "Events that the partition's last seal covers", |at| at.sealed),
-        ("unsealed_events", "gauge", "Events after it that are read and not sealed yet", |at| at.unsealed),
-        ("failed_seals_total", "counter", "Times that the partition could not be sealed", |at| at.failed_seals),
-        ("parked_accounts", "gauge", "Accounts whose events can't be read, so that their commands are refused", |at| {
-            at.parked
-        }),
-        ("queued_commands", "gauge", "Commands that wait for the owner", |at| at.queued as u64),
-        ("task_restarts_total", "counter", "Tasks of the partition that panicked and were started anew", |at| {
-            at.restarts
-        }),
-        ("tasks_down", "gauge", "Tasks of the partition that do not run now", |at| at.down.len() as u64),
-    ];
-    for (name, kind, help, figure) in figures {
+    let all: Vec<_> = partitions.iter().map(|at| (at.partition, at.figures())).collect();
+    let Some((_, figures)) = all.first() else { return };
+    for (place, Figure { name, kind, help, .. }) in figures.iter().enumerate() {
+        let kind = match kind {
+            FigureKind::Counter => "counter",
+            FigureKind::Gauge => "gauge",
+        };
         head(text, &format!("bank_owner_{name}"), kind, help);
-        for at in partitions {
-            line(text, &format!("bank_owner_{name}"), &format!("partition=\"{}\"", at.partition), figure(at));
+        for (partition, figures) in &all {
+            let value = figures[place].value;
+            line(text, &format!("bank_owner_{name}"), &format!("partition=\"{partition}\""), value);
         }
     }
 }

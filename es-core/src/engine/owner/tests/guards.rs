@@ -350,7 +350,7 @@ async fn a_state_that_may_lack_events_is_not_taken() {
     park(1).await;
     let desk = &bus.shared.desks[0];
     let refolded = async || {
-        let resumed = desk.counters.parked.resumed();
+        let resumed = desk.partition.counters.parked.resumed();
         let (entry, read_to) =
             crate::engine::retry::refold::<Ship>(&world.log, bus.source(), 0, &key("bad")).await.unwrap();
         let (taken, answer) = tokio::sync::oneshot::channel();

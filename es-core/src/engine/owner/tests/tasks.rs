@@ -149,7 +149,7 @@ async fn a_task_that_panics_is_started_anew() {
             node: "one".into(),
             unwritten_max: 1,
             snapshot_every: 1,
-            sealing: Some(Sealing { every: Duration::from_millis(20), ..Sealing::new(key) }),
+            companions: vec![Arc::new(Sealing { every: Duration::from_millis(20), ..Sealing::new(key) })],
             ..cluster.world.config.clone()
         };
         let engine = Engine::shared(Arc::new(log), Arc::new(group), config);
