@@ -194,6 +194,25 @@ pub enum StartError {
     /// The release can't be passed on.
     #[error("the release is not valid: {0}")]
     Release(String),
+    /// A bound of [`EngineConfig`] is 0, which nothing could be within.
+    #[error("EngineConfig::{0} is 0, so that no command could ever be done: give more, or leave the default")]
+    Bound(&'static str),
+}
+
+impl EngineConfig {
+    fn check_bounds(&self) -> Result<(), StartError> {
+        let bounds = [
+            ("dedup_retention", self.dedup_retention.is_zero()),
+            ("queue_max", self.queue_max == 0),
+            ("commands_max_bytes", self.commands_max_bytes == 0),
+            ("round_max", self.round_max == 0),
+            ("round_max_bytes", self.round_max_bytes == 0),
+            ("events_max", self.events_max == 0),
+            ("append_deadline", self.append_deadline.is_zero()),
+        ];
+        let zero = bounds.into_iter().find(|(_, is_zero)| *is_zero);
+        zero.map_or(Ok(()), |(name, _)| Err(StartError::Bound(name)))
+    }
 }
 
 /// Runs the owners of aggregates on a log.
@@ -287,6 +306,7 @@ impl Engine {
         let log_error = |source| StartError::Log { aggregate, source };
         let namespace = self.config.namespace.as_deref().unwrap_or(A::CONTEXT);
         check_namespace(namespace)?;
+        self.config.check_bounds()?;
         limits::passed_on("release", self.config.release.as_deref().unwrap_or_default())
             .map_err(StartError::Release)?;
         let source = EventSource::open::<A>(self.log.as_ref(), namespace).await.map_err(log_error)?;

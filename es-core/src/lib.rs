@@ -91,7 +91,3 @@ pub use log::partition::partition_of;
 pub use log::reader::{
     Checkpoint, EventSource, Fed, LastRecord, PartitionReader, Recorded, events_topic, verify_checkpoint,
 };
-
-#[cfg(all(doctest, feature = "engine"))]
-#[doc = include_str!("../../README.md")]
-struct ReadmeDoctests;

@@ -234,9 +234,9 @@ impl KafkaConfig {
             // How soon reading ahead goes on after it stopped at that bound; the default of a second starves.
             ("fetch.queue.backoff.ms", "2"),
             ("fetch.error.backoff.ms", "100"),
-            ("check.crcs", "true"),
         ];
         let fixed = [
+            ("check.crcs", "true"),
             ("isolation.level", "read_uncommitted"),
             ("auto.offset.reset", "error"),
             ("enable.auto.commit", "false"),
@@ -408,6 +408,7 @@ const RULES: &[Rule] = &[
         why: "checkpoints are kept beside what was made of events",
     },
     Rule { name: "enable.auto.offset.store", allowed: &["false"], why: "offsets are not kept in Kafka" },
+    Rule { name: "check.crcs", allowed: &["true"], why: "a record that was damaged on its way would be folded in" },
     Rule { name: "enable.partition.eof", allowed: &["true"], why: "a reader could not pass offsets without a record" },
     Rule {
         name: "allow.auto.create.topics",
@@ -442,6 +443,7 @@ mod tests {
             ("auto.offset.reset", "earliest", "skip events in silence"),
             ("enable.auto.commit", "true", "checkpoints"),
             ("enable.auto.offset.store", "true", "not kept in Kafka"),
+            ("check.crcs", "false", "damaged on its way"),
             ("enable.partition.eof", "false", "without a record"),
             ("allow.auto.create.topics", "true", "settings that keep every event"),
             ("bootstrap.servers", "other:9092", "KafkaConfig::new"),

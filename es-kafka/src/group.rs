@@ -3,7 +3,7 @@
 //! Its consumer takes part in the group and reads nothing: commands are read by a [`crate::reader`] per partition. What
 //! is revoked is given back only when the owner has stopped, which is why the rebalance callback does not do it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -136,6 +136,7 @@ struct Seat {
     client: ClientConfig,
     changes: mpsc::UnboundedSender<Result<Change, LogError>>,
     tenures: Arc<Tenures>,
+    commits: Turns,
     consumer: Mutex<Arc<BaseConsumer<Rebalances>>>,
     stopped: AtomicBool,
 }
@@ -157,6 +158,7 @@ impl KafkaMember {
             client,
             changes: sender,
             tenures,
+            commits: Turns::default(),
             consumer: Mutex::new(consumer),
             stopped: AtomicBool::new(false),
         });
@@ -178,6 +180,80 @@ impl KafkaMember {
                 .map_err(|error| failed(Call::Work, format!("naming {}/{partition}", self.spec.topic), error))?;
         }
         Ok(list)
+    }
+}
+
+impl KafkaMember {
+    async fn committed_by(
+        &self,
+        consumer: Arc<BaseConsumer<Rebalances>>,
+        partition: u32,
+    ) -> Result<Option<Place>, LogError> {
+        let list = self.list([(partition, Offset::Invalid)].into_iter())?;
+        let (topic, patience) = (self.spec.topic.clone(), self.patience);
+        blocking(move || {
+            let found = consumer.committed_offsets(list, patience).map_err(|error| {
+                failed(Call::Work, format!("asking for the committed offset of {topic}/{partition}"), error)
+            })?;
+            Ok(match found.elements().first().map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => u64::try_from(offset).ok().map(|offset| Place { offset, after: None }),
+                _ => None,
+            })
+        })
+        .await
+    }
+
+    /// Only while this consumer has the partition and, where that is given, has seen no more rebalances than these.
+    async fn commit_by(
+        &self,
+        consumer: Arc<BaseConsumer<Rebalances>>,
+        partition: u32,
+        place: Place,
+        rebalances: Option<u64>,
+    ) -> Result<bool, LogError> {
+        let offset = Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX));
+        let list = self.list([(partition, offset)].into_iter())?;
+        let (what, seat) = (format!("committing {}/{partition}", self.spec.topic), Arc::clone(&self.seat));
+        let committing = async {
+            // The client sends a commit again by itself. So a later one has to wait until it knows what became of this one,
+            // though nobody else may wait for that any more.
+            let turn = self.seat.commits.of(partition).await;
+            blocking(move || {
+                let _turn = turn;
+                // Kafka fences a member for good that commits while it is not in the group.
+                let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
+                let seen = consumer.context().rebalances.load(Ordering::SeqCst);
+                let the_same =
+                    Arc::ptr_eq(&consumer, &seat.consumer()) && rebalances.is_none_or(|before| before == seen);
+                let known = seat.tenures.is_known(partition);
+                let lost = consumer.assignment_lost() || consumer.client().fatal_error().is_some();
+                if !assigned || !the_same || !known || lost {
+                    return Ok(false);
+                }
+                match consumer.commit(&list, CommitMode::Sync) {
+                    Ok(()) => Ok(true),
+                    Err(error) if is_no_longer_a_member(&error) => Ok(false),
+                    Err(error) => Err(failed(Call::Work, what, error)),
+                }
+            })
+            .await
+        };
+        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
+            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
+            Err(LogError::new(LogErrorKind::Unavailable, message))
+        })
+    }
+}
+
+/// Who may commit for a partition now: one at a time.
+#[derive(Default)]
+struct Turns(Mutex<HashMap<u32, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    /// Waits for the turn, which lasts until it is dropped.
+    async fn of(&self, partition: u32) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = Arc::clone(lock(&self.0).entry(partition).or_default());
+        turn.lock_owned().await
     }
 }
 
@@ -217,50 +293,20 @@ impl Member for KafkaMember {
     }
 
     async fn committed(&self, partition: u32) -> Result<Option<Place>, LogError> {
-        let list = self.list([(partition, Offset::Invalid)].into_iter())?;
-        let (consumer, topic, patience) = (self.consumer(), self.spec.topic.clone(), self.patience);
-        blocking(move || {
-            let found = consumer.committed_offsets(list, patience).map_err(|error| {
-                failed(Call::Work, format!("asking for the committed offset of {topic}/{partition}"), error)
-            })?;
-            Ok(match found.elements().first().map(|element| element.offset()) {
-                Some(Offset::Offset(offset)) => u64::try_from(offset).ok().map(|offset| Place { offset, after: None }),
-                _ => None,
-            })
-        })
-        .await
+        self.committed_by(self.consumer(), partition).await
     }
 
     async fn commit(&self, partition: u32, place: Place) -> Result<bool, LogError> {
-        let offset = Offset::Offset(i64::try_from(place.offset).unwrap_or(i64::MAX));
-        let list = self.list([(partition, offset)].into_iter())?;
-        let consumer = self.consumer();
-        let what = format!("committing {}/{partition}", self.spec.topic);
-        // Kafka fences a member for good that commits while it is not in the group.
-        let assigned = consumer.assignment().is_ok_and(|assigned| partitions(&assigned).contains(&partition));
-        let known = self.seat.tenures.is_known(partition);
-        if !assigned || !known || consumer.assignment_lost() || consumer.client().fatal_error().is_some() {
-            return Ok(false);
-        }
-        let committing = blocking(move || match consumer.commit(&list, CommitMode::Sync) {
-            Ok(()) => Ok(true),
-            Err(error) if is_no_longer_a_member(&error) => Ok(false),
-            Err(error) => Err(failed(Call::Work, what, error)),
-        });
-        tokio::time::timeout(self.patience, committing).await.unwrap_or_else(|_| {
-            let message = format!("committing {}/{partition} took longer than {:?}", self.spec.topic, self.patience);
-            Err(LogError::new(LogErrorKind::Unavailable, message))
-        })
+        self.commit_by(self.consumer(), partition, place, None).await
     }
 
     async fn confirm(&self, partition: u32) -> Result<bool, LogError> {
-        // The group takes a commit from its members only: this one is of what is committed.
-        let before = self.consumer().context().rebalances.load(Ordering::SeqCst);
-        let committed = self.committed(partition).await?;
-        if self.consumer().context().rebalances.load(Ordering::SeqCst) != before {
-            return Ok(false); // another member may have had the partition meanwhile, and committed more
-        }
-        self.commit(partition, committed.unwrap_or(Place { offset: 0, after: None })).await
+        // The group takes a commit from its members only: this one is of what is committed. Another member may have had the
+        // partition in between, and committed more: then this consumer has seen a rebalance, or was replaced.
+        let consumer = self.consumer();
+        let before = consumer.context().rebalances.load(Ordering::SeqCst);
+        let committed = self.committed_by(Arc::clone(&consumer), partition).await?;
+        self.commit_by(consumer, partition, committed.unwrap_or(Place { offset: 0, after: None }), Some(before)).await
     }
 
     async fn leave(&self) {
@@ -563,5 +609,24 @@ mod tests {
         let (waiting, second) = tokio::join!(biased; group.send(TOPIC, 0, record(1)), group.send(TOPIC, 0, record(1)));
         assert!(matches!(second, Err(AppendError::Refused(_))), "the queue is full: {second:?}");
         assert!(matches!(waiting, Err(AppendError::Unknown(_))), "{waiting:?}");
+    }
+
+    /// Shows: a commit waits for an earlier one of its partition that is under way still, though its caller has gone.
+    #[tokio::test]
+    async fn commits_of_a_partition_come_one_after_the_other() {
+        let turns = Turns::default();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let turn = turns.of(1).await;
+        let under_way = blocking(move || {
+            let _turn = turn;
+            let _ = ended.recv();
+            Ok(())
+        });
+        let gone = tokio::time::timeout(Duration::from_millis(20), under_way).await;
+        assert!(gone.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(20), turns.of(1)).await.is_err());
+        drop(turns.of(2).await);
+        end.send(()).unwrap();
+        drop(turns.of(1).await);
     }
 }

@@ -104,3 +104,7 @@ pub use worker::{
     AsOf, Check, ComparedAt, Frozen, Lag, PartitionLag, PartitionProgress, RebuildProgress, RunningProjection,
     StandsBy, Status, Unwell, Verdict, Verified, Worker, WorkerState,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeDoctests;

@@ -269,7 +269,7 @@ impl Worker {
     }
 
     /// Compares the checkpoints of these places with the log.
-    async fn compare_with_log(&self, saved: impl Iterator<Item = (&Place, &Saved)>) -> Result<(), LogError> {
+    pub(crate) async fn compare_with_log(&self, saved: impl Iterator<Item = (&Place, &Saved)>) -> Result<(), LogError> {
         const AT_ONCE: usize = 16;
         let checks = saved.map(|(place, saved)| {
             verify_checkpoint(&*self.log, &self.sources[place.source], place.partition, &saved.checkpoint).boxed()

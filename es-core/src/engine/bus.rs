@@ -194,6 +194,7 @@ impl<A: Handle + Apply> Bus<A> {
         };
         served()?;
         let _turn = self.shared.refolds.acquire().await.expect("it is never closed");
+        served()?; // that may have taken long
         let resumed = desk.partition.counters.parked.resumed();
         if !desk.partition.counters.parked.may_have(aggregate) {
             return Ok(Retried::NotParked);
@@ -214,6 +215,7 @@ impl<A: Handle + Apply> Bus<A> {
         };
         // An owner that serves no more takes nothing; what it left is too old for the next time.
         let answer = tokio::select! {
+            biased;
             answer = answer => answer,
             _ = status.wait_for(|state| *state != OwnerState::Serving) => None,
         };

@@ -234,6 +234,9 @@ impl<A: Handle + Apply> Owner<A> {
                     pause = Backoff::default();
                     let mut queued = Vec::with_capacity(self.limits.round_max);
                     let left = self.serve(known, claimed, inbox, &mut queued).await;
+                    if !matches!(left, Left::Shutdown) {
+                        known.state.pause_snapshots();
+                    }
                     for job in queued {
                         job.not_done(NotDone::NotReady { reason: STARTING_OVER.into() });
                     }

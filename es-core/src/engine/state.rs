@@ -219,6 +219,13 @@ impl<A: Handle + Apply> PartitionState<A> {
         }
     }
 
+    /// The claim may be over: what is flushed until the next one may be another owner's to write.
+    pub(crate) fn pause_snapshots(&mut self) {
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.unclaimed();
+        }
+    }
+
     /// What is flushed from now on is another owner's to write: a key of this one's claim would get states that are newer
     /// than it.
     pub(crate) fn end_snapshots(&mut self) {

@@ -26,7 +26,7 @@
 //! let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
 //! let key = SigningKey::from_pem("example.com/bank", pem)?;
 //! let log: Arc<dyn Log> = Arc::new(MemoryLog::new(4));
-//! let config = EngineConfig { sealing: Some(Sealing::new(key.clone())), ..EngineConfig::default() };
+//! let config = EngineConfig { companions: vec![Arc::new(Sealing::new(key.clone()))], ..EngineConfig::default() };
 //! let engine = Engine::new(log.clone(), config);
 //! let bus = engine.start::<Account>().await?;
 //! bus.ready().await?;

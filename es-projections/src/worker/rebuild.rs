@@ -222,6 +222,9 @@ impl Worker {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed meanwhile"))?;
             let reached = self.whole(&live).look().await?;
+            // What the log does not have any more would be waited for, and then taken for what it has in its place.
+            let compared = self.compare_with_log(self.places().iter().zip(&reached.saved)).await;
+            compared.map_err(|source| Error::Log { projection: live.projection.clone(), source })?;
             let began = Instant::now();
             pace.next_pass(reached.saved.iter().map(|saved| saved.checkpoint.next).sum());
             let mut extent = Extent::of(&reached.saved);

@@ -555,6 +555,9 @@ pub async fn a_log_that_lost_its_tail_is_told(url: &str) {
     let verified = tokio::time::timeout(SOON, worker.verify(Balances::default(), quiet)).await.expect("it ends");
     assert!(verified.as_ref().is_err_and(Error::is_lost), "{verified:?}");
     assert_eq!(builds(&database).await, 1);
+    let rebuilt = tokio::time::timeout(SOON, worker.rebuild(Balances::default(), Check::Nothing, quiet)).await;
+    let rebuilt = rebuilt.expect("it ends");
+    assert!(rebuilt.as_ref().is_err_and(Error::is_lost), "{rebuilt:?}");
 }
 
 /// Shows: a read model that is rebuilt and verified again and again at the same time is equal each time.

@@ -74,7 +74,8 @@ pub(crate) struct NewId {
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     flushed: Option<mpsc::Sender<(Epoch, Flushed)>>,
-    epoch: Epoch,
+    /// The owner's claim; none between its claims.
+    epoch: Option<Epoch>,
     task: JoinHandle<()>,
 }
 
@@ -98,19 +99,24 @@ impl Checkpointer {
             not_before: Instant::now(),
             ending: false,
         };
-        Self { flushed: Some(sender), epoch, task: tokio::spawn(task.run()) }
+        Self { flushed: Some(sender), epoch: Some(epoch), task: tokio::spawn(task.run()) }
     }
 
     /// The owner claimed anew.
     pub(crate) fn claimed(&mut self, epoch: Epoch) {
-        self.epoch = epoch;
+        self.epoch = Some(epoch);
+    }
+
+    /// What is flushed from now on may be another owner's to write, until the owner claims anew.
+    pub(crate) fn unclaimed(&mut self) {
+        self.epoch = None;
     }
 
     /// Where a flush that begins now is handed to.
     pub(crate) fn outlet(&self) -> impl FnOnce(Flushed) + Send + 'static {
-        let (sender, epoch) = (self.flushed.clone(), self.epoch);
+        let outlet = self.flushed.clone().zip(self.epoch);
         move |flushed| {
-            if let Some(sender) = sender {
+            if let Some((sender, epoch)) = outlet {
                 let _ = sender.try_send((epoch, flushed)); // full: it is behind, and reads from the store what it misses
             }
         }

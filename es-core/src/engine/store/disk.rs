@@ -19,6 +19,9 @@ const MEMTABLE_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 8 << 20 };
 const JOURNAL_BYTES: u64 = 64 << 20;
 const CACHE_BYTES: u64 = if cfg!(test) { 0 } else { 16 << 20 }; // tests damage what is read
 
+/// Entries that are removed at once.
+const CLEARED_MAX: usize = 1_000;
+
 /// A database with the states of one aggregate type.
 pub(crate) struct DiskStore {
     db: Database,
@@ -75,6 +78,43 @@ impl DiskStore {
         let keyspace = self.db.keyspace(&name(table), options)?;
         tables.insert(table, keyspace.clone());
         Ok(keyspace)
+    }
+
+    /// Removes the entries of a partition, or so many pages of them. First go the checkpoints, which say that the rest is whole: a
+    /// process may end before all is removed.
+    fn clear_pages(&self, prefix: &[u8], mut pages: usize) -> Result<(), StoreError> {
+        let mut tables: Vec<Table> = self.lock().keys().copied().collect();
+        tables.sort_by_key(|table| *table != Table::Checkpoints);
+        for table in tables {
+            let mut from = Bound::Included(prefix.to_vec());
+            while pages > 0
+                && let Some(last) = self.clear_page(table, prefix, from)?
+            {
+                from = Bound::Excluded(last);
+                pages -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes some entries of a table, and tells the last.
+    fn clear_page(&self, table: Table, prefix: &[u8], from: Bound<Vec<u8>>) -> Result<Option<Vec<u8>>, StoreError> {
+        // Not for all pages: others write meanwhile.
+        let _writing = self.removing.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(keyspace) = self.existing(table) else { return Ok(None) };
+        self.trying("clearing", || {
+            let (mut batch, mut last) = (self.db.batch(), None);
+            for entry in keyspace.range::<Vec<u8>, _>((from, Bound::Unbounded)).take(CLEARED_MAX) {
+                let key = entry.key()?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                last = Some(key.to_vec());
+                batch.remove(&keyspace, key);
+            }
+            batch.commit()?;
+            Ok(last)
+        })
     }
 
     fn existing(&self, table: Table) -> Option<Keyspace> {
@@ -155,15 +195,7 @@ impl Store for DiskStore {
     }
 
     fn clear(&self, prefix: &[u8]) -> Result<(), StoreError> {
-        let tables: Vec<Keyspace> = self.lock().values().cloned().collect();
-        self.trying("clearing", || {
-            for keyspace in tables {
-                for entry in keyspace.prefix(prefix) {
-                    keyspace.remove(entry.key()?)?;
-                }
-            }
-            Ok(())
-        })
+        self.clear_pages(prefix, usize::MAX)
     }
 
     fn forget_ids(&self, which: &dyn Fn() -> Result<Vec<Span>, StoreError>) -> Result<(), StoreError> {
@@ -183,5 +215,29 @@ impl Store for DiskStore {
 
     fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::store::key;
+
+    /// Shows: a process that ends while it clears a partition leaves nothing that claims to be whole.
+    #[test]
+    fn what_says_that_a_partition_is_whole_is_cleared_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DiskStore::open(folder.path()).unwrap();
+        let id = Table::Ids(Span { width_ms: 1, number: 0 });
+        let of = |partition: u32| key::prefix(partition).to_vec();
+        let write = |table, partition| Write { table, key: of(partition), value: Bytes::from_static(b"x") };
+        store.write([Table::States, Table::Checkpoints, id].map(|table| write(table, 0)).into()).unwrap();
+        store.write([Table::States, Table::Checkpoints, id].map(|table| write(table, 1)).into()).unwrap();
+        let left = |table, partition| store.get(table, &of(partition)).unwrap().is_some();
+        store.clear_pages(&of(0), 1).unwrap();
+        assert!(!left(Table::Checkpoints, 0) && left(Table::States, 0) && left(id, 0));
+        store.clear(&of(0)).unwrap();
+        assert!(!left(Table::States, 0) && !left(id, 0));
+        assert!(left(Table::Checkpoints, 1) && left(Table::States, 1) && left(id, 1));
     }
 }

@@ -496,3 +496,24 @@ async fn commands_that_wait_are_bounded_in_bytes() {
     eventually("all are done", || one.bus.status()[0].forwarded == 40).await;
     assert_eq!(shared.world.sum("c").await, 40);
 }
+
+/// Shows: a bound of 0 is told at the start, and not by commands that nobody ever answers.
+#[tokio::test(start_paused = true)]
+async fn a_bound_of_nothing_is_refused_at_the_start() {
+    let zero = Duration::ZERO;
+    let base = EngineConfig::default;
+    let table = [
+        ("dedup_retention", EngineConfig { dedup_retention: zero, ..base() }),
+        ("queue_max", EngineConfig { queue_max: 0, ..base() }),
+        ("commands_max_bytes", EngineConfig { commands_max_bytes: 0, ..base() }),
+        ("round_max", EngineConfig { round_max: 0, ..base() }),
+        ("round_max_bytes", EngineConfig { round_max_bytes: 0, ..base() }),
+        ("events_max", EngineConfig { events_max: 0, ..base() }),
+        ("append_deadline", EngineConfig { append_deadline: zero, ..base() }),
+    ];
+    for (name, config) in table {
+        let engine = Engine::new(Arc::new(World::new().log), config);
+        let error = engine.start::<Counter>().await.map(drop).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("EngineConfig::{name} is 0")), "{error}");
+    }
+}

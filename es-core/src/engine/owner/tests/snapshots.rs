@@ -244,6 +244,24 @@ async fn a_superseded_owners_late_snapshots_replace_nothing() {
 
 /// The same of answers. The newer one is in the store already when the late one is read.
 #[tokio::test(start_paused = true)]
+async fn an_owner_keeps_no_states_that_another_one_made() {
+    let world = World::new();
+    let config = EngineConfig { unwritten_max: 1, snapshot_every: 1, ..world.config.clone() };
+    let old = world.process_with(config.clone()).await;
+    old.send("a", "1", add(1)).await.unwrap();
+    old.checkpoints(1).await;
+    let covered = world.covered();
+    let new = world.process_with(EngineConfig { snapshot_every: 0, ..config }).await;
+    for n in 0..8 {
+        // The old one reads a thousand at once.
+        new.send("a", &format!("new {n}"), Do::Add { n: 1, times: 900 }).await.unwrap();
+    }
+    assert!(is_not_in_log(&old.send("a", "2", add(1)).await), "it reads what the new one wrote, and is shut out");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.covered(), covered, "they would stand under the old claim, below what the new one says of them");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_superseded_owners_late_answers_replace_none() {
     let world = World::new();
     let old = world.process_with(EngineConfig { unwritten_max: 1, snapshot_every: 1, ..world.config.clone() }).await;

@@ -38,8 +38,8 @@ impl From<StoreError> for Refused {
 struct Collected {
     key: Bytes,
     value: Bytes,
-    /// The version of a state, the offset of an answer: of two the greater one is newer.
-    version: u64,
+    /// Of the last record in a state, which may be that it was erased; or of the answer. Of two the greater one is newer.
+    offset: u64,
     /// Nothing newer can have come before it.
     in_turn: bool,
 }
@@ -85,9 +85,9 @@ impl<'a> Filling<'a> {
             Subject::Aggregate(aggregate) => {
                 let head = wire::snapshot(&value).ok_or(Refused::Record(Unreadable("snapshot")))?;
                 if head.lineage == lineage.0 {
-                    let (version, in_turn) = (head.version, self.is_in_turn(epoch));
+                    let (offset, in_turn) = (head.offset, self.is_in_turn(epoch));
                     let key = self.keys.state(aggregate);
-                    self.collect(Table::States, Collected { key, value, version, in_turn });
+                    self.collect(Table::States, Collected { key, value, offset, in_turn });
                 }
             }
             Subject::Ids => {
@@ -120,13 +120,14 @@ impl<'a> Filling<'a> {
             entry.ok_or(Refused::Record(Unreadable("command id")))?;
         let (key, value) = (self.keys.id(aggregate, command), value.slice_ref(known));
         let table = self.topic.limits.spans.table(recorded_at_ms);
-        self.collect(table, Collected { key, value, version: offset, in_turn });
+        self.collect(table, Collected { key, value, offset, in_turn });
         Ok(())
     }
 
     fn collect(&mut self, table: Table, entry: Collected) {
         self.bytes += entry.key.len() + entry.value.len() + size_of::<Collected>();
-        let expected = self.expected;
+        // There may be very many tables of ids, where nobody was busy for long.
+        let expected = if self.collected.len() < 4 { self.expected } else { 0 };
         self.collected.entry(table).or_insert_with(|| Vec::with_capacity(expected)).push(entry);
     }
 
@@ -161,7 +162,7 @@ impl<'a> Filling<'a> {
         order.dedup_by(|later, earlier| {
             let (after, before) = (&collected[*later], &collected[*earlier]);
             let same = after.key == before.key;
-            if same && (after.version > before.version || (after.version == before.version && after.in_turn)) {
+            if same && (after.offset > before.offset || (after.offset == before.offset && after.in_turn)) {
                 *earlier = *later;
             }
             same
@@ -192,11 +193,11 @@ impl<'a> Filling<'a> {
         let Some(before) = self.store.get(table, &entry.key)? else { return Ok(true) };
         let before = match table {
             Table::States => {
-                Snapshot::parse(before).map(|before| before.version).map_err(crate::domain::error::Cause::from)
+                Snapshot::parse(before).map(|before| before.offset).map_err(crate::domain::error::Cause::from)
             }
             _ => Known::parse(before).map(|before| before.offset),
         };
-        Ok(before.map_err(|error| StoreError::new("reading", error))? < entry.version)
+        Ok(before.map_err(|error| StoreError::new("reading", error))? < entry.offset)
     }
 
     /// The checkpoint last: without it a store counts as empty.

@@ -6,7 +6,7 @@ use std::str;
 /// Of a [`Snapshot`](crate::engine::snapshot::Snapshot) what tells whether it is wanted.
 pub(super) struct Head<'a> {
     pub(super) lineage: &'a [u8],
-    pub(super) version: u64,
+    pub(super) offset: u64,
 }
 
 /// One command id.
@@ -21,11 +21,11 @@ pub(super) struct Id<'a> {
 }
 
 pub(super) fn snapshot(message: &[u8]) -> Option<Head<'_>> {
-    let mut head = Head { lineage: &[], version: 0 };
+    let mut head = Head { lineage: &[], offset: 0 };
     for field in Fields(message) {
         match field? {
             (2, Field::Bytes(lineage)) => head.lineage = lineage,
-            (3, Field::Number(version)) => head.version = version,
+            (4, Field::Number(offset)) => head.offset = offset,
             _ => {}
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         let lineage_of_it = Lineage::of(&schema, uuid::Uuid::nil());
         let written = Snapshot::new(lineage_of_it, 300, 70_000, &[1; 32], b"{}".to_vec()).encoded();
         let head = snapshot(&written).unwrap();
-        assert_eq!((head.lineage, head.version), (&lineage_of_it.0[..], 300));
+        assert_eq!((head.lineage, head.offset), (&lineage_of_it.0[..], 70_000));
 
         let known = Known::accepted(1_700_000_000_123, CommandHash([9; 17]), 70_000, Version::new(300), 1);
         let entry = |command: &str| IdEntry {
