@@ -1,6 +1,6 @@
 //! Reads the attributes of the derives, such as `#[event(…)]`: keys with values of known kinds.
 
-use proc_macro2::{Span, TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::discouraged::Speculative;
@@ -8,38 +8,8 @@ use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
 use syn::{Attribute, Expr, Ident, Lit, LitStr, Meta, Token, Type, bracketed, parenthesized, token};
 
+use crate::place::{Index, Place, Takes, rest_to_comma, skip_to_comma};
 use crate::refusals::{self, Refusals};
-
-/// A place where an attribute stands, and what may be said there.
-pub(crate) struct Place {
-    /// The attribute's name.
-    pub(crate) attribute: &'static str,
-    /// What it stands on, for messages.
-    pub(crate) on: &'static str,
-    /// The keys that it takes there.
-    pub(crate) keys: &'static [(&'static str, Takes)],
-}
-
-/// The kind of a key's value.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Takes {
-    /// A stored name in quotes.
-    Name,
-    /// A number from 1.
-    Version,
-    /// A Rust type.
-    Type,
-    /// Nothing: it stands alone.
-    Nothing,
-    /// Indexes, each a name and the fields that it is over. It may be given any number of times.
-    Indexes,
-}
-
-/// An index as it is written: `by_owner = [owner, opened_at]`.
-pub(crate) struct Index {
-    pub(crate) name: Ident,
-    pub(crate) fields: Vec<Ident>,
-}
 
 /// What one attribute says, or all of its name on the same item.
 pub(crate) struct Attrs {
@@ -287,20 +257,4 @@ fn index(input: ParseStream<'_>) -> syn::Result<Index> {
         }
     }
     Ok(Index { name, fields: names })
-}
-
-/// Passes over everything up to the next comma of this level.
-pub(crate) fn skip_to_comma(input: ParseStream<'_>) {
-    rest_to_comma(input);
-}
-
-fn rest_to_comma(input: ParseStream<'_>) -> TokenStream {
-    let mut skipped = TokenStream::new();
-    while !input.is_empty() && !input.peek(Token![,]) {
-        match input.parse::<TokenTree>() {
-            Ok(token) => skipped.extend([token]),
-            Err(_) => break,
-        }
-    }
-    skipped
 }

@@ -4,8 +4,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
-use crate::attr::{Place, Takes};
 use crate::message::{self, DefaultName};
+use crate::place::{Place, Takes};
 use crate::refusals::{self, Refusals};
 
 const VARIANT: Place = Place { attribute: "command", on: "a variant", keys: &[("name", Takes::Name)] };

@@ -4,9 +4,10 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::DeriveInput;
 
-use crate::attr::{Attrs, Place, Takes};
+use crate::attr::Attrs;
 use crate::message::{self, DefaultName};
 use crate::names;
+use crate::place::{Place, Takes};
 use crate::refusals::{self, Refusals};
 
 const ENUM: Place = Place { attribute: "event", on: "the enum", keys: &[("aggregate", Takes::Name)] };

@@ -14,6 +14,7 @@ mod command;
 mod event;
 mod message;
 mod names;
+mod place;
 mod read_model;
 mod refusals;
 mod serde_attr;

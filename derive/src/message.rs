@@ -8,8 +8,9 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Ident, Variant};
 
-use crate::attr::{Attrs, Place};
+use crate::attr::Attrs;
 use crate::names;
+use crate::place::Place;
 use crate::refusals::{self, Refusals};
 use crate::serde_attr::SerdeAttrs;
 use crate::shape;

@@ -10,8 +10,9 @@ use syn::{
     Attribute, Data, DeriveInput, Field, Fields, FieldsNamed, GenericArgument, Ident, Meta, PathArguments, Type,
 };
 
-use crate::attr::{Attrs, Index, Place, Takes};
+use crate::attr::Attrs;
 use crate::names;
+use crate::place::{Index, Place, Takes};
 use crate::refusals::{self, Refusals, read_model as refused};
 
 const STRUCT: Place = Place {

@@ -10,8 +10,8 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitInt, LitStr, Type, Variant};
 
-use crate::attr::{Place, Takes};
 use crate::names::{self, Names};
+use crate::place::{Place, Takes};
 use crate::text;
 
 /// The mistakes of one item, in the order in which they were found.
@@ -446,7 +446,7 @@ struct SerdeWord(Ident);
 impl syn::parse::Parse for SerdeWord {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let word = input.call(Ident::parse_any)?;
-        crate::attr::skip_to_comma(input);
+        crate::place::skip_to_comma(input);
         Ok(Self(word))
     }
 }

@@ -6,8 +6,9 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Variant, parse_quote};
 
-use crate::attr::{Attrs, Place, Takes};
+use crate::attr::Attrs;
 use crate::names;
+use crate::place::{Place, Takes};
 use crate::refusals::{self, Refusals};
 use crate::serde_attr::{DefaultOf, Rule, SerdeAttrs};
 

@@ -9,18 +9,9 @@ use es_core::{Checkpoint, Epoch};
 
 use crate::builds::{self, Build};
 use crate::error::Error;
+use crate::place::Place;
 use crate::sql::{Database, Row, Tx, Value};
 use crate::workers::{self, Member};
-
-/// A partition of one of the sources.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Index into the worker's sources.
-    pub(crate) source: usize,
-    pub(crate) category: Arc<str>,
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: u32,
-}
 
 /// The checkpoint rows of one build of one read model, as a worker that holds some of them may move them.
 #[derive(Debug)]

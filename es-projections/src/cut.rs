@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use chrono::Utc;
 
-use crate::checkpoint::Place;
 use crate::error::Error;
+use crate::place::Place;
 use crate::sql::{Database, Tx, Value};
 
 /// The name of the cut of a read model as of some time: no name that a user gives looks like it.

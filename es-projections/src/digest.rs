@@ -4,8 +4,8 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::compare::{Pages, Side};
 use crate::error::Error;
+use crate::pages::{Pages, Side};
 use crate::sql::{Database, Row, Table, Value};
 
 /// A digest over all rows of a read model, or of one of its tables: equal for equal rows, whatever order they were written in,

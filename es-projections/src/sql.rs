@@ -2,6 +2,8 @@
 
 mod change;
 mod json;
+mod migrations;
+mod names;
 mod pool;
 mod postgres;
 mod sort;
@@ -20,15 +22,15 @@ use es_core::Cause;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::migrations;
 pub(crate) use change::Change;
 pub(crate) use json::is_same_but_for_order;
+use names::check_namespace;
+pub(crate) use names::{check_name, quoted};
 pub(crate) use sort::is_late;
-pub(crate) use statement::{Named, names, quoted};
-pub(crate) use table::check_name;
-use table::check_namespace;
+pub use statement::OnDuplicate;
+pub(crate) use statement::{Named, names};
 pub use table::{Column, Table};
-pub use tx::{OnDuplicate, Tx};
+pub use tx::Tx;
 pub use value::{FromValue, Kind, Row, Value};
 pub(crate) use value::{NO_ZEROS, read, settled_time};
 

@@ -6,8 +6,8 @@ use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Error, Fields, Ident, Type};
 
 use super::{Refusals, keyword, nearest};
-use crate::attr::Index;
 use crate::names::{self, Wrong};
+use crate::place::Index;
 use crate::text;
 
 // The item.

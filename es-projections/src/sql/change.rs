@@ -1,7 +1,8 @@
 //! How the table of a read model becomes what a new build of it holds, and stays the table that it is: with the grants, policies,
 //! indexes, triggers, views and all that users have made on it.
 
-use super::statement::{names, quoted, same_key};
+use super::names::quoted;
+use super::statement::{names, same_key};
 use super::table::{Column, Index, Table};
 
 /// A table that takes over what another one holds.

@@ -21,10 +21,10 @@ use sqlx::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::names::quoted;
 use super::pool::{GivenUp, Lease, Open, ends, left};
-use super::statement::{self, Named, names, numbered, on_conflict_update, same_key};
+use super::statement::{self, Named, OnDuplicate, names, numbered, on_conflict_update, same_key};
 use super::table::{Column, Table};
-use super::tx::OnDuplicate;
 use super::value::{Kind, Row, Value, settled_time, unreadable};
 use super::{DriverError, Durable, sort};
 
@@ -311,7 +311,7 @@ impl Tx {
 
     async fn write(&mut self, table: &Table, name: &str, rows: Vec<Vec<Value>>, end: &str) -> Result<u64> {
         let columns = table.columns();
-        let (name, into, from) = (statement::quoted(name), names(columns, ""), unnest(columns.len()));
+        let (name, into, from) = (quoted(name), names(columns, ""), unnest(columns.len()));
         let sql = format!("INSERT INTO {name} ({into}) SELECT * FROM {from}{end}");
         let mut changed = 0;
         for chunk in chunks(rows) {
@@ -322,7 +322,7 @@ impl Tx {
 
     pub(super) async fn load(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<Vec<Row>> {
         let key = table.key_columns();
-        let (name, select, on) = (statement::quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));
+        let (name, select, on) = (quoted(name), names(table.columns(), "t."), same_key(table, "t", "k"));
         // Other workers may load the same rows, to change them: one after the other, in the order of the keys, so that
         // they don't wait in circles.
         let sql = format!(
@@ -340,7 +340,7 @@ impl Tx {
 
     pub(super) async fn delete(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<u64> {
         let key = table.key_columns();
-        let (name, from, columns) = (statement::quoted(name), unnest(key.len()), names(key, ""));
+        let (name, from, columns) = (quoted(name), unnest(key.len()), names(key, ""));
         let sql = format!("DELETE FROM {name} AS t USING {from} AS k({columns}) WHERE {}", same_key(table, "t", "k"));
         let mut changed = 0;
         for chunk in chunks(keys) {

@@ -19,10 +19,10 @@ use sqlx::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
+use super::names::quoted;
 use super::pool::{GivenUp, Lease, Open, Pool, ends, left};
-use super::statement::{self, Named, names, on_conflict_update, same_key};
+use super::statement::{self, Named, OnDuplicate, names, on_conflict_update, same_key};
 use super::table::{Column, Table};
-use super::tx::OnDuplicate;
 use super::value::{Kind, Row, Value, settled_time, time_text, unreadable};
 use super::{DriverError, Durable, sort};
 use wal::WalMover;
@@ -286,7 +286,7 @@ impl Tx {
         end: &str,
     ) -> Result<u64> {
         let width = table.columns().len();
-        let start = format!("{insert} INTO {} ({}) VALUES ", statement::quoted(name), names(table.columns(), ""));
+        let start = format!("{insert} INTO {} ({}) VALUES ", quoted(name), names(table.columns(), ""));
         self.run_each(rows, width, |len| format!("{start}{}{end}", tuples(len, width))).await
     }
 
@@ -301,7 +301,7 @@ impl Tx {
                 names(key, ""),
                 tuples(chunk.len(), key.len()),
                 names(table.columns(), "t."),
-                statement::quoted(name),
+                quoted(name),
                 same_key(table, "t", "k"),
             );
             let args = arguments(chunk.into_iter().flatten())?;
@@ -316,7 +316,7 @@ impl Tx {
 
     pub(super) async fn delete(&mut self, table: &Table, name: &str, keys: Vec<Vec<Value>>) -> Result<u64> {
         let key = table.key_columns();
-        let start = format!("DELETE FROM {} WHERE ({}) IN (VALUES ", statement::quoted(name), names(key, ""));
+        let start = format!("DELETE FROM {} WHERE ({}) IN (VALUES ", quoted(name), names(key, ""));
         self.run_each(keys, key.len(), |len| format!("{start}{})", tuples(len, key.len()))).await
     }
 

@@ -1,11 +1,19 @@
 //! The text of statements that both databases share.
 
+use super::names::quoted;
 use super::table::{Column, Index, Table};
 use super::value::Row;
 
-/// A name in double quotes.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// What [`Tx::insert`](super::tx::Tx::insert) does with a row whose key is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// The statement fails.
+    Fail,
+    /// The row that is there stays.
+    Keep,
+    /// The transaction can only be rolled back, and is tried again without counting as a failure: for rows that were
+    /// looked for and not there, since another worker may have been first.
+    Retry,
 }
 
 /// The names of columns in a list, each with `prefix` before it.

@@ -1,6 +1,6 @@
 //! Tables as a projection declares them.
 
-use super::statement::quoted;
+use super::names::{check_name, quoted};
 use super::value::{Kind, Value};
 use crate::error::Error;
 
@@ -237,37 +237,14 @@ const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "
 
 // PostgreSQL cuts names off at 63 bytes: namespace, table, build (`_b1234`) and index name share them, with two
 // underscores between.
-const NAMESPACE_MAX: usize = 16;
 const TABLE_MAX: usize = 24;
 const INDEX_MAX: usize = 14;
 const COLUMN_MAX: usize = 60;
 
-/// Checks the name that begins those of tables. It has no underscore, as one ends it there: else `bank_eu_balances` could be the
-/// table of two.
-pub(crate) fn check_namespace(name: &str) -> Result<(), Error> {
-    check_name("namespace", name, NAMESPACE_MAX)?;
-    if name.contains('_') {
-        let other = name.replace('_', "");
-        let why = "an underscore would make its tables' names those of another namespace's tables";
-        return Err(Error::invalid(format!("namespace {name:?} is not a valid name: {why}; name it {other:?}, say")));
-    }
-    Ok(())
-}
-
-/// Checks a name that becomes part of a statement.
-pub(crate) fn check_name(what: &str, name: &str, max: usize) -> Result<(), Error> {
-    let first = name.starts_with(|first: char| first.is_ascii_lowercase());
-    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if first && rest && name.len() <= max {
-        return Ok(());
-    }
-    let rule = format!("it must be 1 to {max} lower-case letters, digits and underscores, a letter first");
-    Err(Error::invalid(format!("{what} {name:?} is not a valid name: {rule}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::names::{NAMESPACE_MAX, check_namespace};
 
     fn table() -> Table {
         Table::new("moves")

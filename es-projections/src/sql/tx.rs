@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use es_core::Cause;
 
 use super::change::Change;
-use super::statement::Named;
+use super::statement::{Named, OnDuplicate};
 use super::table::Table;
 use super::value::{Row, Value};
 use super::{Database, DriverError, TABLES_MAX, all_readable, check_args, postgres, sqlite};
@@ -44,18 +44,6 @@ enum Fault {
 pub(super) enum Inner {
     Sqlite(sqlite::Tx),
     Postgres(postgres::Tx),
-}
-
-/// What [`Tx::insert`] does with a row whose key is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDuplicate {
-    /// The statement fails.
-    Fail,
-    /// The row that is there stays.
-    Keep,
-    /// The transaction can only be rolled back, and is tried again without counting as a failure: for rows that were
-    /// looked for and not there, since another worker may have been first.
-    Retry,
 }
 
 impl Tx {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pause::Pause;
 use super::rebuild::{Check, RebuildProgress};
-use super::run::Pause;
 use super::{RunningProjection, Worker};
 use crate::builds;
 use crate::error::Error;

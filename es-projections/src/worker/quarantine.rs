@@ -1,16 +1,15 @@
 //! Keeps what is on an events topic and is not an event of ours, to be looked at.
 
-use super::queue::Chunk;
-use super::read::start_of;
-use crate::checkpoint::Place;
+use super::queue::{Chunk, Quarantined, start_of};
 use crate::error::Error;
+use crate::place::Place;
 use crate::sql::{Kind, OnDuplicate, Table, Tx, Value};
 
 /// Writes the batch's foreign records. Several projections read the same topic, so they may be there already.
 pub(super) async fn insert(tx: &mut Tx, places: &[Place], chunks: &[Chunk]) -> Result<(), Error> {
     let of_chunk = |chunk: &Chunk| {
         let place = &places[chunk.place];
-        let row = |record: &super::read::Quarantined| -> Vec<Value> {
+        let row = |record: &Quarantined| -> Vec<Value> {
             vec![
                 place.topic.clone().into(),
                 place.partition.into(),

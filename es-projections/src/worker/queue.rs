@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::{Checkpoint, Recorded};
 use tokio::sync::Notify;
 
-use super::read::Quarantined;
 use crate::projection::RefusedCommand;
 
 /// The most that one transaction, and so the queue, holds.
@@ -199,6 +199,31 @@ impl Chunk {
         self.void += next.void;
         self.bytes += next.bytes;
     }
+}
+
+/// A record on an events topic that is not an event of ours.
+#[derive(Debug, Clone)]
+pub(super) struct Quarantined {
+    pub(super) offset: u64,
+    pub(super) reason: String,
+    pub(super) timestamp_ms: i64,
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+}
+
+impl Quarantined {
+    /// When the record's writer says that it was written, where a database can hold that.
+    pub(super) fn recorded_at(&self) -> Option<DateTime<Utc>> {
+        const YEAR_9999_MS: i64 = 253_402_300_799_999;
+        let plausible = (0..=YEAR_9999_MS).contains(&self.timestamp_ms);
+        plausible.then(|| DateTime::from_timestamp_millis(self.timestamp_ms)).flatten()
+    }
+}
+
+/// The start of what may be long.
+pub(super) fn start_of(bytes: &Bytes) -> Vec<u8> {
+    const START: usize = 256;
+    bytes[..bytes.len().min(START)].to_vec()
 }
 
 #[cfg(test)]

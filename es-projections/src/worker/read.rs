@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -10,22 +9,12 @@ use es_core::log::record::Answers;
 use es_core::log::{Batch, Log, LogError, StoredRecord};
 use es_core::{Checkpoint, EventSource, Fed, PartitionReader, Recorded};
 
-use super::queue::{Chunk, Queue};
-use super::run::Pause;
+use super::pause::Pause;
+use super::queue::{Chunk, Quarantined, Queue};
 use super::state::{Board, Origin};
 use crate::error::Error;
 use crate::projection::RefusedCommand;
 use crate::skipped::LeftOut;
-
-/// A record on an events topic that is not an event of ours.
-#[derive(Debug, Clone)]
-pub(super) struct Quarantined {
-    pub(super) offset: u64,
-    pub(super) reason: String,
-    pub(super) timestamp_ms: i64,
-    pub(super) key: Bytes,
-    pub(super) value: Bytes,
-}
 
 /// Reads partitions of one source until something is final.
 pub(super) struct SourceReader {
@@ -203,21 +192,3 @@ fn take(
 fn cut(chunk: Chunk, reader: &PartitionReader) -> Chunk {
     Chunk { to: reader.checkpoint(), read: reader.next(), ..chunk }
 }
-
-impl Quarantined {
-    /// When the record's writer says that it was written, where a database can hold that.
-    pub(super) fn recorded_at(&self) -> Option<DateTime<Utc>> {
-        const YEAR_9999_MS: i64 = 253_402_300_799_999;
-        let plausible = (0..=YEAR_9999_MS).contains(&self.timestamp_ms);
-        plausible.then(|| DateTime::from_timestamp_millis(self.timestamp_ms)).flatten()
-    }
-}
-
-/// The start of what may be long.
-pub(super) fn start_of(bytes: &Bytes) -> Vec<u8> {
-    const START: usize = 256;
-    bytes[..bytes.len().min(START)].to_vec()
-}
-
-/// How long a pause may become.
-pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);

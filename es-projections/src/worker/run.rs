@@ -13,15 +13,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::pause::Pause;
 use super::quarantine;
 use super::queue::{Chunk, Queue};
-use super::read::{PAUSE_MAX, Selection, SourceReader};
+use super::read::{Selection, SourceReader};
 use super::share::Lookout;
 use super::state::{Board, Origin};
 use crate::builds::{self, Build};
-use crate::checkpoint::{Ledger, Move, Place, Saved};
+use crate::checkpoint::{Ledger, Move, Saved};
 use crate::error::Error;
 use crate::parked;
+use crate::place::Place;
 use crate::projection::Projection;
 use crate::sql::{Database, Tx, is_late};
 use crate::workers::Member;
@@ -867,39 +869,4 @@ impl Batch {
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Cause {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("without a message")).into()
-}
-
-/// A pause that grows with each failure, with a line in the log each time it does.
-pub(super) struct Pause {
-    what: &'static str,
-    next: Duration,
-}
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(50);
-
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, next: Self::FIRST }
-    }
-
-    /// The pause after one more failure.
-    pub(super) fn grow(&mut self, projection: &str, error: &Error) -> Duration {
-        let pause = self.next;
-        if pause < PAUSE_MAX {
-            self.next = (pause * 2).min(PAUSE_MAX);
-            tracing::warn!(
-                projection,
-                ?pause,
-                error = error as &dyn std::error::Error,
-                "{} failed, trying again",
-                self.what
-            );
-        }
-        pause
-    }
-
-    /// Begins anew after a success; tells whether there had been a failure.
-    pub(super) fn reset(&mut self) -> bool {
-        std::mem::replace(&mut self.next, Self::FIRST) != Self::FIRST
-    }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::leftovers::Leftovers;
-use super::run::{Pause, Run};
+use super::pause::Pause;
 use super::state::{Board, Origin, StandsBy};
 use crate::builds::{self, Build};
 use crate::checkpoint::{self, Standing};
@@ -38,22 +38,22 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 /// What a worker last saw of the others.
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
-    standing: Option<Standing>,
+    pub(super) standing: Option<Standing>,
     /// Those that are there, this one included.
     present: Vec<Member>,
     gone: Vec<Member>,
     /// What it worked on is not the read model any more.
-    replaced: bool,
+    pub(super) replaced: bool,
     /// Nothing of its own gets done: it keeps away from what others hold.
-    ailing: bool,
+    pub(super) ailing: bool,
 }
 
 /// What a worker does to have its share.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Plan {
-    give: Vec<usize>,
+pub(super) struct Plan {
+    pub(super) give: Vec<usize>,
     /// What is free, and what a worker that is gone holds.
-    take: Vec<(Option<Member>, Vec<usize>)>,
+    pub(super) take: Vec<(Option<Member>, Vec<usize>)>,
 }
 
 impl View {
@@ -86,7 +86,7 @@ impl View {
     }
 
     /// What this worker, which holds some of the places, is to do.
-    fn plan(&self, standing: &Standing, held: &[bool], me: &str) -> Plan {
+    pub(super) fn plan(&self, standing: &Standing, held: &[bool], me: &str) -> Plan {
         let mut plan = Plan::default();
         let mine: Vec<_> = (0..held.len()).filter(|&place| held[place]).collect();
         let quota = self.quota(me, held.len());
@@ -119,7 +119,7 @@ impl View {
 }
 
 impl Plan {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.give.is_empty() && self.take.is_empty()
     }
 }
@@ -127,7 +127,7 @@ impl Plan {
 /// A task that raises the worker's beat, shows what others commit, and tells when there may be something to do.
 #[derive(Debug)]
 pub(super) struct Lookout {
-    view: watch::Receiver<View>,
+    pub(super) view: watch::Receiver<View>,
     task: JoinSet<()>,
 }
 
@@ -390,45 +390,6 @@ impl Watch {
 fn is_predecessor(one: &str, of: &str) -> bool {
     let given = |name: &str| name.rsplit_once(" (").map(|(given, _)| given.to_owned());
     one != of && given(one).is_some() && given(one) == given(of)
-}
-
-impl Run {
-    /// Brings what this worker holds in line with its share; true when that has changed, and reading has to begin anew.
-    pub(super) async fn regroup(&mut self) -> Result<bool, Error> {
-        let view = self.lookout.view.borrow_and_update().clone();
-        if view.replaced {
-            return Ok(true);
-        }
-        let Some(seen) = view.standing.as_ref() else { return Ok(false) };
-        let me = self.ledger.member().name.clone();
-        let before = self.ledger.held();
-        let ours: Vec<_> = (0..before.len()).map(|place| seen.is_held_by(place, &me)).collect();
-        if ours == before && (view.ailing || view.plan(seen, &before, &me).is_empty()) {
-            return Ok(false);
-        }
-        // What was seen may be older than what this worker did since.
-        let standing = self.ledger.look().await?;
-        self.ledger.drop_lost(&standing);
-        self.ledger.give_back(&self.ledger.strays(&standing)).await?;
-        let plan = if view.ailing { Plan::default() } else { view.plan(&standing, &self.ledger.held(), &me) };
-        self.ledger.give_back(&plan.give).await?;
-        for (from, places) in &plan.take {
-            // What a long transaction of the holder has locked is passed over.
-            match self.ledger.take(&standing, places, from.as_ref()).await {
-                Err(error) if error.is_retryable() => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "taking partitions over failed");
-                }
-                taken => taken?,
-            }
-        }
-        let after = self.ledger.held();
-        if after != before {
-            let count = |held: &[bool]| held.iter().filter(|held| **held).count();
-            let (projection, had, has) = (self.board.projection(), count(&before), count(&after));
-            tracing::info!(%projection, had, has, of = after.len(), "the worker's share of the partitions changed");
-        }
-        Ok(after != before)
-    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use tokio::sync::{Notify, watch};
 use super::lag::{Backlog, Lag};
 use super::time::Time;
 use super::yielding::Yielding;
-use crate::checkpoint::{Place, Saved};
+use crate::checkpoint::Saved;
 use crate::error::Error;
+use crate::place::Place;
 
 /// How a worker is doing.
 #[derive(Debug, Clone)]

@@ -4,7 +4,32 @@ use std::borrow::Cow;
 
 use csv_core::{ReadRecordResult, Reader, Terminator, WriterBuilder};
 
-use super::line::COLUMNS;
+/// The fields of a line, in their order. Names and order are a stored format.
+pub(super) const COLUMNS: [&str; 23] = [
+    "context",
+    "category",
+    "aggregate_id",
+    "version",
+    "event_id",
+    "event_type",
+    "schema_version",
+    "recorded_at",
+    "occurred_at",
+    "command_id",
+    "command_hash",
+    "correlation_id",
+    "causation_id",
+    "actor",
+    "traceparent",
+    "content_type",
+    "previous_hash",
+    "hash",
+    "topic",
+    "partition",
+    "offset",
+    "payload",
+    "payload_base64",
+];
 
 /// The first record of a file.
 pub(super) fn header() -> Vec<u8> {

@@ -10,35 +10,8 @@ use es_core::{CommandHash, Envelope, EventHash, Recorded, StreamId, Version};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use super::csv;
+use super::csv::{self, COLUMNS};
 use crate::audit::entry::{Entry, JSON_DEPTH_MAX, json_text};
-
-/// The fields of a line, in their order. Names and order are a stored format.
-pub(super) const COLUMNS: [&str; 23] = [
-    "context",
-    "category",
-    "aggregate_id",
-    "version",
-    "event_id",
-    "event_type",
-    "schema_version",
-    "recorded_at",
-    "occurred_at",
-    "command_id",
-    "command_hash",
-    "correlation_id",
-    "causation_id",
-    "actor",
-    "traceparent",
-    "content_type",
-    "previous_hash",
-    "hash",
-    "topic",
-    "partition",
-    "offset",
-    "payload",
-    "payload_base64",
-];
 
 /// An event as text. The payload is last, so that its bytes are found in a line of JSON by whoever has no means to ask a
 /// parser for them.

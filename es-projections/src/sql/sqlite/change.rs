@@ -3,7 +3,8 @@
 use super::{Result, Tx, kind_name};
 use crate::sql::DriverError;
 use crate::sql::change::{Change, Columns, add_rows, take_rows};
-use crate::sql::statement::{self, quoted};
+use crate::sql::names::quoted;
+use crate::sql::statement;
 use crate::sql::table::{Column, Table};
 use crate::sql::value::Kind;
 

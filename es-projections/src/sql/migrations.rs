@@ -3,17 +3,17 @@
 use chrono::Utc;
 use sha2::{Digest, Sha256};
 
+use super::{Database, Row};
 use crate::error::Error;
-use crate::sql::{Database, Row};
 
 /// In order. A change of the tables is a new file at the end.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "worker", include_str!("../migrations/0001_worker.sql")),
-    (2, "holder", include_str!("../migrations/0002_holder.sql")),
-    (3, "builds", include_str!("../migrations/0003_builds.sql")),
-    (4, "workers", include_str!("../migrations/0004_workers.sql")),
-    (5, "wishes", include_str!("../migrations/0005_wishes.sql")),
-    (6, "absent", include_str!("../migrations/0006_absent.sql")),
+    (1, "worker", include_str!("../../migrations/0001_worker.sql")),
+    (2, "holder", include_str!("../../migrations/0002_holder.sql")),
+    (3, "builds", include_str!("../../migrations/0003_builds.sql")),
+    (4, "workers", include_str!("../../migrations/0004_workers.sql")),
+    (5, "wishes", include_str!("../../migrations/0005_wishes.sql")),
+    (6, "absent", include_str!("../../migrations/0006_absent.sql")),
 ];
 
 /// Applies what is missing.
