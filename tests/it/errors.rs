@@ -96,6 +96,7 @@ async fn the_errors_of_the_engine_tell_their_cause() {
         invalid(InvalidCommand::Elsewhere("it has no amount".into())),
         starting(StartError::Log { aggregate: "account", source: log_error() }),
         starting(StartError::Store { aggregate: "account", source: store_error().await }),
+        starting(StartError::Bound("round_max")),
         starting(StartError::Started { aggregate: "account" }),
         starting(StartError::Namespace("Bank".into())),
         starting(StartError::Release("it has a control character".into())),

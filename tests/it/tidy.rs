@@ -173,7 +173,7 @@ fn rooms_know_only_what_is_below() {
 /// Shows: no files of a crate name each other in a circle.
 #[test]
 fn no_files_name_each_other_in_a_circle() {
-    for name in ["es-core", "es-kafka"] {
+    for name in ["derive", "es-core", "es-kafka", "es-projections"] {
         let found = circle(&arrows(&sources(name)));
         assert!(found.is_none(), "{name}: {:?}", found.map(|way| way.iter().map(shown).collect::<Vec<_>>()));
     }
@@ -206,5 +206,93 @@ fn the_tutorial_shows_the_example() {
     assert!(blocks.len() > 5, "{} blocks of code", blocks.len());
     for block in blocks {
         assert!(example.contains(block), "the example has no such code:\n{block}");
+    }
+}
+
+/// The pages: those at the root and all below `docs`.
+fn pages() -> Vec<(PathBuf, String)> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder of pages") {
+            let path = entry.expect("a page").path();
+            match path.is_dir() {
+                true => collect(&path, found),
+                false if path.extension().is_some_and(|extension| extension == "md") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].iter().map(|name| root.join(name)).collect();
+    collect(&root.join("docs"), &mut found);
+    assert!(found.len() > 30, "{found:?}");
+    found.sort();
+    let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).expect("a page in UTF-8"));
+    found.into_iter().map(read).collect()
+}
+
+/// The lines of a page that are prose: neither code nor a table, which can't be folded.
+fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut in_code = false;
+    (1..).zip(page.lines()).filter(move |(_, line)| {
+        let fence = line.trim_start().starts_with("```");
+        in_code ^= fence;
+        !in_code && !fence && !line.trim_start().starts_with('|')
+    })
+}
+
+/// Shows: a page can be read in a window of 110 columns.
+#[test]
+fn lines_of_pages_are_short() {
+    let mut long = Vec::new();
+    for (path, page) in pages() {
+        let wide = prose(&page).filter(|(_, line)| line.chars().count() > 110 && line.trim().contains(' '));
+        long.extend(wide.map(|(number, line)| format!("{}:{number}: {line}", path.display())));
+    }
+    assert!(long.is_empty(), "wrap these at 110 characters: {long:#?}");
+}
+
+/// Shows: a link from one page to a file leads there.
+#[test]
+fn links_of_pages_lead_somewhere() {
+    let mut dead = Vec::new();
+    for (path, page) in pages() {
+        let in_tables = page.lines().enumerate().filter(|(_, line)| line.starts_with('|'));
+        for (number, line) in prose(&page).chain(in_tables) {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let file = link.split('#').next().unwrap_or_default();
+                let is_local = !file.is_empty() && !file.contains(':');
+                if is_local && !path.parent().expect("a folder").join(file).exists() {
+                    dead.push(format!("{}:{number}: {link}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(dead.is_empty(), "dead links: {dead:#?}");
+}
+
+/// Shows: the first page fits on two screens, and the second one on three.
+#[test]
+fn the_first_pages_are_short() {
+    for (name, max) in [("README.md", 105), ("ARCHITECTURE.md", 150)] {
+        let (_, page) = pages().into_iter().find(|(path, _)| path.ends_with(name)).expect("it is there");
+        assert!(page.lines().count() <= max, "{name} has {} lines, more than {max}", page.lines().count());
+    }
+}
+
+/// Shows: who needs the domain alone builds neither a runtime nor a store.
+#[test]
+fn the_domain_builds_alone() {
+    let tree = |features: &[&str]| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["tree", "--locked", "--offline", "--package", "es-core", "--edges", "normal", "--prefix", "none"]);
+        let done = cargo.args(features).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).expect("names of crates")
+    };
+    let has = |tree: &str, name: &str| tree.lines().any(|line| line.split(' ').next() == Some(name));
+    let (domain, all) = (tree(&["--no-default-features", "--features", "derive,testing"]), tree(&[]));
+    for name in ["tokio", "fjall", "ed25519-dalek", "futures", "tracing"] {
+        assert!(!has(&domain, name) && has(&all, name), "{name} in:\n{domain}");
     }
 }
