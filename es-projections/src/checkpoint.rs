@@ -514,9 +514,9 @@ mod tests {
         let mut tx = ledger.database.begin().await.unwrap();
         let moved = ledger.advance(&mut tx, moves).await.unwrap();
         if moved {
-            tx.commit().await.unwrap()
+            tx.commit().await.unwrap();
         } else {
-            tx.rollback().await.unwrap()
+            tx.rollback().await.unwrap();
         }
         moved
     }

@@ -114,13 +114,13 @@ async fn refuse<A: Aggregate>(inbox: &mut Inbox<A>) {
     while let Some(job) = inbox.recv().await {
         job.not_done(NotDone::NotReady { reason: "the partition is being taken over".into() });
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Waits until the partition is not this process's to claim any more.
 async fn revoked(mandate: &mut watch::Receiver<Mandate>) {
     if mandate.wait_for(|mandate| !mandate.is_held()).await.is_err() {
-        std::future::pending().await // nobody can say so any more: the engine is going
+        std::future::pending::<()>().await; // nobody can say so any more: the engine is going
     }
 }
 

@@ -255,7 +255,7 @@ pub(super) async fn marks<S: PastState>(database: &Database, stream: &StreamId) 
         let due = (marks.len() as u64 + 1) * EVERY;
         match Mark::of(&row) {
             Ok(mark) if mark.version == due && row.get::<String>("form").is_ok_and(|kept| kept == form) => {
-                marks.push(mark)
+                marks.push(mark);
             }
             _ => break,
         }

@@ -79,7 +79,7 @@ fn write_lines(out: &mut String, verified: &Verified) -> std::fmt::Result {
         Verdict::Equal => writeln!(out, "{name}: equal to what {records} records of the log give")?,
         Verdict::Differs => writeln!(out, "{name}: differs from what {records} records of the log give")?,
         Verdict::Empty => {
-            writeln!(out, "{name}: nothing was compared, since it is empty, and {records} records give nothing")?
+            writeln!(out, "{name}: nothing was compared, since it is empty, and {records} records give nothing")?;
         }
     }
     for ComparedTable { name, rows, replayed_rows, digest, replayed_digest, .. } in &verified.tables {
