@@ -47,7 +47,7 @@ pub use lag::{Lag, PartitionLag};
 pub use rebuild::{AsOf, Check, Frozen, RebuildProgress};
 use run::{Extent, Run};
 pub use running::RunningProjection;
-use share::Lookout;
+use share::Heartbeat;
 use state::Board;
 pub use state::{PartitionProgress, StandsBy, Status, WorkerState};
 use time::Time;
@@ -197,8 +197,8 @@ impl Worker {
         let board = Arc::new(Board::new(name, places, Time::of(self.clock.clone())));
         board.reset(&saved, &ledger.held(), 0);
         let (member, live) = (ledger.member(), ledger.build());
-        let lookout = match Lookout::start(&self.database, live, &board, member, self.share).await {
-            Ok(lookout) => lookout,
+        let heartbeat = match Heartbeat::start(&self.database, live, &board, member, self.share).await {
+            Ok(heartbeat) => heartbeat,
             Err(error) => {
                 let _ = ledger.leave().await; // else others wait for its silence
                 return Err(error);
@@ -210,7 +210,7 @@ impl Worker {
             projection,
             database,
             ledger,
-            lookout,
+            heartbeat,
             board: board.clone(),
             extent,
             parked: HashSet::new(),

@@ -28,10 +28,10 @@ use crate::engine::budget::Budget;
 use crate::engine::figures::PartitionStatus;
 use crate::engine::forward::wire::{Forwarded, Outcome, Place};
 use crate::engine::forward::{Forwarder, Unanswered};
-use crate::engine::known::Known;
 use crate::engine::owner_state::OwnerState;
 use crate::engine::parked::ParkedAggregate;
 use crate::engine::partition::Partition;
+use crate::engine::remembered::Remembered;
 use crate::engine::retry::{self, Refolded, Retried, RetryError};
 use crate::engine::round::{Caller, Job, Reply};
 use crate::log::Log;
@@ -467,7 +467,7 @@ impl<A: Aggregate> Shared<A> {
         &self,
         id: AggregateKey,
         partition: u32,
-        known: &Known,
+        known: &Remembered,
         duplicate: bool,
         waited: Duration,
     ) -> Result<Receipt, SendError<A::Error>> {

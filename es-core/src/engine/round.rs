@@ -21,7 +21,7 @@ use crate::domain::random::Random;
 use crate::domain::text::short;
 use crate::engine::budget::Held;
 use crate::engine::forward::lane;
-use crate::engine::known::Known;
+use crate::engine::remembered::Remembered;
 use crate::engine::state::{Entry, PartitionState, fold};
 use crate::engine::store::StoreError;
 use crate::engine::store::key::Spans;
@@ -120,7 +120,7 @@ impl Drop for Caller {
 pub(crate) enum Reply {
     /// The command's answer, proven and remembered.
     Answer {
-        known: Arc<Known>,
+        known: Arc<Remembered>,
         duplicate: bool,
     },
     NotDone(NotDone),
@@ -132,7 +132,7 @@ pub(crate) enum Reply {
 
 impl Reply {
     /// The answer to a command with this hash, of what was remembered under its id.
-    fn remembered(known: &Arc<Known>, hash: CommandHash, duplicate: bool) -> Self {
+    fn remembered(known: &Arc<Remembered>, hash: CommandHash, duplicate: bool) -> Self {
         match known.is_of(hash) {
             Some(true) => Self::Answer { known: known.clone(), duplicate },
             Some(false) => Self::CommandIdReused,
@@ -236,14 +236,14 @@ impl Pending {
 
     /// Tells every caller; all but the first sent a duplicate. What the log has under the command's id may be another
     /// command, which another owner took first.
-    pub(crate) fn answer(self, known: &Arc<Known>) {
+    pub(crate) fn answer(self, known: &Arc<Remembered>) {
         for (place, (hash, caller)) in self.callers.into_iter().enumerate() {
             caller.tell(Reply::remembered(known, hash, place > 0));
         }
     }
 
     /// Whether this may be its answer. One that was forgotten when it was decided is that to an earlier command of its id.
-    pub(crate) fn may_be(&self, found: &Known, spans: Spans) -> bool {
+    pub(crate) fn may_be(&self, found: &Remembered, spans: Spans) -> bool {
         spans.holds(found.recorded_at_ms, self.clock_ms)
     }
 
@@ -783,11 +783,11 @@ impl<A: Handle + Apply> Closed<A> {
             let known = match &pending.outcome {
                 Outcome::Events { first, count, last_sequence, recorded_ms } => {
                     let offset = claim_offset + last_sequence;
-                    Known::accepted(*recorded_ms, pending.hash(), offset, *first, *count)
+                    Remembered::accepted(*recorded_ms, pending.hash(), offset, *first, *count)
                 }
                 Outcome::Answer { at, answer } => {
                     let offset = claim_offset + sequence;
-                    Known::answered(recorded_ms, pending.hash(), offset, *at, answer)
+                    Remembered::answered(recorded_ms, pending.hash(), offset, *at, answer)
                 }
                 Outcome::Undecided(reply) => {
                     let reply = reply.clone();

@@ -152,7 +152,7 @@ struct Ids {
     newest_ms: i64,
 }
 
-/// One command id. `known` is a [`crate::engine::known::Known`], not taken apart where it is only passed on.
+/// One command id. `known` is a [`crate::engine::remembered::Remembered`], not taken apart where it is only passed on.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct IdEntry {
     #[prost(string, tag = "1")]
@@ -387,7 +387,7 @@ mod tests {
     use super::*;
     use crate::domain::hash::CommandHash;
     use crate::domain::ids::{EventId, ExpectedVersion, Version};
-    use crate::engine::known::Known;
+    use crate::engine::remembered::Remembered;
     use crate::log::record::Answer;
 
     const EPOCH: Epoch = Epoch { number: 7, writer: 0x0123_4567_89ab_cdef };
@@ -411,16 +411,16 @@ mod tests {
 
     fn ids() -> Ids {
         let known = [
-            Known::accepted(1_700_000_000_123, CommandHash([0xbb; 17]), 345, Version::new(11), 2),
-            Known::answered(1_700_000_000_124, CommandHash([0xcc; 17]), 346, Version::new(12), &Answer::NoOp(())),
-            Known::answered(
+            Remembered::accepted(1_700_000_000_123, CommandHash([0xbb; 17]), 345, Version::new(11), 2),
+            Remembered::answered(1_700_000_000_124, CommandHash([0xcc; 17]), 346, Version::new(12), &Answer::NoOp(())),
+            Remembered::answered(
                 1_700_000_000_125,
                 CommandHash([0xdd; 17]),
                 346,
                 Version::new(12),
                 &Answer::Refused(r#"{"insufficient_funds":{"balance":5}}"#.into()),
             ),
-            Known::answered(
+            Remembered::answered(
                 1_700_000_000_125,
                 CommandHash([0xee; 17]),
                 346,
@@ -428,7 +428,7 @@ mod tests {
                 &Answer::Conflict(ExpectedVersion::NoStream),
             ),
         ];
-        let entry = |(n, known): (usize, Known)| IdEntry {
+        let entry = |(n, known): (usize, Remembered)| IdEntry {
             aggregate: "Žižka/42".into(),
             command: format!("c-{n}"),
             known: known.encode_to_vec().into(),
@@ -541,10 +541,10 @@ mod tests {
             let hash = CommandHash(std::array::from_fn(|_| random.u8(..)));
             let (at, offset) = (Version::new(random.u64(..)), random.u64(..));
             let known = match random.bool() {
-                true => Known::accepted(random.i64(..), hash, offset, at, random.u32(1..)),
-                false => Known::answered(random.i64(..), hash, offset, at, &Answer::Refused(text)),
+                true => Remembered::accepted(random.i64(..), hash, offset, at, random.u32(1..)),
+                false => Remembered::answered(random.i64(..), hash, offset, at, &Answer::Refused(text)),
             };
-            assert_eq!(Known::parse(known.encode_to_vec().into()).unwrap(), known);
+            assert_eq!(Remembered::parse(known.encode_to_vec().into()).unwrap(), known);
         }
     }
 

@@ -18,8 +18,8 @@ use crate::domain::guard::{self, Panicked};
 use crate::domain::hash::EventHash;
 use crate::domain::ids::{AggregateKey, CommandId, Epoch, Version};
 use crate::domain::shape;
-use crate::engine::known::Known;
 use crate::engine::parked::{List, Parked};
+use crate::engine::remembered::Remembered;
 use crate::engine::snapshot::{Checkpointer, Flushed, Lineage, NewId, Snapshot, SnapshotTopic};
 use crate::engine::store::key::{self, Spans};
 use crate::engine::store::{Store, StoreError, Table, Write};
@@ -141,7 +141,7 @@ type IdKey = (AggregateKey, CommandId);
 #[derive(Debug)]
 struct Generation<A: Aggregate> {
     states: HashMap<AggregateKey, Arc<Entry<A>>>,
-    ids: HashMap<IdKey, Arc<Known>>,
+    ids: HashMap<IdKey, Arc<Remembered>>,
 }
 
 impl<A: Aggregate> Default for Generation<A> {
@@ -282,14 +282,18 @@ impl<A: Handle + Apply> PartitionState<A> {
         id: &AggregateKey,
         command: &CommandId,
         clock_ms: i64,
-    ) -> Result<Option<Arc<Known>>, StoreError> {
+    ) -> Result<Option<Arc<Remembered>>, StoreError> {
         let by_ms = self.stored.forgetting.by_ms.min(clock_ms);
         let known = self.recorded(id, command)?;
         Ok(known.filter(|known| self.limits.spans.holds(known.recorded_at_ms, by_ms)))
     }
 
     /// The answer that a command got before, however long ago: what the log holds happened, whatever a clock says.
-    pub(crate) fn recorded(&self, id: &AggregateKey, command: &CommandId) -> Result<Option<Arc<Known>>, StoreError> {
+    pub(crate) fn recorded(
+        &self,
+        id: &AggregateKey,
+        command: &CommandId,
+    ) -> Result<Option<Arc<Remembered>>, StoreError> {
         let key = (id.clone(), command.clone());
         let remembered = self
             .changed
@@ -314,7 +318,7 @@ impl<A: Handle + Apply> PartitionState<A> {
     }
 
     /// Takes the proven answer to a command.
-    pub(crate) fn remember(&mut self, id: AggregateKey, command: CommandId, known: Known) -> Arc<Known> {
+    pub(crate) fn remember(&mut self, id: AggregateKey, command: CommandId, known: Remembered) -> Arc<Remembered> {
         self.last_recorded_ms = self.last_recorded_ms.max(known.recorded_at_ms);
         let before = if known.is_conflict() { self.known(&id, &command, known.recorded_at_ms) } else { Ok(None) };
         let known = match before {
@@ -356,7 +360,7 @@ impl<A: Handle + Apply> PartitionState<A> {
         self.last_recorded_ms = recorded_before_ms.max(recorded_at_ms);
         // Whatever its age by the clock, which may be wrong for once: the log's time goes on, and takes it away.
         let (hash, version) = (first.envelope.command_hash, first.envelope.version);
-        let known = Known::accepted(recorded_at_ms, hash, last.offset, version, events.len() as u32);
+        let known = Remembered::accepted(recorded_at_ms, hash, last.offset, version, events.len() as u32);
         self.remember(id.clone(), command, known);
         let proven = self.entry(&id)?;
         if proven.parked.is_some() {
@@ -400,7 +404,7 @@ impl<A: Handle + Apply> PartitionState<A> {
     fn replay_answers(&mut self, answers: Answers, offset: u64, timestamp_ms: i64) {
         self.last_recorded_ms = self.last_recorded_ms.max(timestamp_ms);
         for entry in answers.answers {
-            let known = Known::answered(timestamp_ms, entry.hash, offset, entry.version, &entry.answer);
+            let known = Remembered::answered(timestamp_ms, entry.hash, offset, entry.version, &entry.answer);
             self.remember(entry.aggregate, entry.command, known);
         }
     }
@@ -473,14 +477,14 @@ impl<A: Handle + Apply> PartitionState<A> {
         Ok(())
     }
 
-    fn stored_id(&self, (id, command): &IdKey) -> Result<Option<Arc<Known>>, StoreError> {
+    fn stored_id(&self, (id, command): &IdKey) -> Result<Option<Arc<Remembered>>, StoreError> {
         let key = key::id(self.partition, id.as_str(), command.as_str());
-        let mut newest: Option<Known> = None;
+        let mut newest: Option<Remembered> = None;
         for span in self.stored.id_tables() {
             let Some(value) = self.store.get(Table::Ids(span), &key)? else { continue };
-            let known = Known::parse(value).map_err(|error| self.damaged(error))?;
+            let known = Remembered::parse(value).map_err(|error| self.damaged(error))?;
             // Stretches overlap where the retention was changed, and an id that was forgotten may have come again.
-            let at = |known: &Known| (known.recorded_at_ms, known.offset);
+            let at = |known: &Remembered| (known.recorded_at_ms, known.offset);
             if newest.as_ref().is_none_or(|newest| at(newest) < at(&known)) {
                 newest = Some(known);
             }

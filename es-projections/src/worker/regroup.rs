@@ -7,7 +7,7 @@ use crate::error::Error;
 impl Run {
     /// Brings what this worker holds in line with its share; true when that has changed, and reading has to begin anew.
     pub(super) async fn regroup(&mut self) -> Result<bool, Error> {
-        let view = self.lookout.view.borrow_and_update().clone();
+        let view = self.heartbeat.view.borrow_and_update().clone();
         if view.replaced {
             return Ok(true);
         }

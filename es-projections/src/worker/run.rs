@@ -17,7 +17,7 @@ use super::pause::Pause;
 use super::quarantine;
 use super::queue::{Chunk, Queue};
 use super::read::{Selection, SourceReader};
-use super::share::Lookout;
+use super::share::Heartbeat;
 use super::state::{Board, Origin};
 use crate::builds::{self, Build};
 use crate::checkpoint::{Ledger, Move, Saved};
@@ -56,7 +56,7 @@ pub(super) struct Run {
     /// As the projection sees it.
     pub(super) database: Database,
     pub(super) ledger: Ledger,
-    pub(super) lookout: Lookout,
+    pub(super) heartbeat: Heartbeat,
     pub(super) board: Arc<Board>,
     pub(super) extent: Extent,
     /// The aggregates whose events wait, of the places that it holds.
@@ -195,7 +195,7 @@ impl Run {
 
     /// Gives back what it holds, so that others need not wait for silence.
     pub(super) async fn leave(&mut self) {
-        self.lookout.stop().await;
+        self.heartbeat.stop().await;
         let left = tokio::time::timeout(LEAVE_MAX, self.ledger.leave()).await;
         if let Ok(Err(error)) = left {
             let projection = self.board.projection();
@@ -276,10 +276,10 @@ impl Run {
         let member = Member { shares: is_ours && self.shares(), ..member };
         let mut ledger = Ledger::new(database.clone(), build.clone(), places, member);
         ledger.join().await?;
-        let lookout = Lookout::start(database, &build, &self.board, ledger.member(), self.worker.share).await?;
+        let heartbeat = Heartbeat::start(database, &build, &self.board, ledger.member(), self.worker.share).await?;
         self.leave().await;
         self.database = build.of(&self.worker.database);
-        (self.ledger, self.lookout) = (ledger, lookout);
+        (self.ledger, self.heartbeat) = (ledger, heartbeat);
         self.regroup().await.map(drop)
     }
 
@@ -308,9 +308,9 @@ impl Run {
                     looked = Instant::now();
                     continue;
                 }
-                seen = self.lookout.changed() => {
+                seen = self.heartbeat.changed() => {
                     if !seen {
-                        return Err(self.failed("the lookout".into(), "it has ended".into()));
+                        return Err(self.failed("the heartbeat".into(), "it has ended".into()));
                     }
                     let database = self.database.clone();
                     match in_limits(&database, "sharing the partitions out", self.regroup()).await {

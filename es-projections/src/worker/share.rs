@@ -126,12 +126,12 @@ impl Plan {
 
 /// A task that raises the worker's beat, shows what others commit, and tells when there may be something to do.
 #[derive(Debug)]
-pub(super) struct Lookout {
+pub(super) struct Heartbeat {
     pub(super) view: watch::Receiver<View>,
     task: JoinSet<()>,
 }
 
-impl Lookout {
+impl Heartbeat {
     /// Begins with a look, so that a worker that starts knows of the others.
     pub(super) async fn start(
         database: &Database,
@@ -258,7 +258,7 @@ impl Watch {
             match looked {
                 Ok(()) => {
                     pause.reset();
-                    board.well(Origin::Lookout);
+                    board.well(Origin::Heartbeat);
                     if beats {
                         let now = board.time().now();
                         self.leftovers.look(&self.database, &self.build, self.silence_max, self.pace, now).await;
@@ -269,7 +269,7 @@ impl Watch {
                     self.heard_at = None;
                     self.leftovers.forget();
                     let error = Arc::new(error);
-                    board.trouble(Origin::Lookout, error.clone());
+                    board.trouble(Origin::Heartbeat, error.clone());
                     pause.grow(&projection, &error);
                 }
             }
@@ -298,7 +298,7 @@ impl Watch {
     async fn beat(&mut self) -> Result<(), Error> {
         if let Some(silence) = self.silence_max {
             // Its look at the others fails where the database is away: that need not be so for all of them.
-            let blind = self.board.in_trouble_for(|origin| origin == Origin::Lookout) > silence;
+            let blind = self.board.in_trouble_for(|origin| origin == Origin::Heartbeat) > silence;
             // Where nobody else is there, nobody would do better.
             let others = self.view.sharers().iter().any(|other| other.name != self.member.name);
             self.view.ailing = (self.away.keeps(&self.board, silence) || blind) && others;

@@ -171,7 +171,7 @@ pub(super) enum Origin {
     /// The projection, on the events of a batch: those that fail again and again are parked.
     Events,
     /// The look at the other workers.
-    Lookout,
+    Heartbeat,
     /// The reader of a source.
     Source(usize),
 }
@@ -254,7 +254,7 @@ impl Board {
         self.sender.send_modify(|notice| {
             notice.progress = progress;
             notice.parked = parked;
-            notice.troubles.retain(|origin, _| *origin == Origin::Lookout);
+            notice.troubles.retain(|origin, _| *origin == Origin::Heartbeat);
         });
     }
 

@@ -18,7 +18,7 @@ use crate::domain::hash::CommandHash;
 use crate::domain::ids::{Actor, AggregateKey, CausationId, CommandId, CorrelationId, ExpectedVersion, Version};
 use crate::domain::limits;
 use crate::domain::text::short;
-use crate::engine::known::Known;
+use crate::engine::remembered::Remembered;
 use crate::engine::round::Reply;
 use crate::log::Record;
 use crate::log::record::{Answer, HEADERS_MAX};
@@ -366,7 +366,7 @@ impl Outcome {
         }
     }
 
-    fn of_known(known: &Known, partition: u32, duplicate: bool, node: &str) -> Self {
+    fn of_known(known: &Remembered, partition: u32, duplicate: bool, node: &str) -> Self {
         let recorded_at = DateTime::from_timestamp_millis(known.recorded_at_ms).unwrap_or_default();
         let at = Place { partition, offset: known.offset, recorded_at, duplicate };
         let version = known.version();

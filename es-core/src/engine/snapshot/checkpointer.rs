@@ -22,7 +22,7 @@ use super::{
 };
 use crate::domain::ids::{AggregateKey, CommandId, Epoch};
 use crate::engine::forgetting::Forgetting;
-use crate::engine::known::Known;
+use crate::engine::remembered::Remembered;
 use crate::engine::store::{Store, StoreError, Table, key};
 use crate::engine::stored::Reached;
 use crate::engine::supervise::Restarts;
@@ -412,7 +412,7 @@ impl<'a> Writing<'a> {
                 after.clone_from(last);
                 for (key, value) in page {
                     let Some((aggregate, command)) = key::parse_id(&key) else { continue };
-                    let known = Known::decode(value.clone()).map_err(|_| Unreadable("command id"))?;
+                    let known = Remembered::decode(value.clone()).map_err(|_| Unreadable("command id"))?;
                     if known.offset >= covered.next {
                         let (aggregate, command) = (aggregate.to_owned(), command.to_owned());
                         self.id(IdEntry { aggregate, command, known: value }, known.recorded_at_ms).await?;

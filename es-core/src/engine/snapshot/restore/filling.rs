@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::Last;
 use super::{aside, wire};
 use crate::domain::ids::Epoch;
-use crate::engine::known::Known;
+use crate::engine::remembered::Remembered;
 use crate::engine::snapshot::{Lineage, Snapshot, SnapshotTopic, Subject, Unreadable, parse_key};
 use crate::engine::store::{Store, StoreError, Table, Write, key};
 use crate::engine::stored::{StoredCheckpoint, filling};
@@ -195,7 +195,7 @@ impl<'a> Filling<'a> {
             Table::States => {
                 Snapshot::parse(before).map(|before| before.offset).map_err(crate::domain::error::Cause::from)
             }
-            _ => Known::parse(before).map(|before| before.offset),
+            _ => Remembered::parse(before).map(|before| before.offset),
         };
         Ok(before.map_err(|error| StoreError::new("reading", error))? < entry.offset)
     }

@@ -13,7 +13,7 @@ pub(super) struct Head<'a> {
 pub(super) struct Id<'a> {
     pub(super) aggregate: &'a str,
     pub(super) command: &'a str,
-    /// A [`Known`](crate::engine::known::Known).
+    /// A [`Remembered`](crate::engine::remembered::Remembered).
     pub(super) known: &'a [u8],
     pub(super) recorded_at_ms: i64,
     /// Where its record is: an id that was sent again may have several answers, and the last one counts.
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::domain::hash::CommandHash;
     use crate::domain::ids::Version;
-    use crate::engine::known::Known;
+    use crate::engine::remembered::Remembered;
     use crate::engine::snapshot::{FORMAT, IdEntry, Ids, Lineage, Schema, Snapshot};
 
     const LINEAGE: [u8; 16] = [7; 16];
@@ -169,7 +169,7 @@ mod tests {
         let head = snapshot(&written).unwrap();
         assert_eq!((head.lineage, head.offset), (&lineage_of_it.0[..], 70_000));
 
-        let known = Known::accepted(1_700_000_000_123, CommandHash([9; 17]), 70_000, Version::new(300), 1);
+        let known = Remembered::accepted(1_700_000_000_123, CommandHash([9; 17]), 70_000, Version::new(300), 1);
         let entry = |command: &str| IdEntry {
             aggregate: "Žižka".into(),
             command: command.into(),
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_no_message_is_noticed_and_never_a_panic() {
-        let known = Known::accepted(5, CommandHash([9; 17]), 7, Version::new(3), 1);
+        let known = Remembered::accepted(5, CommandHash([9; 17]), 7, Version::new(3), 1);
         let entry = IdEntry { aggregate: "a".into(), command: "c".into(), known: known.encode_to_vec().into() };
         let lineage_bytes = Bytes::copy_from_slice(&LINEAGE);
         let whole = Ids { format: FORMAT, lineage: lineage_bytes, ids: vec![entry], newest_ms: 1 }.encode_to_vec();

@@ -11,7 +11,7 @@ use crate::log::record::Answer;
 
 /// The remembered answer to a command. Stored for ever, in the snapshots topic: `docs/formats.md`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Known {
+pub(crate) struct Remembered {
     #[prost(int64, tag = "1")]
     pub(crate) recorded_at_ms: i64,
     #[prost(bytes = "vec", tag = "2")]
@@ -36,7 +36,7 @@ pub(crate) struct Known {
 /// Conflicts of one command id that are told apart; then the last is its answer for good.
 const CONFLICTS_MAX: usize = 8;
 
-impl Known {
+impl Remembered {
     pub(crate) fn accepted(recorded_at_ms: i64, hash: CommandHash, offset: u64, first: Version, events: u32) -> Self {
         Self { recorded_at_ms, hash: hash.0.to_vec(), offset, first: first.get(), events, ..Self::default() }
     }
