@@ -291,6 +291,18 @@ impl Ledger {
         Ok(held == self.fences.iter().flatten().count() as u64)
     }
 
+    /// Shuts out every other worker of the build, also from places that are not among this one's: a version that is given fewer
+    /// sources has none of the others.
+    pub(crate) async fn shut_out_others(&self, tx: &mut Tx) -> Result<(), Error> {
+        let table = tx.table_name("es_checkpoints");
+        let update = format!(
+            "UPDATE {table} SET fence = fence + 1, holder = NULL \
+             WHERE projection = ? AND build = ? AND (holder IS NULL OR holder <> ?)"
+        );
+        let args = [&self.build.key()[..], &[self.member.name.clone().into()]].concat();
+        tx.execute(&update, &args).await.map(drop)
+    }
+
     /// Tells the others that this worker moves nothing any more.
     pub(crate) async fn leave(&self) -> Result<(), Error> {
         let mut tx = self.database.begin().await?;

@@ -291,6 +291,7 @@ impl Worker {
         if !live.holds(&mut tx).await? {
             return Err(live.fenced(0));
         }
+        live.shut_out_others(&mut tx).await?;
         // Another rebuild may have removed it meanwhile, or begun it anew.
         let built = self.whole(build);
         if !built.close_at(&mut tx, stands).await? {

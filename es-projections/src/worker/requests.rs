@@ -1,6 +1,9 @@
 //! What operators ask to be done with parked aggregates.
 
+use std::time::Duration;
+
 use es_core::{Cause, Recorded, StreamId};
+use tokio::time::Instant;
 
 use super::run::{Run, commands, in_limits};
 use super::state::Origin;
@@ -11,6 +14,9 @@ use crate::sql::Tx;
 
 /// Waiting events of one transaction, roughly.
 const PAGE: u32 = 500;
+
+/// For how long the events of one aggregate are folded in before others get a turn: what is left goes on at the next look.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// What came of a page of waiting events.
 enum Page {
@@ -56,7 +62,8 @@ impl Run {
             if !self.parked.contains(&stream) {
                 continue;
             }
-            while !self.shutdown.is_cancelled() {
+            let until = Instant::now() + AT_ONCE;
+            while !self.shutdown.is_cancelled() && Instant::now() < until {
                 match self.resume_in_time(&stream, &asked).await {
                     Ok(Page::Folded) => asked = Asked::Retry { seen: None },
                     Ok(Page::Last) => break,

@@ -214,6 +214,36 @@ pub async fn another_version_replaces_the_one_before(url: &str) {
     assert!(matches!(worker.state(), WorkerState::Running));
 }
 
+/// Shows: a switch shuts out the old version's workers also where the new one does not read: they would go on writing their rows
+/// into its tables.
+pub async fn a_switch_shuts_out_workers_of_sources_that_are_not_read_any_more(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    let table = database.table_name("es_checkpoints");
+    let rest = "fence, log_id, next_offset, epoch_number, epoch_writer, claim_offset, last_sequence, last_record, events, \
+                void, quarantined, moved_at";
+    let mut tx = database.begin().await.unwrap();
+    let insert = format!(
+        "INSERT INTO {table} (projection, build, topic, topic_partition, holder, {rest}) \
+         SELECT projection, build, 'bank.van.events', topic_partition, 'a worker of the old version', {rest} FROM {table} \
+         WHERE topic_partition = 0"
+    );
+    assert_eq!(tx.execute(&insert, &[]).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    let stands = async || {
+        let sql = format!("SELECT fence, holder FROM {table} WHERE topic = 'bank.van.events'");
+        let row = database.fetch(&sql, &[]).await.unwrap().remove(0);
+        (row.get::<i64>("fence").unwrap(), row.get::<Option<String>>("holder").unwrap())
+    };
+    let (before, _) = stands().await;
+    let newer = Balances::of_version(2).with_column("note");
+    events.worker(&database).rebuild(newer, Check::Nothing, quiet).await.unwrap();
+    assert_eq!(stands().await, (before + 1, None));
+}
+
 /// Shows: a new release builds its version beside the old one, which serves until the switch, and whose workers end neither then nor
 /// later: they wait for, and show, what the new one commits, and go on when their own version is live again.
 pub async fn a_new_release_is_deployed_beside_the_old_one(url: &str) {

@@ -336,7 +336,7 @@ pub async fn what_stands_in_the_way_is_told_before_anything_is_built(url: &str) 
     refused(without(), "looked_at").await;
     run(
         &database,
-        &["DROP VIEW looked_at", "CREATE TABLE notes (id TEXT REFERENCES bank_moves (id) ON DELETE CASCADE)"],
+        &["DROP VIEW looked_at", "CREATE TABLE notes (id TEXT REFERENCES Bank_Moves (id) ON DELETE CASCADE)"],
     )
     .await;
     run(&database, &["INSERT INTO notes VALUES ('a')"]).await;

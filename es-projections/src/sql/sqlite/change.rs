@@ -78,11 +78,12 @@ impl Tx {
     /// Refuses where something was made on a table that would go with it, or stay behind and mean another.
     async fn refuse_made_on(&mut self, name: &str, table: &Table) -> Result<()> {
         let ours: Vec<_> = table.indexes().iter().map(|index| statement::index_name(name, index)).collect();
+        // Names have no case there; those of the framework's tables are in lower case.
         let sql = "SELECT type || ' ' || name AS what, name FROM sqlite_schema \
-                   WHERE tbl_name = ? AND (type = 'trigger' OR type = 'index' AND sql IS NOT NULL) \
-                   OR type = 'view' AND instr(sql, ?) > 0 \
+                   WHERE tbl_name = ? COLLATE NOCASE AND (type = 'trigger' OR type = 'index' AND sql IS NOT NULL) \
+                   OR type = 'view' AND instr(lower(sql), ?) > 0 \
                    UNION ALL SELECT 'foreign key of table ' || s.name, '' FROM sqlite_schema AS s, pragma_foreign_key_list(s.name) AS f \
-                   WHERE s.type = 'table' AND f.\"table\" = ? ORDER BY 1";
+                   WHERE s.type = 'table' AND f.\"table\" = ? COLLATE NOCASE ORDER BY 1";
         let mut made = Vec::new();
         for row in self.fetch(sql, &[name.into(), name.into(), name.into()]).await? {
             let text =
