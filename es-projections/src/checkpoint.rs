@@ -373,6 +373,17 @@ impl Ledger {
         look(&self.database, &self.build, &self.places).await
     }
 
+    /// Where each place stands; none where the build has no row of it, since it was given fewer sources.
+    pub(crate) async fn look_where_there(&self) -> Result<Vec<Option<Saved>>, Error> {
+        let sql = select_rows(&self.database.table_name("es_checkpoints"));
+        let rows = self.database.fetch(&sql, &self.build.key()).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            found.insert((row.get::<String>("topic")?, row.get::<u32>("topic_partition")?), read(row)?);
+        }
+        Ok(self.places.iter().map(|place| found.remove(&(place.topic.to_string(), place.partition))).collect())
+    }
+
     /// That another worker took over.
     pub(crate) fn fenced(&self, place: usize) -> Error {
         fenced(&self.build, &self.places[place])

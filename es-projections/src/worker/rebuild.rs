@@ -223,13 +223,23 @@ impl Worker {
         loop {
             let live = builds::look_for_live(&self.database, projection.name()).await?;
             let live = live.ok_or_else(|| Error::invalid("the live read model was removed meanwhile"))?;
-            let reached = self.whole(&live).look().await?;
+            let places = self.places();
+            let reached = self.whole(&live).look_where_there().await?;
             // What the log does not have any more would be waited for, and then taken for what it has in its place.
-            let compared = self.compare_with_log(self.places().iter().zip(&reached.saved)).await;
+            let saved = places.iter().zip(&reached).filter_map(|(place, saved)| Some((place, saved.as_ref()?)));
+            let compared = self.compare_with_log(saved).await;
             compared.map_err(|source| Error::Log { projection: live.projection.clone(), source })?;
             let began = Instant::now();
-            pace.next_pass(reached.saved.iter().map(|saved| saved.checkpoint.next).sum());
-            let mut extent = Extent::of(&reached.saved);
+            // The live one does not read a source that this version is the first to have: all of it that there is now.
+            let ends = match reached.iter().all(Option::is_some) {
+                true => vec![0; reached.len()],
+                false => self.ends(&places).await?,
+            };
+            let until =
+                reached.iter().zip(ends).map(|(saved, end)| saved.as_ref().map_or(end, |saved| saved.checkpoint.next));
+            let until: Vec<u64> = until.collect();
+            pace.next_pass(until.iter().sum());
+            let mut extent = Extent { until: Some(until), ..Extent::ALL };
             if let Some(left_out) = &mut left_out {
                 // Later than where it stands, so that nothing of that was folded in and waits since.
                 let mut tx = self.database.begin().await?;

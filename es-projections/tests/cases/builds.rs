@@ -214,6 +214,27 @@ pub async fn another_version_replaces_the_one_before(url: &str) {
     assert!(matches!(worker.state(), WorkerState::Running));
 }
 
+/// Shows: a version that reads more than the live one is built to the end of what the live one does not read, and then live.
+pub async fn a_version_with_one_more_source_becomes_live(url: &str) {
+    let database = connect(url).await;
+    let mut events = Events::new();
+    events.add("a", &[1, 2]);
+    let live = events.worker(&database).share(SILENCE).start(Balances::default()).await.unwrap();
+    caught_up(&live).await;
+    live.stop().await.unwrap();
+    // As of a live one that was given no source of these events.
+    let mut tx = database.begin().await.unwrap();
+    let delete = format!("DELETE FROM {}", database.table_name("es_checkpoints"));
+    assert!(tx.execute(&delete, &[]).await.unwrap() > 0);
+    tx.commit().await.unwrap();
+    let newer = || Balances::of_version(2).with_column("note");
+    let worker = events.worker(&database).share(SILENCE);
+    let new = tokio::time::timeout(SOON, worker.deploy(newer(), quiet)).await.expect("it ends").unwrap();
+    let position = events.add("b", &[7]);
+    new.wait_for(&position, SOON).await.unwrap();
+    assert_eq!(balances(&database).await, "a 3/2, b 7/1");
+}
+
 /// Shows: a switch shuts out the old version's workers also where the new one does not read: they would go on writing their rows
 /// into its tables.
 pub async fn a_switch_shuts_out_workers_of_sources_that_are_not_read_any_more(url: &str) {

@@ -124,6 +124,7 @@ macro_rules! for_each_case {
                 a_rebuild_goes_on_where_it_was_stopped
                 another_version_replaces_the_one_before
                 a_switch_shuts_out_workers_of_sources_that_are_not_read_any_more
+                a_version_with_one_more_source_becomes_live
                 a_new_release_is_deployed_beside_the_old_one
                 a_passing_error_ends_no_deployment
                 a_read_model_as_of_a_time_is_the_same_whenever_it_is_built

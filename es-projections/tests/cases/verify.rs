@@ -232,7 +232,10 @@ pub async fn who_shares_goes_on_while_it_is_verified(url: &str) {
     for _ in 0..5 {
         let verified = verify(&worker, model()).await;
         assert_equal(&verified);
-        offsets.push(verified.at.iter().map(|at| at.next).sum::<u64>());
+        let at = verified.at.iter().map(|at| at.next).sum::<u64>();
+        offsets.push(at);
+        let held = || sharing.iter().flat_map(|worker| worker.progress()).filter(|at| at.held);
+        eventually("they go on", || held().map(|at| at.next).sum::<u64>() > at).await;
     }
     assert!(offsets.is_sorted_by(|one, next| one < next), "it went on: {offsets:?}");
     stop.store(true, Ordering::Relaxed);
