@@ -174,7 +174,7 @@ impl fmt::Display for Call {
         match (slot, record) {
             (Some(slot), _) => write!(f, "{from}..{to} process {slot}")?,
             (None, Some(record)) => {
-                write!(f, "{from}..{to} topic {} offset {} {:?}", record.topic, record.offset, record.expires)?
+                write!(f, "{from}..{to} topic {} offset {} {:?}", record.topic, record.offset, record.expires)?;
             }
             (None, None) => {}
         }

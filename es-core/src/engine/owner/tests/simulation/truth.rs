@@ -91,7 +91,7 @@ impl Truth {
             let now_ms = record.timestamp_ms;
             match header.kind {
                 ANSWERS => {
-                    self.answers(offset, record).map_err(|why| format!("answers at {partition}/{offset}: {why}"))?
+                    self.answers(offset, record).map_err(|why| format!("answers at {partition}/{offset}: {why}"))?;
                 }
                 EVENT => {
                     if header.index == 0 {
