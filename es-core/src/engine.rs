@@ -195,7 +195,9 @@ pub enum StartError {
     #[error("the release is not valid: {0}")]
     Release(String),
     /// A bound of [`EngineConfig`] is 0, which nothing could be within.
-    #[error("EngineConfig::{0} is 0, so that no command could ever be done: give more, or leave the default")]
+    #[error(
+        "the setting EngineConfig::{0} is 0, so that no command could ever be done: give more, or leave the default"
+    )]
     Bound(&'static str),
 }
 

@@ -514,6 +514,6 @@ async fn a_bound_of_nothing_is_refused_at_the_start() {
     for (name, config) in table {
         let engine = Engine::new(Arc::new(World::new().log), config);
         let error = engine.start::<Counter>().await.map(drop).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("EngineConfig::{name} is 0")), "{error}");
+        assert!(error.starts_with(&format!("the setting EngineConfig::{name} is 0")), "{error}");
     }
 }
