@@ -14,7 +14,7 @@ use es_core::shape::Unwritable;
 use es_core::testing::errors_tell_their_cause;
 use es_core::{
     AggregateKey, DecodeError, Engine, EngineConfig, EventId, ExpectedVersion, InvalidCommand, InvalidId, NotDone,
-    Position, RetryError, SendError, StartError, StoreError, Version, with_causes,
+    Position, Rejection, RetryError, SendError, StartError, StoreError, Version, with_causes,
 };
 use es_projections::{DamagedRow, Error as ProjectionError, PartitionLag, Unwell};
 use uuid::Uuid;
@@ -63,6 +63,7 @@ async fn the_errors_of_the_engine_tell_their_cause() {
     let name = || String::from("deposited");
     let known: Known<'_> = vec![
         ("InvalidId", Box::new(invalid_id())),
+        ("Rejection", Box::new(Rejection::from("the van has no room"))),
         ("LogError", Box::new(log_error())),
         ("AppendError", Box::new(AppendError::Refused(log_error()))),
         ("AppendError", Box::new(AppendError::Unknown(log_error()))),
